@@ -1,0 +1,50 @@
+/* The decision, in the application: is this system call ours, can we answer it, and what remains to be done.
+ *
+ * Called by the hook on every intercepted system call. Freestanding and async-signal-safe: no libc, no allocation
+ * on the hit path, no blocking. Any access to the caller's memory may fault here; the hook then abandons the call in
+ * the middle (sf_bypass_abandoned) and makes the original one, so nothing here may hold a lock or leave a half-made
+ * change while it touches the caller's memory. */
+#ifndef SHORTFUSE_BYPASS_BYPASS_H
+#define SHORTFUSE_BYPASS_BYPASS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Arguments as in the registers; nr in rax. */
+struct sf_call {
+  long nr;
+  long arg[6];
+};
+
+/* Once, from the library's constructor: no other thread exists. Finds the registry, attaches to accelerated mounts
+ * (quietly nothing when there are none), looks at the descriptors and the working directory inherited. envp for
+ * SHORTFUSE_*. auxv_vdso: AT_SYSINFO_EHDR, for the clock. Returns 0 when the process must never use the hook (secure
+ * execution, SHORTFUSE_DISABLE, a FUSE daemon). */
+int sf_bypass_start(char **envp, unsigned long auxv_vdso);
+
+/* 1: handled, *result is the call's result (-errno for errors); the original call has been made inside, if at all.
+ * 0: not ours: make the original call. */
+int sf_bypass_call(const struct sf_call *call, long *result);
+
+/* A fault on the caller's memory ended sf_bypass_call(); the original call follows. */
+void sf_bypass_abandoned(const struct sf_call *call);
+
+/* Not 0 when sf_bypass_call() may want calls of this number (so the hook patches their sites). */
+int sf_bypass_wants(long nr);
+
+/* Before the process forks, or calls clone/vfork/exec (whatever shares or hands on descriptors): offsets held in this
+ * library go back to the kernel. flags: clone flags; exec: 0 and is_exec. */
+void sf_bypass_before_fork(unsigned long clone_flags, int is_exec);
+
+/* Before exit_group or the like: writes SHORTFUSE_REPORT. Idempotent per process. */
+void sf_bypass_exit(void);
+/* A thread is about to end (SYS_exit): gives its lane back. */
+void sf_bypass_thread_exit(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,100 @@
+# The build vocabulary of this project. Each folder states its targets with explicit DEPS; nothing is
+# included globally.
+
+include(GNUInstallDirs)
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+
+set(CMAKE_CXX_STANDARD 23)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS ON)
+set(CMAKE_C_STANDARD 17)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo)
+endif()
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
+
+set(SF_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+if(SF_SANITIZE)
+  set(SF_SANITIZE_FLAGS -fsanitize=${SF_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+endif()
+
+# What the library in front of every application may be made of: no vector registers (a system call
+# preserves them, so must we), no exceptions, no run-time type information, nothing that needs libstdc++,
+# no library calls made up by the compiler, and never a sanitiser.
+set(SF_CLIENT_FLAGS -O2 -fPIC -mgeneral-regs-only -ffreestanding -fno-exceptions -fno-rtti
+    -fno-threadsafe-statics -fno-stack-protector -fvisibility=hidden -ftls-model=initial-exec
+    -fno-asynchronous-unwind-tables -fno-sanitize=all -fcf-protection=none)
+
+# sf_library(NAME SOURCES ... [DEPS ...]): code of the daemon, the command and the tests.
+function(sf_library name)
+  cmake_parse_arguments(A "SHARED" "" "SOURCES;DEPS" ${ARGN})
+  if(A_SHARED)
+    add_library(${name} SHARED ${A_SOURCES})
+  else()
+    add_library(${name} STATIC ${A_SOURCES})
+  endif()
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include
+                             PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+  target_compile_options(${name} PRIVATE ${SF_WARNINGS} ${SF_SANITIZE_FLAGS})
+  target_link_libraries(${name} PUBLIC ${A_DEPS} Threads::Threads)
+endfunction()
+
+# sf_client_library(NAME SOURCES ... [DEPS ...]): the same sources' other build, for libshortfuse.so.
+function(sf_client_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${A_SOURCES})
+  target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include
+                             PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+  target_compile_options(${name} PRIVATE ${SF_WARNINGS} $<$<COMPILE_LANGUAGE:C,CXX>:${SF_CLIENT_FLAGS}>)
+  target_link_libraries(${name} PUBLIC ${A_DEPS})
+endfunction()
+
+# sf_executable(NAME SOURCES ... [DEPS ...])
+function(sf_executable name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${A_SOURCES})
+  target_compile_options(${name} PRIVATE ${SF_WARNINGS} ${SF_SANITIZE_FLAGS})
+  target_link_options(${name} PRIVATE ${SF_SANITIZE_FLAGS})
+  target_link_libraries(${name} PRIVATE ${A_DEPS} Threads::Threads)
+endfunction()
+
+# sf_test(NAME SOURCES ... [DEPS ...] [LABELS ...]): a GoogleTest program, one ctest.
+function(sf_test name)
+  if(NOT SF_BUILD_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  find_package(GTest REQUIRED)
+  add_executable(${name} ${A_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_include_directories(${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+  target_compile_options(${name} PRIVATE ${SF_WARNINGS} ${SF_SANITIZE_FLAGS})
+  target_link_options(${name} PRIVATE ${SF_SANITIZE_FLAGS})
+  target_link_libraries(${name} PRIVATE ${A_DEPS} GTest::gtest GTest::gmock GTest::gtest_main Threads::Threads)
+  add_test(NAME ${name} COMMAND ${name})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 900)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} SKIP_RETURN_CODE 77 LABELS "${A_LABELS}")
+endfunction()
+
+# sf_policy(NAME): NAME.bpf.c here becomes build/policies/NAME.bpf.o.
+find_program(SF_BPF_CLANG NAMES clang-19 REQUIRED)
+function(sf_policy name)
+  set(out ${CMAKE_BINARY_DIR}/policies/${name}.bpf.o)
+  set(src ${CMAKE_CURRENT_SOURCE_DIR}/${name}.bpf.c)
+  set(inc ${CMAKE_SOURCE_DIR}/policy-vm/include)
+  add_custom_command(OUTPUT ${out}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/policies
+    COMMAND ${SF_BPF_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -I${inc}
+            -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${src} -o ${out}
+    DEPENDS ${src} ${inc}/shortfuse/policy.h COMMENT "policy ${name}" VERBATIM)
+  add_custom_target(policy-${name} ALL DEPENDS ${out})
+  install(FILES ${out} DESTINATION ${CMAKE_INSTALL_DATADIR}/shortfuse/policies)
+endfunction()

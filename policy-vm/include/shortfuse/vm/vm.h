@@ -1,0 +1,66 @@
+/* Policies in the daemon and in the command: load, verify, lower, publish.
+ *
+ * Thread-safe: no global state; a PolicyImage is immutable once made. Errors are sentences for people. */
+#pragma once
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "shortfuse/vm/image.h"
+
+namespace shortfuse::vm {
+
+/// Why a policy was refused. `text` is one line; `detail` may have more (source lines, facts).
+struct Refusal {
+  std::string code;    ///< stable, e.g. "elf-malformed", "verify-stack-bounds", "map-type-unsupported"
+  std::string text;
+  std::string detail;
+  std::string str() const { return detail.empty() ? text : text + "\n" + detail; }
+};
+
+/// What one verified program is, for `policy check` and `status`.
+struct ProgramInfo {
+  std::string section, name;
+  unsigned slot;
+  uint32_t insns;
+  uint32_t states_explored;
+};
+
+/// A loaded and verified chain, not yet lowered.
+class Policy {
+ public:
+  struct Map {
+    sf_image_map def;
+    std::vector<unsigned char> initial;  ///< of .rodata, .data, .bss: value_size bytes; else empty
+    bool frozen = false;                 ///< .rodata
+  };
+  struct Program {
+    ProgramInfo info;
+    uint32_t object;
+    std::vector<uint64_t> insns;         ///< struct bpf_insn, linked: map refs src=1/5 imm=map index, values src=2/6,
+                                         ///< helper and kfunc calls as src=0 imm=enum sf_host_id, sub-programs src=1
+  };
+  std::vector<std::string> paths;
+  std::vector<Map> maps;
+  std::vector<Program> programs;
+};
+
+/// Reads and verifies the objects of a chain in order. Never crashes on any bytes.
+std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths);
+/// The same for one object in memory (`name` for messages).
+std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name);
+
+enum class Lowering { Auto, InterpretOnly, Required };
+
+/// Makes the image in a memfd: sealed against writing, shrinking and growing, ready to be mapped PROT_READ|PROT_EXEC.
+/// Auto: machine code where the compiler can be had (libshortfuse-jit.so, opened on demand), else bytecode only, and
+/// `why_interpreted` says why. The caller owns the descriptor.
+struct PublishedImage {
+  int fd;
+  size_t bytes;
+  std::string why_interpreted;
+};
+std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lowering lowering);
+
+}  // namespace shortfuse::vm
