@@ -13,7 +13,7 @@
  *   fuse/OP       in the daemon, when a request arrives; OP is the FUSE opcode in lower case (lookup, getattr,
  *                 open, opendir, read, readdir, readdirplus, readlink, getxattr, listxattr, statfs, unlink, ...).
  *                 May serve from the cache, deny or pass.
- *   fuse_exit/OP  in the daemon, before a successful reply leaves. sf_keep() puts what the reply tells into the
+ *   fuse_exit/OP  in the daemon, before a successful reply (or "no such entry", "no such attribute") leaves. sf_keep() puts what the reply tells into the
  *                 cache; SF_PASS otherwise. A negative errno is not allowed here and counts as SF_PASS.
  * A chain of objects runs in order and stops at the first verdict other than SF_PASS (fuse_exit programs all run). */
 #ifndef SHORTFUSE_POLICY_H
@@ -67,17 +67,18 @@ struct sf_fuse_ctx {
 struct sf_fuse_exit_ctx {
   struct sf_fuse_ctx req;
   SF_U32 reply_bytes; /* of the reply after its header, for sf_reply() */
-  SF_U32 reserved;
+  SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr */
 };
 
-/* What sf_keep() may leave out, in its flags. */
 #ifdef __bpf__
 #define SEC(name) __attribute__((section(name), used))
 #define __ksym __attribute__((section(".ksyms")))
 #define __weak __attribute__((weak))
 #define __uint(name, val) int (*name)[val]
 #define __type(name, val) typeof(val) *name
+#ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
+#endif
 
 /* ---- serving; usable in syscall/OP and, where a request of that meaning exists, in fuse/OP.
  * SF_SERVED when the cache held what the call needs and it has been answered, SF_PASS when not. They answer the

@@ -25,9 +25,10 @@ namespace shortfuse::cache {
 using Nid = uint64_t;
 constexpr uint64_t kNever = 0;        ///< a time to live without end
 using Moment = uint64_t;              ///< a point on the mutation clock
+constexpr Moment kNow = ~0ull;        ///< for learn(): the name is known to be right now
 
 struct Options {
-  uint64_t budget_bytes = 256ull << 20;  ///< of chunks; at least 4 MiB. The index comes on top (about 3 %).
+  uint64_t budget_bytes = 256ull << 20;  ///< of chunks; at least 4 MiB. The index comes on top (6 to 13 %).
 };
 
 /// Who holds a lookup reference on a node: the kernel, or the bridge for its own fetches.
@@ -41,7 +42,11 @@ enum Touch : uint32_t {
 struct TouchedNode { Nid nid; uint32_t what; };
 /// A name that appears, disappears or changes meaning. The directory's listing and attributes, and the attributes of
 /// the child that the name meant so far, are touched with it.
-struct TouchedName { Nid dir; std::string name; bool child_content = false; ///< the child's contents too (O_TRUNC, replaced)
+struct TouchedName {
+  Nid dir;
+  std::string name;
+  bool child_content = false;  ///< the child's contents change too (O_TRUNC, a file replaced)
+  bool child_exists = true;    ///< false: a creation; a child that the cache does not know cannot be affected
 };
 
 struct Stats {
@@ -73,23 +78,37 @@ class Cache {
   uint64_t nodeid_of(Nid nid) const;       ///< 0: that life is over
   /// An entry reply named this node: one more reference for `holder`. A node not known begins a new life.
   /// Call it before filling; call forget() if the reply then could not be delivered.
-  Nid learn(uint64_t nodeid, Nid parent, std::string_view name, bool is_directory, Holder holder);
+  /// `at`: the moment of the request, so that a reply older than a rename cannot bring the old name back.
+  Nid learn(uint64_t nodeid, Nid parent, std::string_view name, bool is_directory, Holder holder,
+            Moment at = kNow);
   /// `count` references of `holder` are gone. True when the life has ended by it.
   bool forget(uint64_t nodeid, uint64_t count, Holder holder);
   uint64_t bridge_references(uint64_t nodeid) const;
   /// "a/b", "" for the root; nothing when the names on the way are not known.
   std::optional<std::string> path_of(Nid nid) const;
   std::optional<std::string> path_of(Nid dir, std::string_view name) const;
+  /// Every name by which a node was learned and that still holds, for telling the kernel to forget them. Slow; a copy.
+  struct KnownName { uint64_t dir_nodeid; std::string name; };
+  std::vector<KnownName> known_names() const;
   /// A rename has succeeded: the names kept for path_of follow.
   void renamed(Nid from_dir, std::string_view from, Nid to_dir, std::string_view to, bool exchange);
 
   // ---- mutations
   Moment moment() const;
-  struct Flux { std::vector<TouchedNode> nodes; std::vector<TouchedName> names; bool everything = false; };
+  /// What begin() touched, children included, for end(). Opaque to callers; give it to end() exactly once.
+  struct Flux {
+    std::vector<TouchedNode> nodes;
+    std::vector<Nid> dirs;
+    bool everything = false;
+    bool begun = false;
+    Moment at = 0;
+  };
   /// Makes what is touched unreachable and refuses its fills until end(). A child whose name is not in the cache is
   /// covered by voiding all attributes at once (header.attr_epoch).
   Flux begin(std::span<const TouchedNode> nodes, std::span<const TouchedName> names);
-  void end(const Flux &flux);
+  /// Returns the moment for fills from this mutation's own reply: they are accepted unless another mutation of the
+  /// same nodes overlapped. A Flux that begin() did not make is ignored.
+  Moment end(const Flux &flux);
   /// Everything (a notification we do not understand, a lost reply).
   void drop_everything();
   /// Drops without a mutation: hints of change from outside (notify_inval_*), sf_forget().
@@ -101,9 +120,14 @@ class Cache {
   void released_by_writer(Nid nid);
   bool has_writer(Nid nid) const;
   /// The daemon was asked to read or list the node: its atime may have moved. True if an ATTR record was demoted.
+  /// Call it when the request arrives and again before its reply leaves.
   bool atime_moved(Nid nid);
 
   // ---- fills; false when refused (something moved, too large, no such life). ttl_ns kNever: no end.
+  // Contents (data, listing, link, xattr, xlist) are accepted only from requests that arrived after the attributes
+  // were filled: size, mtime and ctime are what a change from outside is told by, and contents read before them
+  // could be older than they are. Attributes that differ from the last fill's, or that were so young that a change
+  // may hide in the same clock tick (and have a time to live), void the contents.
   bool fill_attr(Moment at, Nid nid, const fuse_attr &attr, uint64_t ttl_ns);
   bool fill_dentry(Moment at, Nid dir, std::string_view name, Nid child, uint64_t ttl_ns);  ///< child 0: negative
   /// `bytes` at `offset`, which is a multiple of SF_PAGE_BYTES or its head is left out. end_of_file: the file ends with them.

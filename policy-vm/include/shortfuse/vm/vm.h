@@ -38,8 +38,10 @@ class Policy {
   struct Program {
     ProgramInfo info;
     uint32_t object;
+    uint32_t stack_bytes = 0;            ///< of the deepest chain of calls
     std::vector<uint64_t> insns;         ///< struct bpf_insn, linked: map refs src=1/5 imm=map index, values src=2/6,
                                          ///< helper and kfunc calls as src=0 imm=enum sf_host_id, sub-programs src=1
+                                         ///< (off = bytes of stack that the caller uses)
   };
   std::vector<std::string> paths;
   std::vector<Map> maps;

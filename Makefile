@@ -1,0 +1,70 @@
+# The front door. Everything is built by CMake and Ninja (CMakePresets.json); this file only names what people do.
+
+JOBS ?= $(shell nproc)
+CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
+DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passthroughfs \
+               policy-metacache policy-datacache policy-passall policy-deny
+# What is worth its time under the sanitisers: the code's own tests, and the differential driver over sanitised daemons.
+# The tests labelled "mount" run whole programs; the rest are units.
+UNITS = -LE '^mount$$'
+DIFFERENTIAL = -R '^mount_differential$$'
+
+.PHONY: all build setup demo check check-release bench soak asan tsan install clean help
+.NOTPARALLEL:
+
+all: build
+
+help:
+	@echo 'make            build everything into build/'
+	@echo 'make demo       install what is missing, build, mount, run, compare, unmount'
+	@echo 'make check      install what is missing, build, run the tests, also under the sanitisers'
+	@echo 'make bench      the comparison: table, JSON and plots under build/bench/ (BENCH_FLAGS=--quick)'
+	@echo 'make soak       the tests at length'
+	@echo 'make asan tsan  the unit and differential tests under one sanitiser'
+	@echo 'make install    into PREFIX (default /usr/local)'
+	@echo 'make clean      remove the build directories'
+
+setup:
+	@scripts/setup.sh
+
+build/build.ninja: CMakeLists.txt CMakePresets.json
+	cmake --preset release
+
+build: build/build.ninja
+	cmake --build --preset release -j $(JOBS)
+
+demo: setup build/build.ninja
+	cmake --build --preset release -j $(JOBS) --target $(DEMO_TARGETS)
+	@scripts/demo.sh
+
+check: check-release asan tsan
+
+check-release: setup
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS)
+	$(CTEST) --test-dir build
+
+asan: setup
+	cmake --preset asan-ubsan
+	cmake --build --preset asan-ubsan -j $(JOBS)
+	$(CTEST) --test-dir build-asan $(UNITS)
+	$(CTEST) --test-dir build-asan $(DIFFERENTIAL)
+
+tsan: setup
+	cmake --preset tsan
+	cmake --build --preset tsan -j $(JOBS)
+	$(CTEST) --test-dir build-tsan $(UNITS)
+	$(CTEST) --test-dir build-tsan $(DIFFERENTIAL)
+
+soak: setup build
+	SHORTFUSE_SOAK=1 $(CTEST) --test-dir build --timeout 14400
+
+bench: setup build
+	build/bin/shortfuse-bench --out build/bench $(BENCH_FLAGS)
+
+PREFIX ?= /usr/local
+install: build
+	cmake --install build --prefix $(PREFIX)
+
+clean:
+	rm -rf build build-dev build-asan build-tsan

@@ -1,0 +1,74 @@
+// Meeting the daemons: finding them, mapping what they give, and letting go.
+#pragma once
+#include "mount.h"
+
+namespace shortfuse::bypass {
+
+/// Looks for registries and attaches to what they list. `envp` gives nothing here; called once.
+void attach_start();
+
+/// Called for a path that matched no mount: two loads, unless something new may be there.
+void look_for_mounts();
+/// The registries are looked for again at the next chance (chdir).
+void look_again_soon();
+
+/// A thread's stay in a mount: its lane is active and the mount's mappings are safe in between.
+class Stay {
+ public:
+  /// entered() tells whether the mount is still the one meant and served, and, when `by_path`, whether paths may be
+  /// walked in it.
+  Stay(MountRef ref, bool by_path);
+  ~Stay();
+  Stay(const Stay &) = delete;
+  bool entered() const { return entered_; }
+  sf_lane *lane() const { return lane_; }
+  bool shared_lane() const { return shared_; }
+
+ private:
+  void arrive();
+  void leave();
+  sf_lane *lane_ = nullptr;
+  bool shared_ = false;
+  bool entered_ = false;
+  sf_lane *outer_lane_ = nullptr;
+  bool outer_shared_ = false;
+};
+
+/// A fault ended the call: the innermost stay, whose frame is gone, ends with it.
+void abandon_stay();
+
+/// Asks the daemon for chunks and policy that are new. True when something came.
+bool refresh(Mount *m);
+/// Wakes the bridge after a hint.
+void wake_bridge(Mount *m);
+
+/// The session of this process for a mount, or null.
+sf_session *session_of(const Mount &m);
+/// Thread exit: lanes of the thread become free.
+void release_lanes();
+
+/// Descriptor numbers we hold and the application must not see.
+bool is_hidden(int fd);
+/// The application takes this number for itself: ours moves elsewhere, or is given up.
+void vacate(int fd);
+/// The lowest hidden number in [first, last], or -1.
+int hidden_between(unsigned first, unsigned last);
+
+/// In a forked child, before anything is served: the parent's sockets are closed.
+void attach_after_fork();
+
+/// Which node a descriptor (or AT_FDCWD) is, when it lies on an attached mount.
+struct Identity {
+  MountRef mount;
+  uint64_t nodeid;
+};
+bool identify(int fd, Identity *out);
+
+#ifdef SF_BYPASS_TESTING
+/// Tests put a mount in place by hand: a view of a cache in this process, a policy image, and their own identify().
+Mount *adopt_for_test(const sf_view &view, const char *mount_point, const RootFacts &root, const Policy *policy);
+void drop_for_test(Mount *m);
+extern bool (*identify_for_test)(int fd, Identity *out);
+#endif
+
+}  // namespace shortfuse::bypass

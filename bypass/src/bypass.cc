@@ -1,0 +1,172 @@
+// The entry: which family a system call belongs to, and the life of the process.
+#include "shortfuse/bypass/bypass.h"
+
+#include "calls.h"
+#include "count.h"
+#include "kernel.h"
+#include "report.h"
+#include "text.h"
+
+namespace shortfuse::bypass {
+namespace {
+
+using Handler = int (*)(const sf_call *, long *);
+
+// One list for sf_bypass_call and sf_bypass_wants.
+inline Handler handler_of(long nr) {
+  switch (nr) {
+    case __NR_stat: case __NR_lstat: case __NR_fstat: case __NR_newfstatat: case __NR_statx:
+      return call_stat;
+    case __NR_access: case __NR_faccessat: case __NR_faccessat2:
+      return call_access;
+    case __NR_readlink: case __NR_readlinkat:
+      return call_readlink;
+    case __NR_getxattr: case __NR_lgetxattr: case __NR_fgetxattr:
+    case __NR_listxattr: case __NR_llistxattr: case __NR_flistxattr:
+      return call_xattr;
+    case __NR_statfs: case __NR_fstatfs:
+      return call_statfs;
+    case __NR_open: case __NR_openat: case __NR_openat2: case __NR_creat:
+      return call_open;
+    case __NR_read: case __NR_readv: case __NR_pread64: case __NR_preadv: case __NR_preadv2:
+      return call_read;
+    case __NR_lseek:
+      return call_lseek;
+    case __NR_getdents64: case __NR_getdents:
+      return call_getdents;
+    case __NR_close: case __NR_dup: case __NR_dup2: case __NR_dup3: case __NR_fcntl: case __NR_close_range:
+      return call_descriptor;
+    case __NR_sendfile: case __NR_splice: case __NR_copy_file_range: case __NR_sendmsg: case __NR_sendmmsg:
+    case __NR_pidfd_getfd: case __NR_ioctl:
+      return call_offset_user;
+    case __NR_chdir: case __NR_fchdir:
+      return call_directory;
+    case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:
+    case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl: case __NR_io_uring_setup:
+    case __NR_io_setup: case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
+    case __NR_setresuid: case __NR_setresgid: case __NR_setfsuid: case __NR_setfsgid: case __NR_setgroups:
+    case __NR_capset:
+      return call_process;
+    case __NR_write: case __NR_pwrite64: case __NR_writev: case __NR_pwritev: case __NR_pwritev2:
+    case __NR_ftruncate: case __NR_truncate: case __NR_fallocate: case __NR_fsync: case __NR_fdatasync:
+    case __NR_rename: case __NR_renameat: case __NR_renameat2: case __NR_mkdir: case __NR_mkdirat: case __NR_rmdir:
+    case __NR_link: case __NR_linkat: case __NR_unlink: case __NR_unlinkat: case __NR_symlink: case __NR_symlinkat:
+    case __NR_mknod: case __NR_mknodat: case __NR_chmod: case __NR_fchmod: case __NR_fchmodat: case kSysFchmodat2:
+    case __NR_chown: case __NR_lchown: case __NR_fchown: case __NR_fchownat: case __NR_utime: case __NR_utimes:
+    case __NR_utimensat: case __NR_setxattr: case __NR_lsetxattr: case __NR_fsetxattr: case __NR_removexattr:
+    case __NR_lremovexattr: case __NR_fremovexattr:
+      return call_other;
+    default:
+      return nullptr;
+  }
+}
+
+// AT_SECURE, where the vector behind the environment is the kernel's (its AT_SYSINFO_EHDR is the one we were told).
+bool secure_by_auxv(char **envp, unsigned long vdso) {
+  constexpr int kEntriesMax = 64;
+  if (envp == nullptr || vdso == 0) return false;
+  char **end = envp;
+  while (*end != nullptr) ++end;
+  const auto *entry = reinterpret_cast<const unsigned long *>(end + 1);
+  bool genuine = false, secure = false;
+  for (int i = 0; i < kEntriesMax && entry[0] != AT_NULL; ++i, entry += 2) {
+    if (entry[0] == AT_SYSINFO_EHDR) genuine = entry[1] == vdso;
+    if (entry[0] == AT_SECURE) secure = entry[1] != 0;
+  }
+  return genuine && secure;
+}
+
+bool secure_execution(char **envp, unsigned long vdso) {
+  uint32_t id[3];
+  SF_SYS3(__NR_getresuid, &id[0], &id[1], &id[2]);
+  if (id[0] != id[1]) return true;
+  SF_SYS3(__NR_getresgid, &id[0], &id[1], &id[2]);
+  return id[0] != id[1] || secure_by_auxv(envp, vdso);
+}
+
+bool told_not_to(char **envp) {
+  for (char **e = envp; e != nullptr && *e != nullptr; ++e) {
+    if (!text_starts(*e, "SHORTFUSE_D")) continue;
+    if (text_is(*e, "SHORTFUSE_DISABLE=1") || text_is(*e, "SHORTFUSE_DAEMON=1")) return true;
+  }
+  return false;
+}
+
+sf_op op_of_call(long nr) {
+  Handler h = handler_of(nr);
+  if (h == call_stat) return SF_OP_STAT;
+  if (h == call_access) return SF_OP_ACCESS;
+  if (h == call_readlink) return SF_OP_READLINK;
+  if (h == call_open) return SF_OP_OPEN;
+  if (h == call_read) return SF_OP_READ;
+  if (h == call_getdents) return SF_OP_READDIR;
+  if (h == call_statfs) return SF_OP_STATFS;
+  if (h == call_xattr) {
+    return nr == __NR_getxattr || nr == __NR_lgetxattr || nr == __NR_fgetxattr ? SF_OP_GETXATTR : SF_OP_LISTXATTR;
+  }
+  return SF_OP_OTHER;
+}
+
+}  // namespace
+}  // namespace shortfuse::bypass
+
+using namespace shortfuse::bypass;
+
+extern "C" {
+
+int sf_bypass_start(char **envp, unsigned long auxv_vdso) {
+  if (g.started) return !g.inert;
+  if (secure_execution(envp, auxv_vdso) || told_not_to(envp)) {
+    g.inert = true;
+    return 0;
+  }
+  clock_start(auxv_vdso);
+  options_start(envp);
+  if (!process_start()) {
+    g.inert = true;
+    return 0;
+  }
+  g.started = true;
+  attach_start();
+  return 1;
+}
+
+int sf_bypass_call(const struct sf_call *call, long *result) {
+  if (g.inert || !g.started) return 0;
+  Handler handler = handler_of(call->nr);
+  return handler != nullptr ? handler(call, result) : 0;
+}
+
+void sf_bypass_abandoned(const struct sf_call *call) {
+  abandon_stay();
+  if (op_of_call(call->nr) != SF_OP_OTHER) count_outside(op_of_call(call->nr), SF_MISS_FAULT);
+  // The original call goes by the kernel's offset.
+  bool by_offset = call->nr == __NR_read || call->nr == __NR_readv || call->nr == __NR_preadv2 || call->nr == __NR_getdents64;
+  if (by_offset) give_back(static_cast<int>(call->arg[0]));
+}
+
+int sf_bypass_wants(long nr) { return handler_of(nr) != nullptr; }
+
+void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
+  if (g.inert || !g.started) return;
+  if (is_exec) {
+    files_give_back_all();
+    return;
+  }
+  bool shares_memory = (clone_flags & CLONE_VM) != 0, shares_files = (clone_flags & CLONE_FILES) != 0;
+  g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS)) != 0;
+  // A table of descriptors that another process changes too cannot be followed from here.
+  if (shares_files && !shares_memory) return go_inert("another process shares the descriptors");
+  if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;
+  if (!shares_files) files_give_back_all();
+}
+
+void sf_bypass_exit(void) {
+  if (g.started) write_report();
+}
+
+void sf_bypass_thread_exit(void) {
+  if (g.started) release_lanes();
+}
+
+}  // extern "C"

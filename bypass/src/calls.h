@@ -1,0 +1,25 @@
+// One function per family of system calls. 1: *result is the call's; 0: the original call is to be made.
+#pragma once
+#include "op.h"
+
+namespace shortfuse::bypass {
+
+int call_stat(const sf_call *c, long *result);       // stat lstat fstat newfstatat statx
+int call_access(const sf_call *c, long *result);
+int call_readlink(const sf_call *c, long *result);
+int call_xattr(const sf_call *c, long *result);      // get and list
+int call_statfs(const sf_call *c, long *result);
+int call_open(const sf_call *c, long *result);
+int call_read(const sf_call *c, long *result);       // read readv, pread64 preadv preadv2
+int call_lseek(const sf_call *c, long *result);
+int call_getdents(const sf_call *c, long *result);
+int call_descriptor(const sf_call *c, long *result); // close dup* fcntl close_range
+int call_offset_user(const sf_call *c, long *result);// sendfile splice copy_file_range sendmsg...
+int call_directory(const sf_call *c, long *result);  // chdir fchdir
+int call_process(const sf_call *c, long *result);    // credentials, namespaces, io_uring
+int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served
+
+/// A call on a mount that is not served: counted as passed. Always 0.
+int pass(MountRef mount, sf_op kind);
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,239 @@
+// open and its kin; close, dup, fcntl, close_range; whatever else uses a descriptor's offset.
+#include <linux/openat2.h>
+
+#include "calls.h"
+#include "count.h"
+#include "kernel.h"
+#include "path.h"
+#include "text.h"
+
+namespace shortfuse::bypass {
+
+namespace {
+
+struct OpenCall {
+  int dirfd = AT_FDCWD;
+  const char *path = nullptr;
+  uint64_t flags = 0;
+  bool plain = true;   // no RESOLVE_* restrictions
+};
+
+void normalise_open(const sf_call *c, OpenCall *o) {
+  bool at = c->nr == __NR_openat || c->nr == __NR_openat2;
+  if (at) o->dirfd = static_cast<int>(c->arg[0]);
+  o->path = reinterpret_cast<const char *>(c->arg[at ? 1 : 0]);
+  if (c->nr == __NR_creat) {
+    o->flags = O_CREAT | O_WRONLY | O_TRUNC;
+  } else if (c->nr == __NR_openat2) {
+    const auto *how = reinterpret_cast<const open_how *>(c->arg[2]);
+    o->plain = static_cast<size_t>(c->arg[3]) == sizeof(open_how) && how->resolve == 0;
+    if (static_cast<size_t>(c->arg[3]) >= sizeof(open_how)) o->flags = how->flags;
+  } else {
+    o->flags = static_cast<uint32_t>(c->arg[at ? 2 : 1]);
+  }
+}
+
+// Opens elsewhere that matter to us: a FUSE daemon in the making, and a look at a descriptor's offset.
+void note_other_open(const OpenCall &o) {
+  if (o.path == nullptr || o.path[0] != '/') return;
+  if (o.path[1] == 'p' && text_starts(o.path, "/proc/")) {
+    for (const char *p = o.path + 6; *p != 0; ++p) {
+      if (text_starts(p, "fdinfo")) return files_give_back_all();
+    }
+  }
+  if (o.path[1] == 'd' && text_is(o.path, "/dev/fuse")) go_inert("it opens /dev/fuse");
+}
+
+// A program for open may deny what the kernel would allow. True: denied.
+bool denied(Op *op, Walk *w, const OpenCall &o, const Start &start, long *result) {
+  const Policy *policy = policy_of(*op->mount);
+  if (policy == nullptr || !o.plain || !sf_image_has(policy->image, SF_SLOT_SYSCALL + SF_OP_OPEN)) return false;
+  op->flags = static_cast<uint32_t>(o.flags);
+  if (!prepare(op) || !walk_to(op, w, start, o.path, !(o.flags & O_NOFOLLOW)) || op->error != 0) return false;
+  return run_policy(op, result);
+}
+
+}  // namespace
+
+int call_open(const sf_call *c, long *result) {
+  OpenCall o;
+  normalise_open(c, &o);
+  Start start;
+  if (!find_start(o.dirfd, o.path, false, &start)) [[likely]] {
+    note_other_open(o);
+    return 0;
+  }
+  {
+    Stay stay(start.mount, true);
+    if (!stay.entered()) {
+      count_outside(SF_OP_OPEN, SF_MISS_DETACHED);
+      return 0;
+    }
+    Op op(c, SF_OP_OPEN, start.mount, stay);
+    Walk w;
+    if (denied(&op, &w, o, start, result)) return 1;
+  }
+  uint64_t begun = clock_ns();
+  long fd = make_call(*c);
+  uint64_t ns = clock_ns() - begun;
+  Stay stay(start.mount, false);
+  if (stay.entered()) count_passed(stay, SF_OP_OPEN, ns);
+  if (!is_error(fd)) files_opened(static_cast<int>(fd), o.flags);
+  *result = fd;
+  return 1;
+}
+
+// ---- close, dup, fcntl
+
+namespace {
+
+int bad_descriptor(long *result) {
+  *result = -EBADF;
+  return 1;
+}
+
+int do_close(const sf_call *c, long *result) {
+  int fd = static_cast<int>(c->arg[0]);
+  FileSlot *slot = slot_of(fd);
+  if (slot == nullptr) return 0;
+  FileKind kind = kind_of(slot_state(*slot));
+  if (kind == kHiddenFd) return bad_descriptor(result);
+  if (kind == kOnMount) files_close(fd);
+  return 0;
+}
+
+// dup, F_DUPFD: the new number shares the kernel's offset.
+int duplicate(const sf_call *c, int fd, long *result) {
+  File file = file_of(fd);
+  if (!file) return is_hidden_slot(fd) ? bad_descriptor(result) : 0;
+  give_back(fd, file.slot);
+  *result = make_call(*c);
+  if (!is_error(*result)) files_duplicated(file, static_cast<int>(*result));
+  return 1;
+}
+
+int duplicate_onto(const sf_call *c, long *result) {
+  int from = static_cast<int>(c->arg[0]), to = static_cast<int>(c->arg[1]);
+  if (from == to) return is_hidden_slot(from) ? bad_descriptor(result) : 0;
+  if (is_hidden_slot(from)) return bad_descriptor(result);
+  File source = file_of(from), target = file_of(to);
+  bool hidden = is_hidden_slot(to);
+  if (!source && !target && !hidden) [[likely]] return 0;
+  if (hidden) vacate(to);
+  // Given back although it is about to be closed: the call may fail and leave it open.
+  if (target) give_back(to, target.slot), files_close(to);
+  if (source) give_back(from, source.slot);
+  *result = make_call(*c);
+  if (!is_error(*result) && source) files_duplicated(source, to);
+  return 1;
+}
+
+bool is_lock_command(int command) {
+  return command == F_SETLK || command == F_SETLKW || command == F_GETLK || command == F_OFD_SETLK ||
+         command == F_OFD_SETLKW || command == F_OFD_GETLK;
+}
+
+int do_fcntl(const sf_call *c, long *result) {
+  int fd = static_cast<int>(c->arg[0]);
+  int command = static_cast<int>(c->arg[1]);
+  if (is_hidden_slot(fd)) return bad_descriptor(result);
+  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicate(c, fd, result);
+  // A lock's range may be counted from the offset (SEEK_CUR).
+  if (is_lock_command(command)) give_back(fd);
+  if (command != F_SETFL) return 0;
+  File file = file_of(fd);
+  if (!file) return 0;
+  // Before: a read that starts after the call must not be served if it turns O_DIRECT on; a flag too many is only slow.
+  if (c->arg[2] & O_DIRECT) __atomic_or_fetch(&file.slot->flags, kFileDirect, __ATOMIC_RELAXED);
+  return 0;
+}
+
+int do_close_range(const sf_call *c, long *result) {
+  unsigned first = static_cast<unsigned>(c->arg[0]), last = static_cast<unsigned>(c->arg[1]);
+  unsigned flags = static_cast<unsigned>(c->arg[2]);
+  if (first > last || (flags & ~(kCloseRangeUnshare | kCloseRangeCloexec)) != 0) return 0;
+  if (flags & kCloseRangeUnshare) go_inert("the descriptor table is unshared");
+  if (flags & kCloseRangeCloexec) return 0;
+  files_close_range(first, last);
+  int spare = hidden_between(first, last);
+  if (spare < 0) return 0;
+  // In pieces around the numbers that are not the application's.
+  *result = 0;
+  for (unsigned from = first;;) {
+    unsigned end = spare < 0 ? last : static_cast<unsigned>(spare) - 1;
+    if (from <= end && end != ~0u) *result = SF_SYS3(__NR_close_range, from, end, flags);
+    if (spare < 0 && end == ~0u) *result = SF_SYS3(__NR_close_range, from, end, flags);
+    if (spare < 0 || is_error(*result) || static_cast<unsigned>(spare) == last) return 1;
+    from = static_cast<unsigned>(spare) + 1;
+    spare = hidden_between(from, last);
+  }
+}
+
+}  // namespace
+
+int call_descriptor(const sf_call *c, long *result) {
+  switch (c->nr) {
+    case __NR_close: return do_close(c, result);
+    case __NR_dup: return duplicate(c, static_cast<int>(c->arg[0]), result);
+    case __NR_dup2:
+    case __NR_dup3: return duplicate_onto(c, result);
+    case __NR_fcntl: return do_fcntl(c, result);
+    default: return do_close_range(c, result);
+  }
+}
+
+// ---- offsets used by others
+
+static constexpr uint32_t kFionread = 0x541b;
+
+static void give_back_sent(const KernelMsghdr *message) {
+  KernelMsghdr m;
+  __builtin_memcpy(&m, message, sizeof m);
+  if (m.control == nullptr) return;
+  const char *at = static_cast<const char *>(m.control);
+  size_t left = m.control_len;
+  while (left >= sizeof(KernelCmsg)) {
+    KernelCmsg cmsg;
+    __builtin_memcpy(&cmsg, at, sizeof cmsg);
+    if (cmsg.len < sizeof cmsg || cmsg.len > left) return;
+    if (cmsg.level == kSolSocket && cmsg.type == kScmRights) {
+      for (size_t i = sizeof cmsg; i + sizeof(int) <= cmsg.len; i += sizeof(int)) {
+        int fd;
+        __builtin_memcpy(&fd, at + i, sizeof fd);
+        give_back(fd);
+      }
+    }
+    size_t step = (cmsg.len + 7) & ~7ul;
+    if (step > left) return;
+    at += step;
+    left -= step;
+  }
+}
+
+int call_offset_user(const sf_call *c, long *) {
+  switch (c->nr) {
+    case __NR_ioctl:
+      // "How much is left to read" is counted from the offset; the other requests do not look at it.
+      if (static_cast<uint32_t>(c->arg[1]) == kFionread) give_back(static_cast<int>(c->arg[0]));
+      break;
+    case __NR_sendfile:
+      give_back(static_cast<int>(c->arg[0]));
+      give_back(static_cast<int>(c->arg[1]));
+      break;
+    case __NR_splice:
+    case __NR_copy_file_range:
+      give_back(static_cast<int>(c->arg[0]));
+      give_back(static_cast<int>(c->arg[2]));
+      break;
+    case __NR_sendmsg: give_back_sent(reinterpret_cast<const KernelMsghdr *>(c->arg[1])); break;
+    case __NR_sendmmsg: {
+      const auto *messages = reinterpret_cast<const KernelMmsghdr *>(c->arg[1]);
+      for (unsigned i = 0, n = static_cast<unsigned>(c->arg[2]); i < n && i < 1024; ++i) give_back_sent(&messages[i].hdr);
+      break;
+    }
+    default: files_give_back_all();  // pidfd_getfd, kcmp: a process may take its own descriptors
+  }
+  return 0;
+}
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,146 @@
+// What changes the process itself: directory, root, credentials, namespaces, filters, asynchronous I/O.
+#include "calls.h"
+#include "count.h"
+#include "kernel.h"
+#include "path.h"
+
+namespace shortfuse::bypass {
+
+int call_directory(const sf_call *c, long *result) {
+  look_again_soon();
+  cwd_changing();
+  *result = make_call(*c);
+  cwd_changed();
+  return 1;
+}
+
+namespace {
+
+int change_credentials(const sf_call *c, long *result) {
+  creds_changed();
+  *result = make_call(*c);
+  creds_changed();
+  return 1;
+}
+
+int do_prctl(const sf_call *c, long *result) {
+  switch (static_cast<int>(c->arg[0])) {
+    case PR_SET_SECCOMP: go_inert("a system call filter is set"); return 0;
+    case PR_SET_SECUREBITS:
+    case PR_CAPBSET_DROP:
+    case PR_CAP_AMBIENT: return change_credentials(c, result);
+    default: return 0;
+  }
+}
+
+int do_unshare(unsigned long flags) {
+  constexpr unsigned long kOther = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES;
+  if (flags & kOther) {
+    go_inert("namespaces or descriptors are unshared");
+  } else if (flags & CLONE_FS) {
+    g.cwd_off = true;
+  }
+  return 0;
+}
+
+// The root or the mounts as this process sees them: when it worked, nothing verified before holds.
+int change_root(const sf_call *c, long *result) {
+  *result = make_call(*c);
+  if (!is_error(*result)) go_inert("the root directory has changed");
+  return 1;
+}
+
+int change_mounts(const sf_call *c, long *result) {
+  *result = make_call(*c);
+  __atomic_add_fetch(&g.verify_epoch, 1, __ATOMIC_ACQ_REL);
+  files_cwd_changed();
+  look_again_soon();
+  return 1;
+}
+
+}  // namespace
+
+int call_process(const sf_call *c, long *result) {
+  switch (c->nr) {
+    case __NR_prctl: return do_prctl(c, result);
+    case __NR_seccomp: go_inert("a system call filter is set"); return 0;
+    case __NR_unshare: return do_unshare(static_cast<unsigned long>(c->arg[0]));
+    case __NR_setns: go_inert("a namespace is entered"); return 0;
+    case __NR_chroot:
+    case __NR_pivot_root: return change_root(c, result);
+    case __NR_mount:
+    case __NR_umount2:
+    case __NR_move_mount: return change_mounts(c, result);
+    case __NR_io_uring_setup:
+      // Its requests open and close descriptors that we would not see.
+      files_off();
+      return 0;
+    case __NR_io_setup:
+      files_give_back_all();
+      g.offsets_off = true;
+      files_give_back_all();
+      return 0;
+    default: return change_credentials(c, result);
+  }
+}
+
+// ---- calls that change the mount, or otherwise concern it, and are never served
+
+namespace {
+
+// Which argument names a file: a descriptor, a path, or a directory descriptor with a path.
+enum class Names { Fd, Path, DirPath };
+
+Names names_of(long nr) {
+  switch (nr) {
+    case __NR_write:
+    case __NR_pwrite64:
+    case __NR_writev:
+    case __NR_pwritev:
+    case __NR_pwritev2:
+    case __NR_ftruncate:
+    case __NR_fchmod:
+    case __NR_fchown:
+    case __NR_fsetxattr:
+    case __NR_fremovexattr:
+    case __NR_fsync:
+    case __NR_fdatasync:
+    case __NR_fallocate: return Names::Fd;
+    case __NR_renameat:
+    case __NR_renameat2:
+    case __NR_mkdirat:
+    case __NR_linkat:
+    case __NR_unlinkat:
+    case __NR_mknodat:
+    case __NR_fchmodat:
+    case kSysFchmodat2:
+    case __NR_fchownat:
+    case __NR_utimensat: return Names::DirPath;
+    default: return Names::Path;
+  }
+}
+
+}  // namespace
+
+int call_other(const sf_call *c, long *result) {
+  (void)result;
+  Names names = names_of(c->nr);
+  MountRef mount = {nullptr, 0};
+  if (names == Names::Fd) {
+    File file = file_of(static_cast<int>(c->arg[0]));
+    if (file) mount = file.mount();
+  } else {
+    Start start;
+    // Of symlink and symlinkat the first argument is text; of the new name it is the last that counts.
+    int dirfd = AT_FDCWD;
+    int at = 0;
+    if (names == Names::DirPath) dirfd = static_cast<int>(c->arg[0]), at = 1;
+    if (c->nr == __NR_symlink) at = 1;
+    if (c->nr == __NR_symlinkat) dirfd = static_cast<int>(c->arg[1]), at = 2;
+    if (find_start(dirfd, reinterpret_cast<const char *>(c->arg[at]), false, &start)) mount = start.mount;
+  }
+  if (mount.mount == nullptr) [[likely]] return 0;
+  return pass(mount, SF_OP_OTHER);
+}
+
+}  // namespace shortfuse::bypass

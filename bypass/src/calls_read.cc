@@ -1,0 +1,311 @@
+// read, readv, pread64, preadv, preadv2; lseek; getdents64: by descriptor, with our offset or the call's.
+#include "calls.h"
+#include "count.h"
+#include "kernel.h"
+#include "path.h"
+#include "serve_listing.h"
+
+namespace shortfuse::bypass {
+
+int pass(MountRef mount, sf_op kind) {
+  Stay stay(mount, false);
+  if (stay.entered()) {
+    count_passed(stay, kind, 0);
+  } else {
+    count_outside(kind, SF_MISS_DETACHED);
+  }
+  return 0;
+}
+
+namespace {
+
+// The caller's buffers, measured as import_iovec() does. False: the kernel refuses them, let it.
+bool measure(const sf_call *c, Buffers *b) {
+  if (c->nr == __NR_read || c->nr == __NR_pread64) {
+    b->single = {reinterpret_cast<void *>(c->arg[1]), static_cast<size_t>(c->arg[2])};
+    b->iov = &b->single;
+    b->count = 1;
+  } else {
+    b->iov = reinterpret_cast<const iovec *>(c->arg[1]);
+    b->count = static_cast<int>(c->arg[2]);
+    if (c->arg[2] <= 0 || c->arg[2] > kIovMax) return false;
+  }
+  b->bytes = 0;
+  for (int i = 0; i < b->count; ++i) {
+    uint64_t n = b->iov[i].iov_len;
+    if (n > INT64_MAX) return false;
+    b->bytes = n > kMaxRwCount - b->bytes ? static_cast<uint64_t>(kMaxRwCount) : b->bytes + n;
+  }
+  return b->bytes != 0;
+}
+
+bool has_offset(const sf_call *c) {
+  return c->nr == __NR_pread64 || c->nr == __NR_preadv || (c->nr == __NR_preadv2 && c->arg[3] != -1);
+}
+
+// The same read at an explicit offset.
+sf_call at_offset(const sf_call &c, int64_t offset) {
+  sf_call p = c;
+  p.nr = c.nr == __NR_read ? __NR_pread64 : c.nr == __NR_readv ? __NR_preadv : c.nr;
+  p.arg[3] = offset;
+  p.arg[4] = 0;
+  return p;
+}
+
+// One attempt to serve at `offset`. 1: *result is the call's; 0: a miss.
+bool try_read(Op *op, Wish *wish, const File &file, Buffers *b, int64_t offset, bool supported, long *result) {
+  op->file = file;
+  op->buffers = b;
+  op->wish = wish;
+  op->offset = static_cast<uint64_t>(offset);
+  op->length = b->bytes;
+  if (!prepare(op)) return false;
+  if (!supported || offset < 0 || offset > INT64_MAX - static_cast<int64_t>(b->bytes)) return op->give_up(SF_MISS_UNSUPPORTED);
+  op->nid = nid_of(file);
+  if (op->nid == 0) return op->give_up(SF_MISS_ATTR);
+  return run_policy(op, result);
+}
+
+int read_at(const sf_call *c, const File &file, long *result) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return count_outside(SF_OP_READ, SF_MISS_DETACHED), 0;
+  Op op(c, SF_OP_READ, file.mount(), stay);
+  Wish wish;
+  Buffers b;
+  bool supported = measure(c, &b) && !(file.slot->flags & kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
+  if (try_read(&op, &wish, file, &b, c->arg[3], supported, result)) {
+    if (op.served) count_served(op);
+  } else {
+    *result = fall_back(&op);
+  }
+  return 1;
+}
+
+// At our offset: served or read by the kernel at that place, then the offset moves, if nobody moved it meanwhile.
+// 1: done; 0: the offset has become the kernel's; -1: again.
+int read_on(const sf_call *c, const File &file, int64_t position, long *result) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return count_outside(SF_OP_READ, SF_MISS_DETACHED), 0;
+  Op op(c, SF_OP_READ, file.mount(), stay);
+  Wish wish;
+  Buffers b;
+  bool supported = measure(c, &b) && !(file.slot->flags & kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
+  bool done = try_read(&op, &wish, file, &b, position, supported, result);
+  if (!done) {
+    // The kernel judges the buffers either way; a form that has no twin with an offset needs the kernel's.
+    if (c->nr == __NR_preadv2 && c->arg[5] != 0) return count_missed(op, 0), 0;
+    *result = fall_back(&op, at_offset(*c, position));
+    if (*result == -ESPIPE) return 0;
+  }
+  if (*result > 0 && !move_position(file.slot, position, position + *result)) return file.same() ? -1 : 0;
+  if (done && op.served) count_served(op);
+  return 1;
+}
+
+}  // namespace
+
+int call_read(const sf_call *c, long *result) {
+  int fd = static_cast<int>(c->arg[0]);
+  File file = file_of(fd);
+  if (!file) {
+    if (!is_hidden_slot(fd)) [[likely]] return 0;
+    *result = -EBADF;
+    return 1;
+  }
+  if (!(file.slot->flags & kFileReadable)) return pass(file.mount(), SF_OP_READ);
+  if (has_offset(c)) return read_at(c, file, result);
+  while (file.same()) {
+    int64_t position = position_of(*file.slot);
+    if (position < 0) return pass(file.mount(), SF_OP_READ);
+    if (file.slot->flags & kFileDirectory) break;  // EISDIR
+    int done = read_on(c, file, position, result);
+    if (done > 0) return 1;
+    if (done == 0) break;
+  }
+  if (file.same()) give_back(fd, file.slot);
+  return 0;
+}
+
+// ---- lseek
+
+namespace {
+
+// The size as fstat would tell, if the policy serves that. -1: the kernel knows.
+int64_t served_size(const sf_call *c, const File &file) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return -1;
+  Op op(c, SF_OP_STAT, file.mount(), stay);
+  Wish wish;
+  op.wish = &wish;
+  op.file = file;
+  op.wants_atime = false;
+  if (!prepare(&op)) return -1;
+  op.nid = nid_of(file);
+  sf_attr_view attr;
+  if (op.nid == 0 || sf_find_attr(&op.mount->view, op.nid, &op.moment, &attr) != SF_FIND_OK) return -1;
+  return attr.attr.size <= INT64_MAX ? static_cast<int64_t>(attr.attr.size) : -1;
+}
+
+// Where a seek leads; -errno; or kKernelKnows.
+constexpr int64_t kKernelKnows = INT64_MIN;
+int64_t seek_target(const sf_call *c, const File &file, int64_t position) {
+  int64_t offset = c->arg[1], base = 0;
+  switch (static_cast<int>(c->arg[2])) {
+    case kSeekSet: break;
+    case kSeekCur: base = position; break;
+    case kSeekEnd:
+      base = served_size(c, file);
+      if (base < 0) return kKernelKnows;
+      break;
+    default: return kKernelKnows;
+  }
+  int64_t target;
+  if (__builtin_add_overflow(base, offset, &target) || target < 0) return -EINVAL;
+  return target;
+}
+
+int seek_file(const sf_call *c, int fd, const File &file, long *result) {
+  while (file.same()) {
+    int64_t position = position_of(*file.slot);
+    if (position < 0) return 0;
+    int64_t target = seek_target(c, file, position);
+    bool served = target != kKernelKnows;
+    if (!served) {
+      // Ends, holes and data: the kernel's offset moves to where ours shall be.
+      int whence = static_cast<int>(c->arg[2]);
+      if (whence != kSeekEnd && whence != kSeekData && whence != kSeekHole) return 0;
+      __atomic_or_fetch(&file.slot->flags, kFileMoved, __ATOMIC_RELAXED);
+      target = SF_SYS3(__NR_lseek, fd, c->arg[1], c->arg[2]);
+    }
+    if (target >= 0 && !move_position(file.slot, position, target)) continue;
+    *result = target;
+    Stay stay(file.mount(), false);
+    if (stay.entered() && served) {
+      Op op(c, SF_OP_LSEEK, file.mount(), stay);
+      count_served(op);
+    } else if (stay.entered()) {
+      count_passed(stay, SF_OP_LSEEK, 0);
+    }
+    return 1;
+  }
+  return 0;
+}
+
+// Rewinding takes a new listing; a cookie that the Stream has handed out is found in it.
+bool seek_directory(const sf_call *c, const File &file, long *result) {
+  int64_t position = position_of(*file.slot);
+  if (position < 0 || static_cast<int>(c->arg[2]) != kSeekSet) return false;
+  int64_t target = -1;
+  if (c->arg[1] == 0) target = 0;
+  const Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
+  if (target != 0 && stream != nullptr) {
+    for (uint32_t at = 0; at < stream->bytes;) {
+      const auto *entry = reinterpret_cast<const sf_dirent *>(stream->entries + at);
+      at += entry->reclen;
+      if (static_cast<long>(entry->off) == c->arg[1]) {
+        target = stream_position(stream->serial, at);
+        break;
+      }
+    }
+  }
+  if (target < 0 || !move_position(file.slot, position, target)) return false;
+  if (target == 0) set_stream(file.slot, nullptr);
+  *result = c->arg[1];
+  return true;
+}
+
+}  // namespace
+
+int call_lseek(const sf_call *c, long *result) {
+  int fd = static_cast<int>(c->arg[0]);
+  File file = file_of(fd);
+  if (!file) {
+    if (!is_hidden_slot(fd)) [[likely]] return 0;
+    *result = -EBADF;
+    return 1;
+  }
+  if (position_of(*file.slot) < 0) return pass(file.mount(), SF_OP_LSEEK);
+  if (!(file.slot->flags & kFileDirectory)) {
+    if (seek_file(c, fd, file, result)) return 1;
+  } else if (seek_directory(c, file, result)) {
+    Stay stay(file.mount(), false);
+    if (!stay.entered()) return 1;
+    Op op(c, SF_OP_LSEEK, file.mount(), stay);
+    count_served(op);
+    return 1;
+  }
+  give_back(fd, file.slot);
+  return pass(file.mount(), SF_OP_LSEEK);
+}
+
+// ---- getdents64
+
+namespace {
+
+// Within a listing already taken. -1: not possible, the kernel goes on from there.
+long read_stream(const File &file, int64_t position, void *to, uint64_t room, int64_t *next) {
+  uint32_t serial = static_cast<uint32_t>(position >> 32), from = static_cast<uint32_t>(position);
+  *next = position;
+  if (serial == 0) return 0;  // everything went out at once
+  const Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
+  if (stream == nullptr || stream->serial != serial || from > stream->bytes) return -1;
+  long copied = stream_copy(*stream, from, to, room);
+  if (copied > 0) *next = stream_position(serial, from + static_cast<uint32_t>(copied));
+  return copied;
+}
+
+// 1: done; 0: the kernel's from here on; -1: again.
+int list_on(const sf_call *c, const File &file, int64_t position, long *result) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return count_outside(SF_OP_READDIR, SF_MISS_DETACHED), 0;
+  Op op(c, SF_OP_READDIR, file.mount(), stay);
+  Wish wish;
+  op.file = file;
+  op.wish = &wish;
+  op.out = reinterpret_cast<void *>(c->arg[1]);
+  op.length = static_cast<uint32_t>(c->arg[2]);
+  if (position != 0) {
+    count_start(&op);
+    long copied = read_stream(file, position, op.out, op.length, &op.position);
+    if (copied == -1) return count_passed(stay, SF_OP_READDIR, 0), 0;
+    *result = copied;
+  } else {
+    bool ready = prepare(&op) && (op.length <= INT32_MAX || op.give_up(SF_MISS_UNSUPPORTED));
+    if (ready) op.nid = nid_of(file);
+    if (ready && op.nid == 0) ready = op.give_up(SF_MISS_ATTR);
+    if (!ready || !run_policy(&op, result)) {
+      // The stream is the kernel's before the call is made: it goes on where the caller stands.
+      give_back(static_cast<int>(c->arg[0]), file.slot);
+      *result = fall_back(&op);
+      return 1;
+    }
+    if (!op.served) return 1;
+  }
+  if (!move_position(file.slot, position, op.position)) return file.same() ? -1 : 0;
+  if (!file.same()) return 0;
+  count_served(op);
+  return 1;
+}
+
+}  // namespace
+
+int call_getdents(const sf_call *c, long *result) {
+  int fd = static_cast<int>(c->arg[0]);
+  File file = file_of(fd);
+  if (!file) return 0;
+  if (c->nr == __NR_getdents64) {
+    while (file.same()) {
+      int64_t position = position_of(*file.slot);
+      if (position < 0) return pass(file.mount(), SF_OP_READDIR);
+      if (!(file.slot->flags & kFileDirectory)) break;
+      int done = list_on(c, file, position, result);
+      if (done > 0) return 1;
+      if (done == 0) break;
+    }
+  }
+  if (!file.same()) return 0;
+  give_back(fd, file.slot);
+  return pass(file.mount(), SF_OP_READDIR);
+}
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,140 @@
+// The descriptors of this process that lie on accelerated mounts, and its working directory.
+//
+// A table by descriptor number, two levels, mapped as needed: most processes need one page of it, and a number that
+// is not ours costs two loads. A slot is written by the thread that just got the number from the kernel and emptied
+// before the number goes back, so within this library slot and descriptor agree. A call that was answered from a slot
+// looks at its `state` again at the end: changed means that another thread closed the descriptor meanwhile.
+//
+// Offsets. A file or directory opened read-only here has its offset here (FileSlot.position) as long as nobody else
+// can share the kernel's. Before anybody can, it is given back: lseek(), then kKernelOwned for good. Advancing is
+// copy first, then compare-and-swap: nothing is held while the caller's memory is touched.
+#pragma once
+#include "attach.h"
+
+namespace shortfuse::bypass {
+
+constexpr unsigned kFilesPerPage = 1024;
+constexpr unsigned kFilePages = 1024;
+constexpr int64_t kKernelOwned = -1;
+
+enum FileFlag : uint8_t {
+  kFileReadable = 1,    // opened for reading, not O_PATH
+  kFileDirect = 2,      // O_DIRECT
+  kFileDirectory = 4,   // position counts in a Stream
+  kFileMoved = 8,       // the kernel's own offset may not be 0 although we never gave ours back
+  kFilePath = 16,       // O_PATH
+};
+
+/// A directory listing as one reader of one descriptor sees it, until it rewinds.
+struct Stream {
+  uint32_t serial;
+  uint32_t bytes;        // of entries
+  uint64_t room;         // bytes mapped
+  char entries[];
+};
+
+/// A position in a directory: 0 is the start (the next call takes a new listing), else which Stream and where in it.
+/// Serial 0 with a byte of kStreamEnd: all entries went out in one call and no Stream was kept.
+constexpr uint32_t kStreamEnd = ~0u;
+inline int64_t stream_position(uint32_t serial, uint32_t byte) {
+  return static_cast<int64_t>(static_cast<uint64_t>(serial & 0x7fffffff) << 32 | byte);
+}
+
+struct alignas(64) FileSlot {
+  uint64_t state;        // FileKind in the low byte, then a count that every change raises; atomic
+  int64_t not_position;  // the complement of the position, so that fresh memory says kKernelOwned; atomic
+  uint64_t nodeid;
+  uint64_t nid;          // 0: not known to the cache when opened; asked again
+  uint64_t last_cookie;  // of a directory whose entries all went out at once
+  Stream *stream;        // atomic
+  uint32_t serial;       // of the mount
+  uint8_t mount;
+  uint8_t flags;         // FileFlag
+};
+static_assert(sizeof(FileSlot) == 64);
+
+enum FileKind : uint8_t { kNotOurs = 0, kOnMount = 1, kHiddenFd = 2 };
+
+extern FileSlot *file_pages[kFilePages];
+
+/// The slot of a number, whatever it holds; null when it never held anything.
+inline FileSlot *slot_of(int fd) {
+  unsigned n = static_cast<unsigned>(fd);
+  if (n >= kFilesPerPage * kFilePages) return nullptr;
+  FileSlot *page = __atomic_load_n(&file_pages[n / kFilesPerPage], __ATOMIC_ACQUIRE);
+  return page != nullptr ? &page[n % kFilesPerPage] : nullptr;
+}
+inline uint64_t slot_state(const FileSlot &slot) { return __atomic_load_n(&slot.state, __ATOMIC_ACQUIRE); }
+inline FileKind kind_of(uint64_t state) { return static_cast<FileKind>(state & 0xff); }
+
+/// What a slot held at one moment.
+struct File {
+  FileSlot *slot = nullptr;
+  uint64_t state = 0;
+  explicit operator bool() const { return slot != nullptr; }
+  bool same() const { return slot_state(*slot) == state; }
+  MountRef mount() const { return {&mounts[slot->mount], slot->serial}; }
+};
+/// Not false: a descriptor on an attached or formerly attached mount.
+inline File file_of(int fd) {
+  FileSlot *slot = slot_of(fd);
+  if (slot == nullptr) return {};
+  uint64_t state = slot_state(*slot);
+  if (kind_of(state) != kOnMount) return {};
+  return {slot, state};
+}
+inline bool is_hidden_slot(int fd) {
+  FileSlot *slot = slot_of(fd);
+  return slot != nullptr && kind_of(slot_state(*slot)) == kHiddenFd;
+}
+
+/// The node a file is, 0 while the cache does not know it. REQUIRES: inside its mount.
+uint64_t nid_of(const File &file);
+
+/// After a successful open of `fd` with `flags`: registered if it lies on an attached mount.
+void files_opened(int fd, uint64_t open_flags);
+/// After a successful dup: `to` is what `from` was. The offset is the kernel's.
+void files_duplicated(const File &from, int to);
+/// Before the number goes back to the kernel.
+void files_close(int fd);
+void files_close_range(unsigned first, unsigned last);
+
+int64_t position_of(const FileSlot &slot);
+bool move_position(FileSlot *slot, int64_t from, int64_t to);
+/// The offset is the kernel's when this returns.
+void give_back(int fd, FileSlot *slot);
+inline void give_back(int fd) {
+  File file = file_of(fd);
+  if (file) give_back(fd, file.slot);
+}
+void files_give_back_all();
+/// Nothing more is registered, and what is is forgotten.
+void files_off();
+
+void files_mark_hidden(int fd);
+void files_unmark_hidden(int fd);
+void files_after_fork();
+
+/// Streams of directories: a slot's is replaced (freeing the former) or dropped.
+Stream *new_stream(uint64_t bytes);
+void set_stream(FileSlot *slot, Stream *stream);
+
+// ---- the working directory
+
+/// Around chdir and the like.
+void cwd_changing();
+void cwd_changed();
+/// Forgets what is known of it (a new mount may be the one it lies on).
+void files_cwd_changed();
+
+struct Cwd {
+  uint32_t version;
+  MountRef mount;   // mount null: not on an accelerated mount
+  uint64_t nodeid;
+  uint64_t nid;
+};
+/// False when the working directory is not on an accelerated mount, or not known for certain.
+bool cwd_now(Cwd *out);
+bool cwd_same(const Cwd &cwd);
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,108 @@
+// An accelerated mount as this process has it mapped.
+//
+// Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the holder
+// of Process.attach_latch changes it. Every other thread reads it between enter() and leave(), which mark its lane
+// active; what a thread may be reading is unmapped only when no lane of the session is active (attach.cc, reclaim).
+// Everything but `state`, `policy`, the view's generations and the verification is constant while Attached.
+#pragma once
+#include "creds.h"
+#include "process.h"
+#include "shortfuse/cache/reader.h"
+#include "shortfuse/vm/image.h"
+
+namespace shortfuse::bypass {
+
+constexpr unsigned kSocketPathMax = 108;
+
+/// A policy image with its maps, immutable once published.
+struct Policy {
+  const sf_image *image;
+  size_t image_bytes;
+  uint32_t epoch;
+  uint32_t maps;
+  void *storage[SF_IMAGE_MAPS_MAX];
+  size_t storage_bytes[SF_IMAGE_MAPS_MAX];
+  void *values[SF_IMAGE_MAPS_MAX];
+};
+
+/// What the kernel says of the mount and the cache does not know.
+struct RootFacts {
+  uint64_t dev;            // as st_dev has it
+  uint32_t dev_major, dev_minor;
+  uint32_t stx_mask;
+  uint32_t blksize;
+  uint64_t attributes, attributes_mask;
+  uint64_t mnt_id;
+  uint64_t statfs_type, statfs_flags, fsid;
+};
+
+enum class MountState : uint32_t { Free = 0, Attached, Detached };
+
+struct Mount {
+  uint32_t state;          // MountState; atomic
+  uint32_t serial;         // of this attachment, 0 while Free, never repeated in a process; atomic
+  uint64_t point_word;     // the first bytes of the mount point, for a comparison at one go
+  uint64_t point_mask;
+  uint32_t point_len;
+  uint32_t verified_mount_epoch; // header.mount_epoch and g.verify_epoch at which the mount point was found ours
+  uint32_t verified_epoch;
+  uint32_t covered;        // the last verification failed: paths are the kernel's
+  uint64_t verified_at_ns;
+  const Policy *policy;    // atomic; null: none
+  uint32_t policy_asked;   // header.policy_epoch for which a refresh has been made
+  uint32_t reserved;
+  RootFacts root;
+  sf_view view;
+  void *head;
+  size_t head_bytes;
+  void *chunks;
+  size_t chunks_bytes;
+  uint64_t head_ino;
+  uint32_t peer_uid;
+  char point[sizeof(sf_segment_header::mount_point) + 1];
+  char socket_path[kSocketPathMax];
+};
+
+extern Mount mounts[kMountsMax];
+extern unsigned mounts_used;   // slots [0, mounts_used) may be Attached; atomic
+
+inline MountState state_of(const Mount &m) {
+  return static_cast<MountState>(__atomic_load_n(&m.state, __ATOMIC_ACQUIRE));
+}
+inline const Policy *policy_of(const Mount &m) { return __atomic_load_n(&m.policy, __ATOMIC_ACQUIRE); }
+inline uint32_t flags_of(const Mount &m) { return __atomic_load_n(&m.view.header->mount_flags, __ATOMIC_RELAXED); }
+inline unsigned index_of(const Mount &m) { return static_cast<unsigned>(&m - mounts); }
+
+/// A mount as found without being inside it: the serial tells later whether it is still the same.
+struct MountRef {
+  Mount *mount;
+  uint32_t serial;
+};
+
+/// The mount at whose mount point `path` begins (the mount point itself, or below), and where the rest begins.
+/// Reads the caller's memory up to the first difference only. Null: none, by far the commonest answer. The slot may
+/// get another mount during the comparison: then its serial is not the one returned.
+inline MountRef mount_of_path(const char *path, const char **rest) {
+  unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
+  for (unsigned i = 0; i < used; ++i) {
+    Mount &m = mounts[i];
+    if (state_of(m) != MountState::Attached) continue;
+    uint32_t serial = __atomic_load_n(&m.serial, __ATOMIC_ACQUIRE);
+    const char *point = m.point;
+    uint32_t n = 0, len = m.point_len;
+    // Eight bytes at once where they cannot cross into another page, which may not be there.
+    if ((reinterpret_cast<uintptr_t>(path) & 4095) <= 4088) {
+      uint64_t word;
+      __builtin_memcpy(&word, path, 8);
+      if (((word ^ m.point_word) & m.point_mask) != 0) continue;
+      n = len < 8 ? len : 8;
+    }
+    while (n < len && path[n] == point[n]) ++n;
+    if (n < len || (path[n] != 0 && path[n] != '/')) continue;
+    *rest = path + n;
+    return {&m, serial};
+  }
+  return {nullptr, 0};
+}
+
+}  // namespace shortfuse::bypass

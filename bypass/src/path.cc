@@ -1,0 +1,61 @@
+// Absolute paths begin at a mount point, others at the working directory or at a descriptor.
+#include "path.h"
+
+#include "kernel.h"
+
+namespace shortfuse::bypass {
+
+bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
+  if (path == nullptr) return false;
+  if (path[0] == '/') {
+    start->mount = mount_of_path(path, &start->rest);
+    start->nid = SF_NID_ROOT;
+    if (start->mount.mount != nullptr) [[unlikely]] return true;
+    look_for_mounts();
+    return false;
+  }
+  if (__atomic_load_n(&mounts_used, __ATOMIC_RELAXED) == 0) {
+    look_for_mounts();
+    return false;
+  }
+  if (path[0] == 0 && !may_be_empty) return false;
+  start->rest = path;
+  if (dirfd == AT_FDCWD) {
+    if (!cwd_now(&start->cwd)) return false;
+    start->mount = start->cwd.mount;
+    start->nid = start->cwd.nid;
+    return true;
+  }
+  start->file = file_of(dirfd);
+  if (!start->file) return false;
+  start->mount = start->file.mount();
+  return true;
+}
+
+bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow) {
+  op->file = start.file;
+  op->cwd = start.cwd;
+  op->wish = &w->wish;
+  uint64_t nid = start.nid != 0 ? start.nid : nid_of(start.file);
+  if (nid == 0) return op->give_up(SF_MISS_DENTRY);
+  if (*start.rest == 0 && start.rest == path) {
+    // An empty path: the node of the descriptor itself, whatever it is.
+    op->nid = nid;
+    return true;
+  }
+  w->mount = op->mount;
+  w->creds = op->creds;
+  w->mount_flags = op->flags_of_mount;
+  w->follow = follow;
+  w->moment = &op->moment;
+  Walked how = walk(w, nid, start.rest, path);
+  op->nid = w->nid;
+  op->unmapped = w->unmapped;
+  if (how == Walked::Miss) return op->give_up(w->miss);
+  op->error = how == Walked::Error ? w->error : 0;
+  op->have_attr = w->have_attr;
+  if (w->have_attr) op->attr = w->attr;
+  return true;
+}
+
+}  // namespace shortfuse::bypass

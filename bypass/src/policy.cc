@@ -1,0 +1,76 @@
+// A policy image in this process: code from the daemon, mapped read and execute, with its maps read-only.
+#include "policy.h"
+
+#include "kernel.h"
+#include "shortfuse/cache/map.h"
+
+namespace shortfuse::bypass {
+
+constexpr unsigned kRetiredMax = 64;
+static const Policy *retired[kRetiredMax];
+
+static void *map_sealed(int fd, size_t bytes, int protection) {
+  if (!sealed_file(fd, bytes, true)) return nullptr;
+  long at = SF_SYS6(__NR_mmap, 0, bytes, protection, MAP_SHARED, fd, 0);
+  return is_error(at) ? nullptr : reinterpret_cast<void *>(at);
+}
+
+static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_t i) {
+  int fd = room.take(fd_index);
+  size_t bytes = file_bytes(fd);
+  void *storage = map_sealed(fd, bytes, PROT_READ);
+  close_fd(fd);
+  if (storage == nullptr) return false;
+  policy->storage[i] = storage;
+  policy->storage_bytes[i] = bytes;
+  const sf_image_map &def = policy->image->map[i];
+  sf_map_shape shape = {def.type, def.key_size, def.value_size, def.max_entries};
+  if (sf_map_check(storage, bytes, &shape) != 0) return false;
+  policy->values[i] = sf_map_array_values(storage);
+  return true;
+}
+
+const Policy *map_policy(PacketRoom &room, uint32_t first, uint32_t maps, uint32_t epoch) {
+  if (maps > SF_IMAGE_MAPS_MAX) return nullptr;
+  auto *policy = static_cast<Policy *>(map_anonymous(sizeof(Policy)));
+  if (policy == nullptr) return nullptr;
+  policy->epoch = epoch;
+  int fd = room.take(first);
+  policy->image_bytes = file_bytes(fd);
+  const void *image = map_sealed(fd, policy->image_bytes, PROT_READ | PROT_EXEC);
+  close_fd(fd);
+  policy->image = static_cast<const sf_image *>(image);
+  bool good = image != nullptr && sf_image_check(image, policy->image_bytes) == 0 && policy->image->maps == maps;
+  for (uint32_t i = 0; good && i < maps; ++i) {
+    good = map_map(room, first + 1 + i, policy, i);
+    policy->maps = i + 1;
+  }
+  if (good) return policy;
+  unmap_policy(policy);
+  return nullptr;
+}
+
+void unmap_policy(const Policy *policy) {
+  if (policy == nullptr) return;
+  for (uint32_t i = 0; i < policy->maps; ++i) unmap(policy->storage[i], policy->storage_bytes[i]);
+  unmap(policy->image, policy->image_bytes);
+  unmap(policy, sizeof(Policy));
+}
+
+void retire_policy(const Policy *policy) {
+  if (policy == nullptr) return;
+  for (const Policy *&slot : retired) {
+    if (slot != nullptr) continue;
+    slot = policy;
+    return;
+  }
+}
+
+void release_retired() {
+  for (const Policy *&slot : retired) {
+    unmap_policy(slot);
+    slot = nullptr;
+  }
+}
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,129 @@
+// What one process and one thread remember between calls.
+//
+// Three lifetimes, told apart by what fork() does to them:
+//   Thread   thread-local. Copied into a forked child, which notices by `generation` that it is not its own.
+//   Process  in pages with MADV_WIPEONFORK. A forked child finds zeroes (generation 0) and starts anew: own session,
+//            own counters, and no lock that a thread of the parent held.
+//   Global   ordinary memory. The child inherits it, and it stays true: mappings, descriptors, options.
+// Nothing here blocks: a Latch is taken or not.
+#pragma once
+#include <stdint.h>
+
+#include "shortfuse/cache/attach.h"
+#include "shortfuse/metrics/lane.h"
+
+namespace shortfuse::bypass {
+
+constexpr unsigned kMountsMax = 16;
+constexpr unsigned kGroupsMax = 64;     // of a caller; with more, group membership is left to the kernel
+constexpr unsigned kReportPathMax = 1024;
+constexpr unsigned kRecentHints = 256;  // a power of two
+
+/// Taken with try_lock() only. A holder that dies in a fork is forgotten with the page it lies in.
+class Latch {
+ public:
+  bool try_lock() {
+    uint32_t free = 0;
+    return __atomic_compare_exchange_n(&word_, &free, 1u, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+  }
+  void unlock() { __atomic_store_n(&word_, 0u, __ATOMIC_RELEASE); }
+
+ private:
+  uint32_t word_;
+};
+
+/// A thread's credentials as its system calls would use them. Valid while epoch == Global.creds_epoch.
+struct Creds {
+  uint32_t epoch;
+  uint32_t ruid, euid, suid, fsuid;
+  uint32_t rgid, egid, sgid, fsgid;
+  bool dac_override, dac_read_search, sys_admin;
+  bool same_for_access;   // access(2) would decide by the same ids and capabilities
+  bool groups_known;
+  uint16_t groups;
+  uint32_t group[kGroupsMax];
+};
+
+struct Thread {
+  uint32_t generation;    // of the process it belongs to
+  uint32_t tid;
+  uint64_t random;
+  sf_lane *inside_lane;   // of the innermost stay (attach.h), for a call that a fault ends
+  bool inside_shared;
+  Creds creds;
+  struct {
+    uint32_t serial;      // of the mount's attachment
+    bool shared;          // the overflow lane: written by several threads
+    sf_lane *lane;
+  } lane[kMountsMax];
+};
+
+/// A process's own tie to the daemon of a mount.
+struct Link {
+  sf_session *session;    // null: none yet
+  uint64_t session_bytes;
+  uint32_t serial;        // of the attachment it belongs to
+  int fd;                 // the hidden socket, -1 none
+  uint64_t sock_ino;
+  uint64_t failed_at;     // serial of the mount for which attaching a session failed: not tried again
+};
+
+struct Process {
+  uint32_t generation;    // 0: wiped by fork
+  uint32_t pid;
+  Latch attach_latch, hint_latch, report_latch;
+  uint32_t reported;
+  uint32_t hints;
+  uint32_t mounts_seen;
+  Link link[kMountsMax];
+  struct {
+    uint64_t key;
+    uint64_t at_ns;
+  } recent[kRecentHints]; // hints left lately, so that a miss in a loop does not repeat them
+  sf_lane own;            // calls counted while no session was there, and totals of sessions given up
+};
+
+struct Options {
+  bool log;
+  bool log_debug;
+  char log_path[kReportPathMax];    // empty: standard error
+  char report_path[kReportPathMax]; // empty: none
+};
+
+struct Global {
+  bool started;
+  bool inert;             // never serve again in this process
+  bool offsets_off;       // io_uring, aio: every offset is the kernel's
+  bool files_off;         // descriptors may change unseen: none is served
+  bool cwd_off;           // threads may have different working directories
+  bool child_inert;       // the fork under way makes a child in other namespaces
+  uint32_t generation;    // of the newest Process
+  uint32_t creds_epoch;   // raised by whatever changes credentials; never 0 once started
+  uint32_t verify_epoch;  // raised when the mount table or the root seen by this process may have changed
+  Process *process;       // the wiped pages; null before start
+  Options options;
+};
+
+extern Global g;
+extern __thread Thread t __attribute__((tls_model("initial-exec")));
+
+/// False when pages that fork wipes cannot be had: then the process stays inert.
+bool process_start();
+/// The Process, set up again if a fork has wiped it; Thread likewise. Null: inert.
+Process *process_now();
+inline Thread &thread_now() { return t; }
+
+/// Stops serving in this process for good; offsets go back to the kernel first.
+void go_inert(const char *why);
+
+/// CLOCK_MONOTONIC, exact and coarse, without a system call where the vDSO can.
+void clock_start(unsigned long auxv_vdso);
+uint64_t clock_ns();
+uint64_t clock_coarse_ns();
+
+/// One line to SHORTFUSE_LOG. `detail` may be null.
+void log_line(bool debug, const char *what, const char *detail = nullptr, long number = 0);
+
+void options_start(char **envp);
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,168 @@
+// Lanes, and staying in a mount.
+//
+// A thread raises its lane's `active` and then looks whether the mount is still there; whoever wants to unmap makes
+// it unreachable first, then runs membarrier(), which is a full fence in every running thread, and looks at all
+// lanes. So either the thread sees that the mount is gone, or the other sees that the thread is inside. The hit path
+// pays one plain store each way.
+#include "attach.h"
+#include "attach_internal.h"
+#include "kernel.h"
+
+namespace shortfuse::bypass {
+
+// ---- lanes
+
+static void claim_lane(Process *process, unsigned index) {
+  Link &link = process->link[index];
+  auto &mine = t.lane[index];
+  mine.serial = link.serial;
+  mine.lane = &process->own;
+  mine.shared = true;
+  sf_session *session = __atomic_load_n(&link.session, __ATOMIC_ACQUIRE);
+  if (session == nullptr) return;
+  for (unsigned i = 0; i + 1 < SF_LANES; ++i) {
+    uint32_t free = 0;
+    if (__atomic_compare_exchange_n(&session->lane[i].owner, &free, t.tid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+      mine.lane = &session->lane[i];
+      mine.shared = false;
+      return;
+    }
+  }
+  mine.lane = &session->lane[SF_LANES - 1];
+}
+
+// A forked child has no session of its own yet; one attempt is made per attachment of the mount.
+static void want_session(Process *process, Mount *m) {
+  Link &link = process->link[index_of(*m)];
+  if (link.session != nullptr || link.failed_at == m->serial || !process->attach_latch.try_lock()) return;
+  if (link.session == nullptr && state_of(*m) == MountState::Attached && !attach_session(m)) link.failed_at = m->serial;
+  process->attach_latch.unlock();
+}
+
+void release_lanes() {
+  Process *process = g.process;
+  if (process == nullptr || t.generation != process->generation) return;
+  for (auto &mine : t.lane) {
+    if (mine.lane != nullptr && !mine.shared) {
+      mine.lane->active = 0;
+      __atomic_store_n(&mine.lane->owner, 0u, __ATOMIC_RELEASE);
+    }
+    mine.lane = nullptr;
+  }
+}
+
+static void add_lane(sf_lane *to, const sf_lane &from) {
+  __atomic_add_fetch(&to->bytes_served, from.bytes_served, __ATOMIC_RELAXED);
+  for (unsigned op = 0; op < SF_OP_COUNT; ++op) {
+    for (unsigned i = 0; i < SF_OUT_COUNT; ++i) __atomic_add_fetch(&to->count[op][i], from.count[op][i], __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < SF_MISS_COUNT; ++i) __atomic_add_fetch(&to->miss[op][i], from.miss[op][i], __ATOMIC_RELAXED);
+  }
+}
+
+void fold_session(const sf_session &session) {
+  for (const sf_lane &lane : session.lane) add_lane(&g.process->own, lane);
+}
+
+// ---- unmapping in safety
+
+static bool fence_all_threads() {
+  long result = SF_SYS3(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  if (result == -EPERM) {
+    SF_SYS3(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    result = SF_SYS3(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  }
+  return !is_error(result);
+}
+
+bool nobody_inside() {
+  if (!fence_all_threads()) return false;
+  Process *process = g.process;
+  if (__atomic_load_n(&process->own.active, __ATOMIC_ACQUIRE) != 0) return false;
+  for (const Link &link : process->link) {
+    const sf_session *session = link.session;
+    if (session == nullptr) continue;
+    for (const sf_lane &lane : session->lane) {
+      if (__atomic_load_n(&lane.active, __ATOMIC_ACQUIRE) != 0) return false;
+    }
+  }
+  return true;
+}
+
+// ---- staying
+
+static void leave_lane(sf_lane *lane, bool shared) {
+  if (shared) {
+    __atomic_sub_fetch(&lane->active, 1u, __ATOMIC_RELEASE);
+  } else {
+    __atomic_store_n(&lane->active, lane->active - 1, __ATOMIC_RELEASE);
+  }
+}
+
+void Stay::arrive() {
+  // Counted, not set: a signal handler may arrive while its thread is inside.
+  if (shared_) {
+    __atomic_add_fetch(&lane_->active, 1u, __ATOMIC_SEQ_CST);
+  } else {
+    __atomic_store_n(&lane_->active, lane_->active + 1, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);  // the processor's part is membarrier's
+  }
+}
+
+void Stay::leave() { leave_lane(lane_, shared_); }
+
+void abandon_stay() {
+  if (t.inside_lane != nullptr) leave_lane(t.inside_lane, t.inside_shared);
+  t.inside_lane = nullptr;
+}
+
+Stay::Stay(MountRef ref, bool by_path) {
+  Process *process = process_now();
+  if (process == nullptr) return;
+  Mount *m = ref.mount;
+  unsigned index = index_of(*m);
+  auto &mine = t.lane[index];
+  if (mine.lane == nullptr || mine.serial != process->link[index].serial || mine.serial == 0) [[unlikely]] {
+    want_session(process, m);
+    claim_lane(process, index);
+  }
+  lane_ = mine.lane;
+  shared_ = mine.shared;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    arrive();
+    if (state_of(*m) != MountState::Attached || __atomic_load_n(&m->serial, __ATOMIC_ACQUIRE) != ref.serial) break;
+    const sf_segment_header *header = m->view.header;
+    if (!sf_view_serving(&m->view)) [[unlikely]] {
+      leave();
+      detach(m);
+      return;
+    }
+    uint32_t epoch = __atomic_load_n(&header->policy_epoch, __ATOMIC_ACQUIRE);
+    const Policy *policy = policy_of(*m);
+    if (epoch != (policy != nullptr ? policy->epoch : 0) && epoch != m->policy_asked) [[unlikely]] {
+      leave();
+      refresh(m);
+      if (attempt == 2) return;
+      continue;
+    }
+    if (by_path) {
+      if (header->mount_flags & SF_MNT_SUBMOUNTS) break;
+      if (!verified(*m) ? !verify_again(m) : m->covered != 0) break;
+    }
+    entered_ = true;
+    outer_lane_ = t.inside_lane;
+    outer_shared_ = t.inside_shared;
+    t.inside_lane = lane_;
+    t.inside_shared = shared_;
+    return;
+  }
+  leave();
+}
+
+Stay::~Stay() {
+  if (!entered_) return;
+  t.inside_lane = outer_lane_;
+  t.inside_shared = outer_shared_;
+  leave();
+}
+
+}  // namespace shortfuse::bypass

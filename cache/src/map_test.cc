@@ -1,0 +1,214 @@
+#include "shortfuse/cache/map.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+namespace {
+
+enum : uint64_t { kAny, kNoExist, kExist };
+
+class Map {
+ public:
+  Map(uint32_t type, uint32_t key, uint32_t value, uint32_t entries) : shape{type, key, value, entries} {
+    storage.resize(sf_map_bytes(&shape) / 8);
+    EXPECT_FALSE(storage.empty());
+    sf_map_init(data(), &shape);
+  }
+  void *data() { return storage.data(); }
+  size_t bytes() const { return storage.size() * 8; }
+  template <class K, class V>
+  int update(K key, V value, uint64_t flags = kAny) { return sf_map_update(data(), &key, &value, flags); }
+  template <class K>
+  int erase(K key) { return sf_map_delete(data(), &key); }
+  template <class V, class K>
+  V *find(K key) { return static_cast<V *>(sf_map_lookup(data(), &key)); }
+
+  sf_map_shape shape;
+  std::vector<uint64_t> storage;
+};
+
+TEST(Map, ShapesThatAreNotSupported) {
+  auto bytes = [](uint32_t type, uint32_t key, uint32_t value, uint32_t entries) {
+    const sf_map_shape shape{type, key, value, entries};
+    return sf_map_bytes(&shape);
+  };
+  EXPECT_GT(bytes(1, 4, 8, 10), 0u);
+  EXPECT_GT(bytes(2, 4, 8, 10), 0u);
+  EXPECT_EQ(0u, bytes(0, 4, 8, 10));
+  EXPECT_EQ(0u, bytes(3, 4, 8, 10));
+  EXPECT_EQ(0u, bytes(2, 8, 8, 10)) << "the key of an array is its index";
+  EXPECT_EQ(0u, bytes(1, 0, 8, 10));
+  EXPECT_EQ(0u, bytes(1, 513, 8, 10));
+  EXPECT_EQ(0u, bytes(1, 4, 0, 10));
+  EXPECT_EQ(0u, bytes(1, 4, 8, 0));
+  EXPECT_EQ(0u, bytes(1, 4, 8, ~0u));
+  EXPECT_EQ(0u, bytes(2, 4, ~0u, ~0u));
+  EXPECT_EQ(0u, bytes(2, 4, 256u << 20, 1)) << "the header does not fit any more";
+}
+
+TEST(Map, CheckTellsOtherShapesApart) {
+  Map map(1, 4, 8, 10);
+  EXPECT_EQ(0, sf_map_check(map.data(), map.bytes(), &map.shape));
+  EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes() - 8, &map.shape));
+  EXPECT_EQ(-EINVAL, sf_map_check(map.data(), 0, &map.shape));
+  for (sf_map_shape other : {sf_map_shape{2, 4, 8, 10}, {1, 8, 8, 10}, {1, 4, 4, 10}, {1, 4, 8, 9}}) {
+    EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes(), &other));
+  }
+  map.storage[0] ^= 1;
+  EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes(), &map.shape));
+}
+
+TEST(Map, ArrayBehavesAsInTheKernel) {
+  Map map(2, 4, 12, 3);
+  struct Value { uint32_t a, b, c; };
+  EXPECT_EQ(0u, map.find<Value>(0u)->a) << "zero at the start";
+  EXPECT_EQ(nullptr, map.find<Value>(3u));
+  EXPECT_EQ(nullptr, map.find<Value>(~0u));
+  EXPECT_EQ(0, map.update(2u, Value{1, 2, 3}));
+  EXPECT_EQ(3u, map.find<Value>(2u)->c);
+  EXPECT_EQ(-E2BIG, map.update(3u, Value{}));
+  EXPECT_EQ(-EEXIST, map.update(0u, Value{}, kNoExist));
+  EXPECT_EQ(0, map.update(0u, Value{}, kExist));
+  EXPECT_EQ(-EINVAL, map.update(0u, Value{}, 3));
+  EXPECT_EQ(-EINVAL, map.erase(0u));
+  EXPECT_EQ(map.find<char>(0u), sf_map_array_values(map.data()));
+  uint32_t key = 99, next = 99;
+  EXPECT_EQ(0, sf_map_next_key(map.data(), nullptr, &next));
+  EXPECT_EQ(0u, next);
+  EXPECT_EQ(0, sf_map_next_key(map.data(), &key, &next)) << "an index out of range begins again";
+  EXPECT_EQ(0u, next);
+  key = 1;
+  EXPECT_EQ(0, sf_map_next_key(map.data(), &key, &next));
+  EXPECT_EQ(2u, next);
+  key = 2;
+  EXPECT_EQ(-ENOENT, sf_map_next_key(map.data(), &key, &next));
+}
+
+TEST(Map, HashBehavesAsInTheKernel) {
+  Map map(1, 8, 8, 2);
+  EXPECT_EQ(nullptr, sf_map_array_values(map.data()));
+  EXPECT_EQ(nullptr, map.find<uint64_t>(1ul));
+  EXPECT_EQ(-ENOENT, map.update(1ul, 10ul, kExist));
+  EXPECT_EQ(0, map.update(1ul, 10ul, kNoExist));
+  EXPECT_EQ(-EEXIST, map.update(1ul, 11ul, kNoExist));
+  EXPECT_EQ(0, map.update(1ul, 12ul, kExist));
+  EXPECT_EQ(12u, *map.find<uint64_t>(1ul));
+  EXPECT_EQ(0, map.update(2ul, 20ul));
+  EXPECT_EQ(-E2BIG, map.update(3ul, 30ul));
+  EXPECT_EQ(0, map.update(2ul, 21ul)) << "a full map can still be updated";
+  EXPECT_EQ(-EINVAL, map.update(2ul, 20ul, 3));
+  EXPECT_EQ(-ENOENT, map.erase(3ul));
+  EXPECT_EQ(0, map.erase(1ul));
+  EXPECT_EQ(nullptr, map.find<uint64_t>(1ul));
+  EXPECT_EQ(0, map.update(3ul, 30ul));
+  EXPECT_EQ(30u, *map.find<uint64_t>(3ul));
+}
+
+TEST(Map, HashMatchesAModel) {
+  for (uint32_t entries : {1u, 7u, 100u, 5000u}) {
+    Map map(1, 12, 20, entries);
+    struct Key { uint32_t a, b, c; auto operator<=>(const Key &) const = default; };
+    struct Value { uint32_t v[5]; };
+    std::map<Key, uint32_t> model;
+    std::mt19937 random(entries);
+    auto random_key = [&] { return Key{static_cast<uint32_t>(random() % (2 * entries)), 5, random() % 2 != 0}; };
+    for (int step = 0; step < 100000; ++step) {
+      const Key key = random_key();
+      const auto at = model.find(key);
+      if (random() % 3 != 0) {
+        const uint64_t flags = random() % 3;
+        const auto n = static_cast<uint32_t>(random());
+        const int expected = at != model.end() ? (flags == kNoExist ? -EEXIST : 0)
+                             : flags == kExist ? -ENOENT
+                             : model.size() == entries ? -E2BIG
+                                                       : 0;
+        ASSERT_EQ(expected, map.update(key, Value{{n, n, n, n, n}}, flags));
+        if (expected == 0) model[key] = n;
+      } else {
+        ASSERT_EQ(at != model.end() ? 0 : -ENOENT, map.erase(key));
+        if (at != model.end()) model.erase(at);
+      }
+      const Key probe = random_key();
+      const Value *found = map.find<Value>(probe);
+      const auto expected = model.find(probe);
+      ASSERT_EQ(expected != model.end(), found != nullptr);
+      if (found != nullptr) {
+        ASSERT_EQ(expected->second, found->v[4]);
+      }
+    }
+    std::set<Key> seen;
+    Key key;
+    for (int result = sf_map_next_key(map.data(), nullptr, &key); result == 0;
+         result = sf_map_next_key(map.data(), &key, &key)) {
+      ASSERT_TRUE(seen.insert(key).second);
+      ASSERT_TRUE(model.contains(key));
+    }
+    EXPECT_EQ(model.size(), seen.size());
+  }
+}
+
+/* A key that is always in the map is always found, whatever happens to its neighbours; and what is found was its
+ * value at some time: the writer counts up and keeps the halves equal. */
+TEST(Map, ReadersFindWhatIsThereWhileTheWriterWorks) {
+  Map map(1, 8, 16, 64);
+  struct Value { uint64_t key_and_count, copy; };
+  constexpr uint64_t kSteady = 16, kAll = 60;
+  for (uint64_t key = 0; key < kSteady; ++key) map.update(key, Value{key << 32, key << 32});
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> found{0};
+  auto reader = [&] {
+    std::mt19937 random(9);
+    while (!stop.load(std::memory_order_relaxed)) {
+      const uint64_t key = random() % kAll;
+      const auto *value = static_cast<const Value *>(sf_map_lookup(map.data(), &key));
+      if (key < kSteady) {
+        ASSERT_NE(nullptr, value) << key;
+      }
+      if (value == nullptr) continue;
+      // An element that was replaced since may show another key's value, but always a word that was written.
+      ASSERT_LT(__atomic_load_n(&value->key_and_count, __ATOMIC_RELAXED) >> 32, kAll);
+      found.fetch_add(1, std::memory_order_relaxed);
+    }
+  };
+  std::thread one(reader), two(reader);
+  std::mt19937 random(10);
+  for (uint64_t step = 1; step < 150000 || found < 10000; ++step) {
+    const uint64_t key = random() % kAll;
+    const uint64_t word = key << 32 | (step & 0xffffffff);
+    if (key >= kSteady && random() % 2 != 0) {
+      map.erase(key);
+    } else {
+      ASSERT_EQ(0, map.update(key, Value{word, word}));
+    }
+  }
+  stop = true;
+  one.join();
+  two.join();
+}
+
+TEST(Map, CorruptLinksNeitherHangNorLeaveTheMap) {
+  std::mt19937_64 random(4);
+  for (int round = 0; round < 300; ++round) {
+    Map map(1, 4, 8, 50);
+    for (uint32_t key = 0; key < 50; ++key) map.update(key, uint64_t{key});
+    for (int i = 0; i < 100; ++i) map.storage[16 + random() % (map.storage.size() - 16)] = random() >> (random() % 64);
+    for (uint32_t key = 0; key < 100; ++key) {
+      const char *value = map.find<char>(key);
+      if (value == nullptr) continue;
+      ASSERT_GE(value, static_cast<char *>(map.data()));
+      ASSERT_LE(value + 8, static_cast<char *>(map.data()) + map.bytes());
+    }
+    uint32_t next;
+    sf_map_next_key(map.data(), nullptr, &next);
+  }
+}
+
+}  // namespace

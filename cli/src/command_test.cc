@@ -1,0 +1,198 @@
+// The command as a process: argument errors, exit statuses, help; status and swap against a daemon that the test plays
+// in this user's own registry directory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "control.h"
+#include "fake_daemon.h"
+
+namespace shortfuse::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+struct Finished {
+  int status;
+  std::string output;  ///< both streams
+};
+
+/// Through the shell: `arguments` as one would type them.
+Finished shortfuse(const std::string &arguments, const std::string &environment = "") {
+  const std::string line = environment + " " SF_COMMAND " " + arguments + " 2>&1";
+  FILE *pipe = popen(line.c_str(), "r");
+  Finished f{-1, ""};
+  std::array<char, 4096> buffer;
+  for (size_t got; (got = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) f.output.append(buffer.data(), got);
+  const int status = pclose(pipe);
+  f.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return f;
+}
+
+TEST(Command, HelpIsEverywhereAndHasExamples) {
+  for (const char *command : {"", "mount", "run", "swap", "status", "policy", "policy check", "doctor"}) {
+    const auto help = shortfuse(std::string(command) + " --help");
+    EXPECT_EQ(help.status, 0) << command;
+    EXPECT_THAT(help.output, HasSubstr("Example")) << command;
+    EXPECT_THAT(help.output, HasSubstr("shortfuse ")) << command;
+  }
+  EXPECT_THAT(shortfuse("--version").output, HasSubstr("shortfuse 0."));
+}
+
+TEST(Command, WrongArgumentsAreUsageErrors) {
+  for (const char *wrong : {"", "frobnicate", "status --frobnicate", "swap /mnt", "policy", "policy check", "run",
+                            "run --", "mount", "mount -o bpftime=a.o", "mount -- true", "status a b",
+                            "status -- /mnt", "status --watch 0", "run --frobnicate -- true"}) {
+    const auto result = shortfuse(wrong);
+    EXPECT_EQ(result.status, 2) << wrong << "\n" << result.output;
+    EXPECT_THAT(result.output, Not(IsEmpty())) << wrong;
+  }
+}
+
+TEST(Mount, EverythingIsCheckedBeforeTheDaemonRuns) {
+  const TestDirectory directory;
+  const std::string ran = directory.path + "/ran";
+  const std::string daemon = directory.path + "/daemon";
+  std::ofstream(daemon) << "#!/bin/sh\ntouch " << ran << "\n";
+  chmod(daemon.c_str(), 0755);
+  const auto expect = [&](const std::string &arguments, int status, const std::string &text) {
+    const auto result = shortfuse("mount " + arguments);
+    EXPECT_EQ(result.status, status) << arguments;
+    EXPECT_THAT(result.output, HasSubstr(text)) << arguments;
+    EXPECT_FALSE(std::filesystem::exists(ran)) << arguments;
+  };
+  const std::string junk = directory.path + "/junk.bpf.o";
+  std::ofstream(junk) << "this is no object file";
+  expect("-o allow_other -- " + daemon, 2, "bpftime=POLICY.bpf.o is missing");
+  expect("-o bpftime=/no/such.bpf.o -- " + daemon, 1, "/no/such.bpf.o: no such policy file");
+  expect("-o bpftime= -- " + daemon, 2, "missing");
+  expect("-o bpftime=" + junk + " -- " + daemon, 1, "junk.bpf.o");
+}
+
+/// A socket in the directory that the command itself will search.
+class Registry {
+ public:
+  Registry() {
+    for (const auto &path : registry_directories(geteuid())) {
+      if (path == SF_REGISTRY_ROOT && geteuid() != 0) continue;
+      made_ = mkdir(path.c_str(), 0755) == 0;
+      struct stat st{};
+      if (stat(path.c_str(), &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 022) == 0) {
+        path_ = path;
+        return;
+      }
+    }
+  }
+  ~Registry() {
+    if (made_) rmdir(path_.c_str());
+  }
+  bool usable() const { return !path_.empty(); }
+  std::string socket() const { return path_ + "/" + std::to_string(getpid()) + "-test.sock"; }
+
+ private:
+  std::string path_;
+  bool made_ = false;
+};
+
+TEST(Status, ShowsTheTableOrTheJson) {
+  const Registry registry;
+  ASSERT_TRUE(registry.usable());
+  const TestDirectory mount;
+  FakeDaemon daemon(registry.socket(), [&](const Request &) { return json_answer(status_json(mount.path)); });
+  const auto table = shortfuse("status " + mount.path + "/");
+  EXPECT_EQ(table.status, 0) << table.output;
+  EXPECT_THAT(table.output, HasSubstr(mount.path));
+  EXPECT_THAT(table.output, HasSubstr("machine code"));
+  const auto json = shortfuse("status --json " + mount.path);
+  EXPECT_EQ(json.status, 0);
+  EXPECT_EQ(nlohmann::json::parse(json.output)["ops"]["stat"]["served"], 12);
+  EXPECT_THAT(shortfuse("status").output, HasSubstr(mount.path));
+  bool listed = false;
+  for (const auto &entry : nlohmann::json::parse(shortfuse("status --json").output)) {
+    listed = listed || entry["mount"]["point"] == mount.path;
+  }
+  EXPECT_TRUE(listed);
+  const auto absent = shortfuse("status /tmp");
+  EXPECT_EQ(absent.status, 1);
+  EXPECT_THAT(absent.output, HasSubstr("/tmp: "));
+}
+
+TEST(Swap, PrintsWhatChangedOrWhyNot) {
+  const Registry registry;
+  ASSERT_TRUE(registry.usable());
+  const TestDirectory mount;
+  const std::string policy = mount.path + "/new.bpf.o";
+  std::ofstream(policy) << "x";
+  std::string current = "/p/old.bpf.o", asked;
+  uint64_t epoch = 4;
+  bool refuse = false;
+  FakeDaemon daemon(registry.socket(), [&](const Request &r) {
+    if (r.type != SF_MSG_SWAP) return json_answer(status_json(mount.path, epoch, current));
+    asked = nlohmann::json::parse(r.body)["policy"];
+    if (refuse) return Answer{.type = SF_MSG_ERROR, .body = "new.bpf.o: line 3: r1 may be null"};
+    current = asked;
+    epoch++;
+    return json_answer("{\"ok\":true}");
+  });
+  refuse = true;
+  const auto refused = shortfuse("swap " + mount.path + " " + policy);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.output, HasSubstr("line 3: r1 may be null"));
+  EXPECT_THAT(refused.output, HasSubstr("the policy stays: /p/old.bpf.o"));
+  refuse = false;
+  const auto done = shortfuse("swap new.bpf.o", "cd " + mount.path + " &&");
+  EXPECT_EQ(done.status, 2) << "a mount point is needed";
+  const auto swapped = shortfuse("swap . new.bpf.o", "cd " + mount.path + " &&");
+  EXPECT_EQ(swapped.status, 0) << swapped.output;
+  EXPECT_EQ(asked, policy);
+  EXPECT_THAT(swapped.output, HasSubstr("/p/old.bpf.o -> " + policy));
+  EXPECT_THAT(swapped.output, HasSubstr("epoch 4 -> 5"));
+  EXPECT_EQ(shortfuse("swap /tmp " + policy).status, 1);
+}
+
+TEST(PolicyCheck, RefusedAndMissingFilesAreFailures) {
+  const TestDirectory directory;
+  const std::string junk = directory.path + "/junk.bpf.o";
+  std::ofstream(junk) << "this is no object file";
+  const auto refused = shortfuse("policy check " + junk);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.output, HasSubstr("refused"));
+  const auto missing = shortfuse("policy check " + directory.path + "/none.bpf.o");
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_THAT(missing.output, HasSubstr("no such policy file"));
+  const auto json = nlohmann::json::parse(shortfuse("policy check --json " + junk).output);
+  EXPECT_EQ(json[0]["accepted"], false);
+}
+
+TEST(Doctor, SaysOneLineAboutEachThing) {
+  const auto text = shortfuse("doctor");
+  EXPECT_THAT(text.output, HasSubstr("/dev/fuse"));
+  EXPECT_THAT(text.output, HasSubstr("libfuse3"));
+  const auto json = shortfuse("doctor --json");
+  const auto parsed = nlohmann::json::parse(json.output);
+  EXPECT_EQ(parsed["usable"].get<bool>(), json.status == 0);
+  EXPECT_EQ(json.status, text.status);
+  bool vital_missing = false;
+  for (const auto &check : parsed["checks"]) {
+    if (check["state"] == "ok") continue;
+    EXPECT_THAT(check["cost"].get<std::string>(), Not(IsEmpty())) << check;
+    EXPECT_THAT(check["remedy"].get<std::string>(), Not(IsEmpty())) << check;
+    vital_missing = vital_missing || check["vital"].get<bool>();
+  }
+  EXPECT_EQ(parsed["usable"].get<bool>(), !vital_missing);
+}
+
+}  // namespace
+}  // namespace shortfuse::cli

@@ -1,0 +1,55 @@
+// The subcommands of `shortfuse`. Each takes what the command line said and returns the exit status; each prints its
+// own errors, "shortfuse COMMAND: sentence", on standard error.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace shortfuse::cli {
+
+/// What every command needs to know of its surroundings.
+struct Context {
+  std::string executable_directory;           ///< where libraries and policies are looked for
+  std::vector<std::string> registry;          ///< directories of control sockets
+};
+
+struct RunArguments {
+  std::vector<std::string> command;
+  bool quiet = false;    ///< no note when the hook cannot be loaded into the program
+  std::string report;    ///< SHORTFUSE_REPORT
+};
+/// Replaces this process by the command; returns only when that fails (126, 127, or 1).
+int run_command(const Context &context, const RunArguments &arguments);
+
+struct MountArguments {
+  std::vector<std::string> options;   ///< of every -o, as given
+  std::vector<std::string> command;   ///< the daemon and its arguments
+};
+/// Runs the daemon with the bridge. The daemon's exit status; 1 when it has mounted without being accelerated.
+int mount_command(const Context &context, const MountArguments &arguments);
+
+int swap_command(const Context &context, const std::string &point, const std::string &chain);
+
+struct StatusArguments {
+  std::string point;        ///< "" lists all mounts
+  bool json = false;
+  double watch_seconds = 0; ///< > 0: again and again
+};
+int status_command(const Context &context, const StatusArguments &arguments);
+
+/// Each element is a file, or a chain "A:B".
+int policy_check_command(const Context &context, const std::vector<std::string> &chains, bool json);
+
+int doctor_command(const Context &context, bool json);
+
+/// What `-o` options of `shortfuse mount` come to.
+struct SplitOptions {
+  std::string chain;                  ///< of bpftime=, "" when absent
+  std::vector<std::string> bridge;    ///< the other bpftime options, "bpftime_mem=64M"
+  std::vector<std::string> daemon;    ///< everything else
+};
+SplitOptions split_options(const std::vector<std::string> &options);
+
+/// "shortfuse COMMAND: text" on standard error.
+void complain(const char *command, const std::string &text);
+
+}  // namespace shortfuse::cli

@@ -1,0 +1,200 @@
+// The `shortfuse` command: what the arguments mean. The work is in the file named after each subcommand.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "commands.h"
+#include "control.h"
+#include "files.h"
+
+namespace shortfuse::cli {
+
+void complain(const char *command, const std::string &text) {
+  // Whatever was printed so far comes first, also where both go to one file.
+  fflush(stdout);
+  fmt::print(stderr, "shortfuse {}: {}\n", command, text);
+}
+
+namespace {
+
+constexpr int kUsageError = 2;
+
+/// The usage line of commands that run another program names that program.
+class Formatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App *app, std::string name) const override {
+    const std::string usage = CLI::Formatter::make_usage(app, std::move(name));
+    if (!app->get_prefix_command()) return usage;
+    return usage.substr(0, usage.find_last_not_of('\n') + 1) + " -- PROGRAM [ARGUMENT...]\n";
+  }
+};
+
+struct Arguments {
+  RunArguments run;
+  MountArguments mount;
+  std::string swap_point, swap_chain;
+  StatusArguments status;
+  std::vector<std::string> check_chains;
+  bool check_json = false;
+  bool doctor_json = false;
+};
+
+void add_mount(CLI::App &app, MountArguments &into) {
+  auto *mount = app.add_subcommand("mount", "Run an unmodified libfuse 3 daemon with a policy attached");
+  mount->add_option("-o,--options", into.options,
+                    "bpftime=A.bpf.o[:B.bpf.o] the policies (a path, or the name of one that came with shortfuse)\n"
+                    "bpftime_mem=SIZE          budget of the cache, default 256M\n"
+                    "bpftime_share=own|all     who may read the cache, default own\n"
+                    "anything else             handed to the daemon with -o")
+      ->type_name("LIST")->allow_extra_args(false)->required();
+  mount->prefix_command();
+  mount->footer("Examples:\n"
+                "  shortfuse mount -o bpftime=metacache.bpf.o -- squashfuse_ll image.sqfs /mnt/y\n"
+                "  shortfuse mount -o bpftime=datacache,bpftime_mem=1G -- sshfs host:/data /mnt/data\n"
+                "  fusermount3 -u /mnt/y                              # unmounts, as always\n"
+                "Exit status: the daemon's; 1 when it mounted without being accelerated; 126 and 127 as in a shell.");
+}
+
+void add_run(CLI::App &app, RunArguments &into) {
+  auto *run = app.add_subcommand("run", "Run a program with the hook: served from shared memory where it can be");
+  run->add_flag("-q,--quiet", into.quiet, "No note when the hook cannot be loaded into the program");
+  run->add_option("--report", into.report, "Write to FILE what was served, missed and passed, when the program exits")
+      ->type_name("FILE");
+  run->prefix_command();
+  run->footer("Examples:\n"
+              "  shortfuse run -- find /mnt/x -name '*.h'\n"
+              "  shortfuse run --report /tmp/report -- grep -r main /mnt/x\n"
+              "The same by hand: LD_PRELOAD=/path/to/libshortfuse.so find /mnt/x\n"
+              "Exit status: the program's; 126 and 127 as in a shell.");
+}
+
+void add_swap(CLI::App &app, Arguments &into) {
+  auto *swap = app.add_subcommand("swap", "Replace the policy of a mount while it is in use");
+  swap->add_option("MOUNT", into.swap_point, "The mount point")->required();
+  swap->add_option("POLICY", into.swap_chain, "A.bpf.o[:B.bpf.o], a path or the name of one that came with shortfuse")
+      ->required();
+  swap->footer("Example:\n"
+               "  shortfuse swap /mnt/x build/policies/datacache.bpf.o\n"
+               "A policy that is refused changes nothing: the reason is printed, the exit status is 1.");
+}
+
+void add_status(CLI::App &app, StatusArguments &into) {
+  auto *status = app.add_subcommand("status", "What a mount serves, misses and passes; without a mount: all of them");
+  status->add_option("MOUNT", into.point, "The mount point");
+  status->add_flag("--json", into.json, "Everything, with stable keys");
+  status->add_option("--watch", into.watch_seconds, "Again every so many seconds")
+      ->type_name("SECONDS")->check(CLI::Range(0.1, 86400.0));
+  status->footer("Examples:\n"
+                 "  shortfuse status\n"
+                 "  shortfuse status /mnt/x\n"
+                 "  shortfuse status /mnt/x --json | jq .ops.stat.served");
+}
+
+void add_policy(CLI::App &app, Arguments &into) {
+  auto *policy = app.add_subcommand("policy", "Look at policies without a mount");
+  auto *check = policy->add_subcommand("check", "Load and verify: what is in them, or why they are refused");
+  check->add_option("FILE", into.check_chains, "Policy objects; A.bpf.o:B.bpf.o is a chain")->required();
+  check->add_flag("--json", into.check_json, "The same for programs");
+  check->footer("Example:\n"
+                "  clang -target bpf -mcpu=v3 -O2 -g -c my.bpf.c -o my.bpf.o && shortfuse policy check my.bpf.o\n"
+                "Exit status: 0 when all are accepted, 1 otherwise.");
+  policy->require_subcommand(1);
+  policy->footer("Example:\n  shortfuse policy check build/policies/*.bpf.o");
+}
+
+void add_doctor(CLI::App &app, bool &json) {
+  auto *doctor = app.add_subcommand("doctor", "What this machine lacks, and what that costs");
+  doctor->add_flag("--json", json, "The same for programs");
+  doctor->footer("Example:\n  shortfuse doctor\nExit status: 0 unless something makes shortfuse unusable here.");
+}
+
+/// Splits "shortfuse run OPTIONS -- COMMAND": what is behind the first "--" is never looked at.
+std::vector<std::string> split_command(int argc, char **argv, std::vector<std::string> &own) {
+  std::vector<std::string> all(argv + 1, argv + argc);
+  const auto dashes = std::find(all.begin(), all.end(), "--");
+  own.assign(all.begin(), dashes);
+  return dashes == all.end() ? std::vector<std::string>() : std::vector<std::string>(dashes + 1, all.end());
+}
+
+/// "run ls -l" and "run -- ls -l" alike; a "--" behind the program's name is the program's.
+std::vector<std::string> whole_command(const CLI::App &command, bool dashes, const std::vector<std::string> &tail) {
+  std::vector<std::string> words = command.remaining();
+  if (dashes && !words.empty()) words.push_back("--");
+  words.insert(words.end(), tail.begin(), tail.end());
+  return words;
+}
+
+int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector<std::string> &tail) {
+  const Context context{.executable_directory = own_directory(), .registry = registry_directories(geteuid())};
+  const std::string name = app.get_subcommands()[0]->get_name();
+  CLI::App &command = *app.get_subcommand(name);
+  if (name == "run" || name == "mount") {
+    auto words = whole_command(command, dashes, tail);
+    if (words.empty()) {
+      complain(name.c_str(), name == "run" ? "which program? shortfuse run -- PROGRAM [ARGUMENT...]"
+                                           : "which daemon? shortfuse mount -o bpftime=POLICY -- DAEMON [ARGUMENT...]");
+      return kUsageError;
+    }
+    if (words[0].starts_with('-')) {
+      complain(name.c_str(), words[0] + ": no such option; see shortfuse " + name + " --help");
+      return kUsageError;
+    }
+    arguments.run.command = arguments.mount.command = std::move(words);
+    return name == "run" ? run_command(context, arguments.run) : mount_command(context, arguments.mount);
+  }
+  if (dashes) {
+    complain(name.c_str(), "\"--\" has no meaning here");
+    return kUsageError;
+  }
+  if (name == "swap") return swap_command(context, arguments.swap_point, arguments.swap_chain);
+  if (name == "status") return status_command(context, arguments.status);
+  if (name == "doctor") return doctor_command(context, arguments.doctor_json);
+  return policy_check_command(context, arguments.check_chains, arguments.check_json);
+}
+
+int run_main(int argc, char **argv) {
+  CLI::App app("shortfuse: FUSE file systems answered from shared memory by verified eBPF policies", "shortfuse");
+  Arguments arguments;
+  app.formatter(std::make_shared<Formatter>());
+  app.set_version_flag("--version", "shortfuse " SF_VERSION);
+  app.require_subcommand(1);
+  app.footer("Examples:\n"
+             "  passthroughfs /usr/include /mnt/x -o bpftime=metacache.bpf.o\n"
+             "  shortfuse run -- find /mnt/x -name '*.h'\n"
+             "  shortfuse status /mnt/x\n"
+             "  shortfuse swap /mnt/x datacache.bpf.o\n"
+             "shortfuse COMMAND --help says more about each.");
+  add_mount(app, arguments.mount);
+  add_run(app, arguments.run);
+  add_swap(app, arguments);
+  add_status(app, arguments.status);
+  add_policy(app, arguments);
+  add_doctor(app, arguments.doctor_json);
+
+  std::vector<std::string> own;
+  const auto tail = split_command(argc, argv, own);
+  const bool dashes = static_cast<size_t>(argc) != own.size() + 1;
+  try {
+    std::reverse(own.begin(), own.end());  // CLI11 takes them from the back
+    app.parse(own);
+  } catch (const CLI::ParseError &e) {
+    return app.exit(e) == 0 ? 0 : kUsageError;
+  }
+  return dispatch(app, arguments, dashes, tail);
+}
+
+}  // namespace
+}  // namespace shortfuse::cli
+
+int main(int argc, char **argv) {
+  try {
+    return shortfuse::cli::run_main(argc, argv);
+  } catch (const std::exception &e) {
+    fmt::print(stderr, "shortfuse: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,132 @@
+// `shortfuse policy check`: the verifier's answer, without a mount.
+#include <fmt/format.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "commands.h"
+#include "files.h"
+#include "shortfuse/vm/vm.h"
+
+namespace shortfuse::cli {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const char *map_type(uint32_t type) {
+  return type == 1 ? "hash" : type == 2 ? "array" : "other";
+}
+
+std::string map_name(const vm::Policy::Map &map) {
+  return {map.def.name, strnlen(map.def.name, sizeof map.def.name)};
+}
+
+uint64_t map_bytes(const vm::Policy::Map &map) {
+  return static_cast<uint64_t>(map.def.max_entries) * (map.def.key_size + map.def.value_size);
+}
+
+struct Checked {
+  std::string chain;
+  std::expected<vm::Policy, vm::Refusal> policy;
+  double verify_ms = 0;
+  // Of publishing: what the daemon would run.
+  double publish_ms = 0;
+  size_t image_bytes = 0;
+  std::string lowered;  ///< "machine code", or why not
+};
+
+double milliseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+Checked check(const std::string &name, const std::vector<std::string> &paths) {
+  auto start = std::chrono::steady_clock::now();
+  Checked result{.chain = name, .policy = vm::load_policy(paths)};
+  result.verify_ms = milliseconds_since(start);
+  if (!result.policy) return result;
+  start = std::chrono::steady_clock::now();
+  const auto image = vm::publish_image(*result.policy, vm::Lowering::Auto);
+  result.publish_ms = milliseconds_since(start);
+  if (!image) {
+    result.policy = std::unexpected(image.error());
+    return result;
+  }
+  result.image_bytes = image->bytes;
+  result.lowered = image->why_interpreted.empty() ? "machine code" : "interpreted: " + image->why_interpreted;
+  close(image->fd);
+  return result;
+}
+
+void print(const Checked &c) {
+  if (!c.policy) {
+    fmt::print("{}: refused [{}]\n{}\n", c.chain, c.policy.error().code, c.policy.error().str());
+    return;
+  }
+  const vm::Policy &p = *c.policy;
+  fmt::print("{}: accepted; {} programs, {} maps, image of {} bytes, {}; verified in {:.1f} ms, lowered in {:.1f} ms\n",
+             c.chain, p.programs.size(), p.maps.size(), c.image_bytes, c.lowered, c.verify_ms, c.publish_ms);
+  for (const auto &program : p.programs) {
+    fmt::print("  program {:<24} {:<24} {:>5} instructions, {:>6} states\n", program.info.section, program.info.name,
+               program.info.insns, program.info.states_explored);
+  }
+  for (const auto &map : p.maps) {
+    fmt::print("  map     {:<24} {:<7} {:>6} entries, {} + {} bytes each, {} bytes{}\n", map_name(map),
+               map_type(map.def.type), map.def.max_entries, map.def.key_size, map.def.value_size, map_bytes(map),
+               map.frozen ? ", read-only" : "");
+  }
+}
+
+Json to_json(const Checked &c) {
+  if (!c.policy) {
+    const vm::Refusal &r = c.policy.error();
+    return {{"policy", c.chain}, {"accepted", false}, {"code", r.code}, {"text", r.text}, {"detail", r.detail}};
+  }
+  Json programs = Json::array(), maps = Json::array();
+  for (const auto &program : c.policy->programs) {
+    programs.push_back({{"section", program.info.section},
+                        {"name", program.info.name},
+                        {"insns", program.info.insns},
+                        {"states", program.info.states_explored}});
+  }
+  for (const auto &map : c.policy->maps) {
+    maps.push_back({{"name", map_name(map)},
+                    {"type", map_type(map.def.type)},
+                    {"key_bytes", map.def.key_size},
+                    {"value_bytes", map.def.value_size},
+                    {"max_entries", map.def.max_entries},
+                    {"read_only", map.frozen}});
+  }
+  return {{"policy", c.chain},           {"accepted", true}, {"verify_ms", c.verify_ms},
+          {"publish_ms", c.publish_ms}, {"image_bytes", c.image_bytes}, {"image", c.lowered}, {"programs", programs},
+          {"maps", maps}};
+}
+
+}  // namespace
+
+int policy_check_command(const Context &context, const std::vector<std::string> &chains, bool json) {
+  int status = 0;
+  Json list = Json::array();
+  for (const auto &chain : chains) {
+    const auto paths = find_chain(context.executable_directory, chain);
+    if (!paths) {
+      complain("policy check", paths.error());
+      status = 1;
+      continue;
+    }
+    const Checked checked = check(chain, *paths);
+    if (!checked.policy) status = 1;
+    if (json) {
+      list.push_back(to_json(checked));
+    } else {
+      print(checked);
+    }
+  }
+  if (json) fmt::print("{}\n", list.dump(2, ' ', false, Json::error_handler_t::replace));
+  return status;
+}
+
+}  // namespace shortfuse::cli

@@ -1,0 +1,129 @@
+#include "pressure.h"
+
+#include <linux/fuse.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <string>
+
+namespace shortfuse::passthrough {
+namespace {
+
+// Shares of the descriptor limit, in percent.
+constexpr uint64_t kHigh = 70;    // begin to prune
+constexpr uint64_t kUrgent = 85;  // begin to drop names
+constexpr uint64_t kLow = 60;     // enough
+constexpr size_t kBatch = 256;
+constexpr auto kPause = std::chrono::milliseconds(20);  // for FORGETs to come in; between fruitless rounds
+
+// FUSE 7.45; the installed header may be older.
+constexpr int kNotifyPrune = 9;
+struct PruneOut {
+  uint32_t count, padding;
+  uint64_t spare;
+};
+
+uint64_t descriptor_limit() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+}  // namespace
+
+void Pressure::start(fuse_session* session) {
+  if (thread_.joinable() || (limit_ = descriptor_limit()) == 0) return;
+  session_ = session;
+  high_.store(limit_ * kHigh / 100, std::memory_order_relaxed);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the main thread
+  thread_ = std::thread([this] { watch(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Pressure::stop() {
+  if (!thread_.joinable()) return;
+  {
+    std::lock_guard guard(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Pressure::wake() {
+  std::lock_guard guard(mutex_);
+  if (wanted_) return;
+  wanted_ = true;
+  changed_.notify_all();
+}
+
+void Pressure::watch() {
+  std::unique_lock guard(mutex_);
+  for (;;) {
+    changed_.wait(guard, [&] { return wanted_ || stopping_; });
+    if (stopping_) return;
+    guard.unlock();
+    relieve();
+    guard.lock();
+    changed_.wait_for(guard, kPause, [&] { return stopping_; });
+    wanted_ = false;  // whoever adds one more while there are too many wakes us again
+  }
+}
+
+/// One round over the nodes, oldest slots first, until enough were offered to the kernel.
+void Pressure::relieve() {
+  uint64_t low = limit_ * kLow / 100;
+  uint64_t used = inodes_.size();
+  if (used <= low) return;
+  uint64_t surplus = used - low;
+  bool urgent = used > limit_ * kUrgent / 100;
+  std::vector<uint64_t> batch;
+  uint64_t extent = inodes_.extent();
+  for (uint64_t steps = 0; steps < extent && surplus > 0; ++steps) {
+    hand_ = hand_ + 1 < extent ? hand_ + 1 : 2;  // not the root
+    uint64_t node = hand_ < extent ? inodes_.id_at(hand_) : 0;
+    if (node == 0) continue;
+    --surplus;
+    if (!can_prune_) {
+      if (urgent) drop_name(node);
+      continue;
+    }
+    batch.push_back(node);
+    if (batch.size() < kBatch && surplus > 0) continue;
+    can_prune_ = prune(batch);
+    batch.clear();
+  }
+  if (!batch.empty() && can_prune_) can_prune_ = prune(batch);
+}
+
+/// Asks the kernel to forget nodes that nobody uses. False: it does not know how.
+bool Pressure::prune(const std::vector<uint64_t>& nodes) {
+  PruneOut out{static_cast<uint32_t>(nodes.size()), 0, 0};
+  size_t length = nodes.size() * sizeof nodes[0];
+  fuse_out_header header{static_cast<uint32_t>(sizeof(fuse_out_header) + sizeof out + length), kNotifyPrune, 0};
+  iovec parts[] = {{&header, sizeof header}, {&out, sizeof out}, {const_cast<uint64_t*>(nodes.data()), length}};
+  return writev(fuse_session_fd(session_), parts, 3) >= 0 || errno != EINVAL;
+}
+
+/// Makes the kernel drop a file's name; the source's kernel knows where the file is now.
+void Pressure::drop_name(uint64_t node) {
+  const Inode* inode = inodes_.find(node);
+  if (!inode || inode->version.type == S_IFDIR || inode->opens.load(std::memory_order_relaxed) > 0) return;
+  char path[PATH_MAX];
+  ssize_t length = readlink(ProcName(inode->fd).absolute(), path, sizeof path - 1);
+  if (length <= 0) return;
+  std::string where(path, static_cast<size_t>(length));
+  size_t slash = where.rfind('/');
+  if (slash == std::string::npos) return;
+  uint64_t parent = inodes_.find_key(source_.key_of(where.substr(0, slash + 1).c_str()));
+  if (parent == 0) return;
+  fuse_lowlevel_notify_inval_entry(session_, parent, where.c_str() + slash + 1, where.size() - slash - 1);
+}
+
+}  // namespace shortfuse::passthrough

@@ -1,0 +1,158 @@
+// One accelerated mount: what happens to every request and every reply.
+//
+//     read():   kernel --request--> note it, run fuse/OP, begin mutation --> file system
+//     write():  file system --reply--> run fuse_exit/OP, keep, end mutation --> kernel
+//
+// The tap (tap.cc) calls read() and write() from whatever threads the daemon uses; everything here is thread-safe.
+// Lock order: the parts (cache, pending, fetcher, listings) have leaf locks and never call each other under them,
+// except the fetcher, which asks the cache.
+#pragma once
+#include <sys/uio.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "fetch.h"
+#include "listings.h"
+#include "options.h"
+#include "pending.h"
+#include "policy_set.h"
+#include "shortfuse/metrics/snapshot.h"
+
+struct fuse_session;
+
+namespace shortfuse::bridge {
+
+class Control;
+
+/// What one run of a policy chain may look at and leave behind (policy_host.cc).
+struct ProgramRun {
+  class Bridge &bridge;
+  const PolicySet &policy;
+  const Request &request;
+  cache::Nid nid;
+  Bytes reply;                        ///< fuse_exit only
+  bool probing = false;               ///< asks only for a denial: nothing is served or fetched
+  bool keep = false;                  ///< fuse_exit: sf_keep was called
+  uint64_t ttl_ns = 0, negative_ttl_ns = 0;
+  int keep_error = 0;                 ///< what sf_keep answers: 0 or -ENOTSUP
+  bool served = false;                ///< fuse: `answer` and `answer_error` are the reply
+  int answer_error = 0;
+  std::vector<std::byte> answer{};
+};
+
+class Bridge {
+ public:
+  /// Loads the policy and makes the cache; touches nothing outside the process. Errors are for people.
+  static std::expected<std::unique_ptr<Bridge>, std::string> create(const Options &options);
+  ~Bridge();
+
+  /// The session is mounted at this canonical path (empty: not known) through fd.
+  void mounted(fuse_session *session, int fd, const std::string &mount_point);
+  /// The connection has ended or the session is being unmounted. Idempotent; safe from an exit handler.
+  void gone();
+  /// Ends our threads; after it nothing of ours calls the session.
+  void stop();
+  /// The process that reads requests (after daemonisation); 0 before the first read.
+  pid_t serving_process() const { return serving_process_.load(std::memory_order_relaxed); }
+
+  /// libfuse's device reads and writes (struct fuse_custom_io).
+  ssize_t read(int fd, void *buffer, size_t size);
+  ssize_t write(int fd, const iovec *iov, int count);
+
+  // ---- for the control socket and the policy host
+  cache::Cache &cache() { return *cache_; }
+  Fetcher &fetcher() { return fetcher_; }
+  std::shared_ptr<const PolicySet> policy() const { return policy_.load(); }
+  const Options &options() const { return options_; }
+  /// Verifies, compiles and publishes another chain; the old one stays when that fails.
+  std::expected<void, std::string> swap(const std::vector<std::string> &paths);
+  uint64_t swaps() const { return swaps_.load(std::memory_order_relaxed); }
+  const metrics::BridgeCounters &counters() const { return counters_; }
+  const std::string &mount_point() const { return mount_point_; }
+  bool initialised() const { return initialised_.load(std::memory_order_acquire); }
+  uint32_t init_flags() const { return init_flags_.load(std::memory_order_relaxed); }
+  uint32_t init_minor() const { return init_minor_.load(std::memory_order_relaxed); }
+  /// Known once the mount table was read: nobody can write to this mount.
+  std::atomic<bool> read_only_mount{false};
+
+  // ---- serving requests out of the cache (serve.cc): true when run.answer is the reply
+  bool serve(ProgramRun &run, sf_host_id what);
+
+ private:
+  Bridge(const Options &options, std::unique_ptr<cache::Cache> cache);
+
+  // request.cc
+  void start_service();
+  ssize_t next_message(int fd, void *buffer, size_t size);
+  ssize_t take_own_message(void *buffer, size_t size);
+  enum class Then { PassOn, Answered };
+  Then on_request(int fd, Bytes message, std::shared_ptr<FetchJob> job);
+  Then apply_policy(int fd, const PolicySet &policy, const Request &request, cache::Nid nid, uint64_t started_ns,
+                    const std::shared_ptr<FetchJob> &job);
+  void note_forget(const Request &request);
+  void begin_mutation(Pending &pending);
+  void answer(int fd, uint64_t unique, int error, Bytes body);
+  void work();
+
+  // reply.cc
+  ssize_t on_reply(int fd, const fuse_out_header &out, Bytes body, const iovec *iov, int count);
+  void on_notification(const fuse_out_header &out, Bytes body);
+  void keep_reply(Pending &pending, int error, Bytes body, const ProgramRun &run);
+  void keep_entry(Pending &pending, int error, Bytes body, const ProgramRun &run);
+  void keep_listing(Pending &pending, Bytes body, const ProgramRun &run);
+  void keep_xattr(Pending &pending, int error, Bytes body, const ProgramRun &run);
+  int deny_late(const Pending &pending, Bytes body);
+  void learn_entries(Pending &pending, Bytes body, std::vector<std::byte> &rewritten);
+  void end_mutation(Pending &pending, int error);
+  void unlearn(const Pending &pending, Bytes body);
+  void rewrite_init(Bytes body, std::vector<std::byte> &rewritten);
+  void note_handle(const Pending &pending, Bytes body);
+  bool wants_every_read(const Request &request);
+  void note_effects(const Pending &pending, int error, Bytes body);
+
+  // bridge.cc
+  /// What the chain would say to a LOOKUP of the name, without serving or fetching anything.
+  bool denies_name(const PolicySet &policy, const Request &like, cache::Nid dir, std::string_view name, int *error);
+  void take_back_denied_names();
+
+  Options options_;
+  std::unique_ptr<cache::Cache> cache_;
+  std::atomic<std::shared_ptr<const PolicySet>> policy_;
+  Fetcher fetcher_;
+  Listings listings_;
+  PendingTable pending_;
+  metrics::BridgeCounters counters_;
+  std::unique_ptr<Control> control_;
+  std::string mount_point_;
+  fuse_session *session_ = nullptr;
+  int device_fd_ = -1;
+  Descriptor wake_fd_;                       ///< eventfd: a message of ours waits for a single-threaded session
+  std::once_flag service_started_;
+  std::atomic<int> first_reader_{0};         ///< thread id; a second one proves that the session is multi-threaded
+  std::atomic<bool> many_threads_{false};
+  std::once_flag worker_started_;
+  std::thread worker_;
+  std::atomic<pid_t> serving_process_{0};
+  std::atomic<bool> gone_{false};
+  std::atomic<bool> initialised_{false};
+  std::mutex uncached_lock_;
+  std::set<std::pair<uint64_t, uint64_t>> uncached_handles_;  ///< (node id, handle) opened with FOPEN_DIRECT_IO
+  std::atomic<bool> no_open_{false};         ///< the file system answered OPEN with ENOSYS: writers are invisible
+  std::atomic<uint32_t> init_flags_{0}, init_minor_{0};
+  std::atomic<uint64_t> swaps_{0};
+};
+
+/// CLOCK_MONOTONIC, ns.
+uint64_t now_ns();
+
+/// Host functions of programs in the daemon, for sf_vm_env.host.
+extern const sf_host_fn kDaemonHost[SF_HOST_COUNT];
+/// Runs the slot's chain over the run's request; the verdict.
+int run_programs(ProgramRun &run, unsigned slot_base, int error);
+
+}  // namespace shortfuse::bridge

@@ -1,0 +1,82 @@
+// The policy that is active on a mount: verified chain, published image, map storage.
+//
+// A PolicySet is immutable once loaded and held by shared_ptr: a request that began under one policy ends under it,
+// whatever is swapped in meanwhile. Loading (verification, compilation) happens off the path of any request.
+#pragma once
+#include <expected>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "shortfuse/vm/vm.h"
+
+namespace shortfuse::bridge {
+
+/// A descriptor that closes itself.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor &&other) noexcept : fd_(other.release()) {}
+  Descriptor &operator=(Descriptor &&other) noexcept {
+    reset(other.release());
+    return *this;
+  }
+  ~Descriptor() { reset(-1); }
+  int get() const { return fd_; }
+  int release() {
+    int fd = fd_;
+    fd_ = -1;
+    return fd;
+  }
+  void reset(int fd);
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// One map: a memfd that the daemon maps writable and everybody else only readable. Shared by the policy sets that
+/// hand it on. Updates and deletions take `lock`.
+struct MapStorage {
+  sf_image_map shape{};
+  Descriptor fd;
+  void *bytes = nullptr;
+  size_t size = 0;
+  std::mutex lock;
+  ~MapStorage();
+};
+
+class PolicySet {
+ public:
+  /// Loads the chain. Maps that `previous` has under the same name and shape (except globals) are taken over with
+  /// their contents. The refusal is for people.
+  static std::expected<std::shared_ptr<const PolicySet>, std::string> load(const std::vector<std::string> &paths,
+                                                                           const PolicySet *previous);
+  ~PolicySet();
+
+  const sf_image *image() const { return image_; }
+  int image_fd() const { return image_fd_.get(); }
+  const std::vector<std::shared_ptr<MapStorage>> &maps() const { return maps_; }
+  void *const *map_values() const { return map_values_.data(); }
+  const vm::Policy &policy() const { return policy_; }
+  const std::string &why_interpreted() const { return why_interpreted_; }
+
+  bool has(unsigned slot) const { return sf_image_has(image_, slot) != 0; }
+  /// It keeps file contents, so writers must stay visible and splice and passthrough are taken away.
+  bool keeps_data() const;
+  /// Some program looks at names and may deny them.
+  bool looks_at_names() const;
+
+ private:
+  vm::Policy policy_;
+  Descriptor image_fd_;
+  const sf_image *image_ = nullptr;
+  size_t image_bytes_ = 0;
+  std::string why_interpreted_;
+  std::vector<std::shared_ptr<MapStorage>> maps_;
+  std::vector<void *> map_values_;
+};
+
+}  // namespace shortfuse::bridge

@@ -1,0 +1,131 @@
+#include "registry.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "shortfuse/cache/attach.h"
+
+namespace shortfuse::bridge {
+namespace {
+
+constexpr int kBacklog = 512;
+
+std::string why(const std::string &what) { return what + ": " + std::strerror(errno); }
+
+std::string directory_of_user() {
+  const uid_t uid = geteuid();
+  if (uid == 0) return SF_REGISTRY_ROOT;
+  const std::string runtime = "/run/user/" + std::to_string(uid);
+  struct stat st;
+  if (stat(runtime.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == uid) return runtime + "/shortfuse";
+  return "/tmp/shortfuse-" + std::to_string(uid);
+}
+
+/// The daemon's number in "PID-N.sock"; 0 when the name is not of that form.
+pid_t pid_of(const char *name) {
+  char *end = nullptr;
+  const long pid = std::strtol(name, &end, 10);
+  if (pid <= 0 || *end != '-') return 0;
+  const char *suffix = std::strrchr(end, '.');
+  return suffix && std::strcmp(suffix, ".sock") == 0 ? static_cast<pid_t>(pid) : 0;
+}
+
+bool connects(const std::string &path) {
+  Descriptor probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (!probe || path.size() >= sizeof(address.sun_path)) return true;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return connect(probe.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) == 0 ||
+         errno != ECONNREFUSED;
+}
+
+}  // namespace
+
+std::expected<std::string, std::string> Registry::prepare_directory() {
+  const std::string directory = directory_of_user();
+  if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST)
+    return std::unexpected(why("cannot make the registry " + directory));
+  Descriptor opened(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat st;
+  if (!opened || fstat(opened.get(), &st) != 0) return std::unexpected(why("cannot use the registry " + directory));
+  if (st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
+    return std::unexpected("the registry " + directory + " belongs to somebody else or can be written by others");
+  return directory;
+}
+
+/// A daemon that was killed leaves its socket behind; nobody listens there any more.
+void Registry::remove_stale(const std::string &directory) {
+  DIR *dir = opendir(directory.c_str());
+  if (!dir) return;
+  std::vector<std::string> stale;
+  while (const dirent *entry = readdir(dir)) {
+    const pid_t pid = pid_of(entry->d_name);
+    const std::string path = directory + "/" + entry->d_name;
+    if (pid && !connects(path)) stale.push_back(path);
+  }
+  closedir(dir);
+  for (const std::string &path : stale) unlink(path.c_str());
+}
+
+std::expected<Registry, std::string> Registry::enter(bool for_everybody) {
+  auto directory = prepare_directory();
+  if (!directory) return std::unexpected(directory.error());
+  remove_stale(*directory);
+
+  Registry registry;
+  registry.socket_.reset(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!registry.socket_) return std::unexpected(why("socket"));
+  static std::atomic<unsigned> number{0};
+  registry.path_ = *directory + "/" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".sock";
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (registry.path_.size() >= sizeof(address.sun_path)) return std::unexpected(registry.path_ + ": too long");
+  std::memcpy(address.sun_path, registry.path_.c_str(), registry.path_.size() + 1);
+  unlink(registry.path_.c_str());
+  if (bind(registry.socket_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) != 0)
+    return std::unexpected(why(registry.path_));
+  // Who connects is asked for its credentials; the mode only keeps strangers from knocking.
+  if (chmod(registry.path_.c_str(), for_everybody ? 0666 : 0600) != 0 ||
+      listen(registry.socket_.get(), kBacklog) != 0)
+    return std::unexpected(why(registry.path_));
+
+  const std::string generation = *directory + "/generation";
+  registry.generation_.reset(open(generation.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  struct stat st;
+  if (!registry.generation_ || fstat(registry.generation_.get(), &st) != 0 ||
+      (st.st_size < 8 && ftruncate(registry.generation_.get(), 8) != 0))
+    return std::unexpected(why(generation));
+  registry.raise_generation();
+  return registry;
+}
+
+void Registry::raise_generation() {
+  if (!generation_) return;
+  void *page = mmap(nullptr, 8, PROT_READ | PROT_WRITE, MAP_SHARED, generation_.get(), 0);
+  if (page == MAP_FAILED) return;
+  // Readers only compare it with what they saw last.
+  __atomic_fetch_add(static_cast<uint64_t *>(page), 1, __ATOMIC_RELEASE);
+  munmap(page, 8);
+}
+
+void Registry::leave() {
+  if (path_.empty()) return;
+  unlink(path_.c_str());
+  path_.clear();
+  raise_generation();
+}
+
+}  // namespace shortfuse::bridge

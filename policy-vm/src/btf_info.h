@@ -1,0 +1,59 @@
+// What an object's type information says: the maps that it declares, the prototypes of what it calls, and the source
+// line of each instruction.
+#pragma once
+#include <cstdint>
+#include <expected>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elf_file.h"
+#include "shortfuse/vm/vm.h"
+
+struct btf;
+
+namespace shortfuse::vm {
+
+struct SourceLine {
+  std::string file;
+  std::string text;
+  uint32_t line = 0, column = 0;
+};
+
+struct MapDeclaration {
+  std::string name;
+  uint32_t type = 0, key_size = 0, value_size = 0, max_entries = 0;
+};
+
+/// How a parameter is passed, as far as it matters: an address, or a number of so many bytes.
+struct ParameterShape { bool pointer = false; uint32_t bytes = 0; };
+struct Prototype { std::vector<ParameterShape> parameters; ParameterShape result; };
+
+class BtfInfo {
+ public:
+  static std::expected<BtfInfo, Refusal> read(const ElfFile &file);
+
+  std::expected<std::vector<MapDeclaration>, Refusal> maps() const;
+  std::optional<Prototype> function(const std::string &name) const;
+  /// The structure that a function's first parameter points to; "" where it is none or unknown.
+  std::string context_of(const std::string &name) const;
+  /// Of the instruction at this byte of this section; NULL where nothing is known.
+  const SourceLine *line(const std::string &section, uint32_t byte) const;
+  /// A section with CO-RE relocations, "" if there is none.
+  const std::string &relocated_section() const { return relocated_section_; }
+
+ private:
+  struct FreeBtf { void operator()(btf *b) const; };
+  const char *read_ext(const std::vector<unsigned char> &ext);
+  const char *read_lines(const unsigned char *data, size_t size);
+  std::string string_at(uint32_t offset) const;
+  const void *prototype_of(const std::string &name) const;  // btf_type; NULL: unknown
+
+  std::unique_ptr<btf, FreeBtf> btf_;
+  std::map<std::string, std::map<uint32_t, SourceLine>> lines_;  // by section, by byte
+  std::string relocated_section_;
+};
+
+}  // namespace shortfuse::vm

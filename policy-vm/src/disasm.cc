@@ -1,0 +1,95 @@
+// Instructions as text.
+#include "disasm.h"
+
+#include "host_functions.h"
+
+namespace shortfuse::vm {
+namespace {
+
+const char *text_of(AluOp op) {
+  switch (op) {
+#define X(name, code, text, value) case AluOp::name: return text;
+    SF_ALU_OPS(X) SF_SIGNED_OPS(X)
+#undef X
+  }
+  return "?";
+}
+
+const char *text_of(JumpOp op) {
+  switch (op) {
+#define X(name, code, text, value) case JumpOp::name: return text;
+    SF_JUMP_OPS(X)
+#undef X
+  }
+  return "?";
+}
+
+const char *text_of(AtomicOp op) {
+  switch (op) {
+#define X(name, code, text) case AtomicOp::name: return text;
+    SF_ATOMIC_OPS(X)
+#undef X
+  }
+  return "?";
+}
+
+std::string reg(unsigned r, bool wide = true) { return (wide ? "r" : "w") + std::to_string(r); }
+std::string with_sign(int64_t v) { return (v < 0 ? "" : "+") + std::to_string(v); }
+
+std::string memory(const Insn &in, unsigned base) {
+  return std::string("*(") + (in.sign_extend ? "s" : "u") + std::to_string(in.size * 8) + " *)(" + reg(base) + " " +
+         with_sign(in.off) + ")";
+}
+
+std::string alu(const Insn &in) {
+  std::string d = reg(in.dst, in.wide), s = in.from_reg ? reg(in.src, in.wide) : std::to_string(in.imm);
+  if (in.alu == AluOp::Neg) return d + " = -" + d;
+  if (in.extend_bits) s = "(s" + std::to_string(in.extend_bits) + ")" + s;
+  return d + " " + text_of(in.alu) + " " + s;
+}
+
+std::string atomic(const Insn &in) {
+  std::string at = memory(in, in.dst), s = reg(in.src, in.wide);
+  if (in.atomic == AtomicOp::Xchg) return s + " = atomic_xchg(" + at + ", " + s + ")";
+  if (in.atomic == AtomicOp::Cmpxchg) return reg(0, in.wide) + " = atomic_cmpxchg(" + at + ", " + reg(0, in.wide) + ", " + s + ")";
+  if (in.fetch) return s + " = atomic_fetch(" + at + " " + text_of(in.atomic) + " " + s + ")";
+  return "lock " + at + " " + text_of(in.atomic) + " " + s;
+}
+
+std::string load_imm64(const Insn &in) {
+  std::string d = reg(in.dst) + " = ";
+  if (in.src == kImmMap) return d + "map " + std::to_string(in.imm);
+  if (in.src == kImmMapValue) return d + "value of map " + std::to_string(in.imm) + " +" + std::to_string(in.imm_high);
+  return d + std::to_string(static_cast<int64_t>(in.imm64())) + " ll";
+}
+
+std::string call(const Insn &in, uint32_t pc) {
+  if (in.src == kCallLocal) return "call function at " + std::to_string(pc + in.distance());
+  bool known = static_cast<uint32_t>(in.imm) < SF_HOST_COUNT;
+  return "call " + (known ? std::string(kHostFunctions[in.imm].name) : "unknown " + std::to_string(in.imm));
+}
+
+}  // namespace
+
+std::string disassemble(const Insn &in, uint32_t pc) {
+  switch (in.kind) {
+    case Kind::Invalid: return "not an instruction";
+    case Kind::Alu: return alu(in);
+    case Kind::Endian:
+      return reg(in.dst) + " = " + (in.wide ? "bswap" : in.from_reg ? "be" : "le") + std::to_string(in.imm) + " " + reg(in.dst);
+    case Kind::LoadImm64: return load_imm64(in);
+    case Kind::Load: return reg(in.dst) + " = " + memory(in, in.src);
+    case Kind::Store: return memory(in, in.dst) + " = " + reg(in.src);
+    case Kind::StoreImm: return memory(in, in.dst) + " = " + std::to_string(in.imm);
+    case Kind::Atomic: return atomic(in);
+    case Kind::Jump:
+      return "if " + reg(in.dst, in.wide) + " " + text_of(in.jump) + " " +
+             (in.from_reg ? reg(in.src, in.wide) : std::to_string(in.imm)) + " goto " + std::to_string(pc + in.distance());
+    case Kind::JumpAlways: return "goto " + std::to_string(pc + in.distance());
+    case Kind::Call: return call(in, pc);
+    case Kind::Exit: return "exit";
+  }
+  return "?";
+}
+
+}  // namespace shortfuse::vm

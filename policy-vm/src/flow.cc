@@ -1,0 +1,130 @@
+// The shape of a program.
+#include "flow.h"
+
+namespace shortfuse::vm {
+namespace {
+
+using Unexpected = std::unexpected<FlowError>;
+
+bool ends_path(const Insn &in) { return in.kind == Kind::Exit || in.kind == Kind::JumpAlways; }
+bool jumps(const Insn &in) { return in.kind == Kind::Jump || in.kind == Kind::JumpAlways; }
+
+uint32_t target_of(const Insn &in, uint32_t pc) { return static_cast<uint32_t>(pc + in.distance()); }
+
+struct Builder {
+  const LinkedProgram &program;
+  Flow flow;
+
+  std::expected<void, FlowError> decode() {
+    const uint32_t count = static_cast<uint32_t>(program.code.size());
+    flow.insns.resize(count);
+    flow.function.resize(count);
+    flow.meeting.resize(count);
+    flow.live.resize(count);
+    for (uint32_t f = 0; f < program.functions.size(); f++) {
+      const LinkedFunction &function = program.functions[f];
+      for (uint32_t pc = function.start; pc < function.end; pc++) {
+        flow.function[pc] = f;
+        if (const char *wrong = decode_insn(&program.code[pc], function.end - pc, &flow.insns[pc])) {
+          return Unexpected({"insn-malformed", pc, wrong});
+        }
+        if (flow.insns[pc].kind == Kind::LoadImm64) flow.function[++pc] = f;
+      }
+    }
+    return {};
+  }
+
+  bool starts_insn(uint32_t pc) const { return flow.insns[pc].kind != Kind::Invalid; }
+
+  std::expected<void, FlowError> check_targets() {
+    for (const LinkedFunction &function : program.functions) {
+      for (uint32_t pc = function.start; pc < function.end; pc += flow.insns[pc].slots()) {
+        const Insn &in = flow.insns[pc];
+        if (jumps(in)) {
+          int64_t target = pc + in.distance();
+          if (target < function.start || target >= function.end || !starts_insn(static_cast<uint32_t>(target))) {
+            return Unexpected({"jump-out-of-range", pc, "the jump leaves its function or lands inside an instruction"});
+          }
+          flow.meeting[static_cast<size_t>(target)] = true;
+        }
+        if (pc + in.slots() >= function.end && !ends_path(in)) {
+          return Unexpected({"falls-off", pc, "the function can run past its last instruction"});
+        }
+      }
+    }
+    return {};
+  }
+
+  std::expected<void, FlowError> check_reachable() {
+    std::vector<bool> seen(flow.insns.size());
+    std::vector<uint32_t> work;
+    auto reach = [&](uint32_t pc) {
+      if (!seen[pc]) seen[pc] = true, work.push_back(pc);
+    };
+    reach(0);
+    while (!work.empty()) {
+      uint32_t pc = work.back();
+      work.pop_back();
+      const Insn &in = flow.insns[pc];
+      if (jumps(in)) reach(target_of(in, pc));
+      if (in.kind == Kind::Call && in.src == kCallLocal) reach(target_of(in, pc));
+      if (!ends_path(in)) reach(pc + in.slots());
+    }
+    for (uint32_t pc = 0; pc < flow.insns.size(); pc += flow.insns[pc].slots()) {
+      if (!seen[pc]) return Unexpected({"unreachable", pc, "nothing reaches this instruction"});
+    }
+    return {};
+  }
+
+  static uint16_t bit(unsigned r) { return static_cast<uint16_t>(1u << r); }
+
+  // Registers that are read where `after` are live behind the instruction.
+  uint16_t live_before(const Insn &in, uint16_t after) const {
+    constexpr uint16_t arguments = 0x3e;
+    switch (in.kind) {
+      case Kind::Alu:
+        if (in.alu == AluOp::Mov) after &= static_cast<uint16_t>(~bit(in.dst));
+        else after |= bit(in.dst);
+        return in.from_reg ? after | bit(in.src) : after;
+      case Kind::Endian: return after | bit(in.dst);
+      case Kind::LoadImm64: return after & static_cast<uint16_t>(~bit(in.dst));
+      case Kind::Load: return static_cast<uint16_t>((after & ~bit(in.dst)) | bit(in.src));
+      case Kind::StoreImm: return after | bit(in.dst);
+      case Kind::Store: return after | bit(in.dst) | bit(in.src);
+      case Kind::Atomic: return after | bit(in.dst) | bit(in.src) | bit(0);
+      case Kind::Jump: return in.from_reg ? after | bit(in.dst) | bit(in.src) : after | bit(in.dst);
+      case Kind::Call: return static_cast<uint16_t>((after & ~bit(0)) | arguments);
+      case Kind::Exit: return bit(0);
+      case Kind::JumpAlways: case Kind::Invalid: return after;
+    }
+    return after;
+  }
+
+  void find_live() {
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (uint32_t pc = static_cast<uint32_t>(flow.insns.size()); pc-- > 0;) {
+        const Insn &in = flow.insns[pc];
+        if (in.kind == Kind::Invalid) continue;
+        uint16_t after = 0;
+        if (!ends_path(in)) after |= flow.live[pc + in.slots()];
+        if (jumps(in)) after |= flow.live[target_of(in, pc)];
+        uint16_t before = live_before(in, after);
+        if (before != flow.live[pc]) flow.live[pc] = before, changed = true;
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::expected<Flow, FlowError> Flow::read(const LinkedProgram &program) {
+  Builder builder{program, {}};
+  if (auto ok = builder.decode(); !ok) return Unexpected(ok.error());
+  if (auto ok = builder.check_targets(); !ok) return Unexpected(ok.error());
+  if (auto ok = builder.check_reachable(); !ok) return Unexpected(ok.error());
+  builder.find_live();
+  return std::move(builder.flow);
+}
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,153 @@
+// Everything a program can call: prototypes, and where each may be called. One table; linker (names, numbers, BTF),
+// verifier (arguments, places) and interpreter (output buffers) read it.
+#pragma once
+#include <stdint.h>
+
+#include "shortfuse/vm/abi.h"
+
+namespace shortfuse::vm {
+
+// Operations that have a syscall/ side. The numbers are those of enum sf_op in metrics/ops.h, which is a format.
+#define SF_SYSCALL_OPS(X) X(stat, 0) X(access, 1) X(readlink, 2) X(open, 3) X(read, 4) X(readdir, 5) \
+  X(getxattr, 6) X(listxattr, 7) X(statfs, 8)
+
+// Opcodes of FUSE by name, as in <linux/fuse.h>.
+#define SF_FUSE_OPS(X) X(lookup, 1) X(forget, 2) X(getattr, 3) X(setattr, 4) X(readlink, 5) X(symlink, 6) \
+  X(mknod, 8) X(mkdir, 9) X(unlink, 10) X(rmdir, 11) X(rename, 12) X(link, 13) X(open, 14) X(read, 15) \
+  X(write, 16) X(statfs, 17) X(release, 18) X(fsync, 20) X(setxattr, 21) X(getxattr, 22) X(listxattr, 23) \
+  X(removexattr, 24) X(flush, 25) X(init, 26) X(opendir, 27) X(readdir, 28) X(releasedir, 29) X(fsyncdir, 30) \
+  X(getlk, 31) X(setlk, 32) X(setlkw, 33) X(access, 34) X(create, 35) X(interrupt, 36) X(bmap, 37) \
+  X(destroy, 38) X(ioctl, 39) X(poll, 40) X(notify_reply, 41) X(batch_forget, 42) X(fallocate, 43) \
+  X(readdirplus, 44) X(rename2, 45) X(lseek, 46) X(copy_file_range, 47) X(setupmapping, 48) \
+  X(removemapping, 49) X(syncfs, 50) X(tmpfile, 51) X(statx, 52)
+
+namespace syscall_op {
+#define X(name, number) inline constexpr uint64_t name = 1ull << number;
+SF_SYSCALL_OPS(X)
+#undef X
+}  // namespace syscall_op
+namespace fuse_op {
+#define X(name, number) inline constexpr uint64_t name = 1ull << number;
+SF_FUSE_OPS(X)
+#undef X
+}  // namespace fuse_op
+
+enum class Side : uint8_t { Syscall, Fuse, FuseExit };
+
+constexpr Side side_of_slot(unsigned slot) {
+  return slot < SF_SLOT_FUSE ? Side::Syscall : slot < SF_SLOT_FUSE_EXIT ? Side::Fuse : Side::FuseExit;
+}
+constexpr unsigned op_of_slot(unsigned slot) {
+  return slot < SF_SLOT_FUSE ? slot : slot < SF_SLOT_FUSE_EXIT ? slot - SF_SLOT_FUSE : slot - SF_SLOT_FUSE_EXIT;
+}
+
+enum class Arg : uint8_t {
+  None,
+  Scalar,
+  Context,      // the program's own context, unmoved
+  Map,          // a map itself
+  MapKey,       // key_size readable bytes
+  MapValue,     // value_size readable bytes
+  ReadMemory,   // as many readable bytes as the Size that follows says
+  WriteMemory,  // the same, written; found zeroed
+  Size,         // of the memory before it; at least 1
+  ConstString,  // in read-only data, with its NUL
+};
+
+enum class Result : uint8_t { Scalar, Scalar32, MapValueOrNull };
+
+struct HostFunction {
+  sf_host_id id;
+  int32_t kernel_number;  // of a helper; 0: a kfunc, resolved by name
+  const char *name;
+  Arg args[5];
+  Result result;
+  uint64_t on_syscall;    // operations in whose programs it may be called
+  uint64_t on_fuse;
+  uint64_t on_fuse_exit;
+  const char *where;      // the same for people
+};
+
+inline constexpr uint64_t kAnywhere = ~0ull, kNowhere = 0;
+
+inline constexpr HostFunction kHostFunctions[SF_HOST_COUNT] = {
+  {SF_HOST_MAP_LOOKUP, 1, "bpf_map_lookup_elem", {Arg::Map, Arg::MapKey}, Result::MapValueOrNull,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_MAP_UPDATE, 2, "bpf_map_update_elem", {Arg::Map, Arg::MapKey, Arg::MapValue, Arg::Scalar}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/: the application sees the maps read-only"},
+  {SF_HOST_MAP_DELETE, 3, "bpf_map_delete_elem", {Arg::Map, Arg::MapKey}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/: the application sees the maps read-only"},
+  {SF_HOST_KTIME, 5, "bpf_ktime_get_ns", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_PRANDOM, 7, "bpf_get_prandom_u32", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_PID_TGID, 14, "bpf_get_current_pid_tgid", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere,
+   "everywhere"},
+  {SF_HOST_UID_GID, 15, "bpf_get_current_uid_gid", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_STRNCMP, 182, "bpf_strncmp", {Arg::ReadMemory, Arg::Size, Arg::ConstString}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_SERVE_ATTR, 0, "sf_serve_attr", {Arg::Context}, Result::Scalar,
+   syscall_op::stat | syscall_op::access, fuse_op::getattr | fuse_op::access, kNowhere,
+   "syscall/stat, syscall/access, fuse/getattr and fuse/access"},
+  {SF_HOST_SERVE_ENTRY, 0, "sf_serve_entry", {Arg::Context}, Result::Scalar,
+   kNowhere, fuse_op::lookup, kNowhere, "fuse/lookup"},
+  {SF_HOST_SERVE_LINK, 0, "sf_serve_link", {Arg::Context}, Result::Scalar,
+   syscall_op::readlink, fuse_op::readlink, kNowhere, "syscall/readlink and fuse/readlink"},
+  {SF_HOST_SERVE_DATA, 0, "sf_serve_data", {Arg::Context}, Result::Scalar,
+   syscall_op::read, fuse_op::read, kNowhere, "syscall/read and fuse/read"},
+  {SF_HOST_SERVE_LISTING, 0, "sf_serve_listing", {Arg::Context}, Result::Scalar,
+   syscall_op::readdir, fuse_op::readdir, kNowhere, "syscall/readdir and fuse/readdir"},
+  {SF_HOST_SERVE_XATTR, 0, "sf_serve_xattr", {Arg::Context}, Result::Scalar,
+   syscall_op::getxattr | syscall_op::listxattr, fuse_op::getxattr | fuse_op::listxattr, kNowhere,
+   "syscall/ and fuse/ getxattr and listxattr"},
+  {SF_HOST_SERVE_STATFS, 0, "sf_serve_statfs", {Arg::Context}, Result::Scalar,
+   syscall_op::statfs, fuse_op::statfs, kNowhere, "syscall/statfs and fuse/statfs"},
+  {SF_HOST_KEEP, 0, "sf_keep", {Arg::Context, Arg::Scalar, Arg::Scalar}, Result::Scalar,
+   kNowhere, kNowhere, kAnywhere, "fuse_exit/"},
+  {SF_HOST_FORGET, 0, "sf_forget", {Arg::Context}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/"},
+  {SF_HOST_PREFETCH, 0, "sf_prefetch", {Arg::Context, Arg::Scalar, Arg::Scalar}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/"},
+  {SF_HOST_PATH, 0, "sf_path", {Arg::Context, Arg::WriteMemory, Arg::Size}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/"},
+  {SF_HOST_ARG, 0, "sf_arg", {Arg::Context, Arg::Scalar, Arg::WriteMemory, Arg::Size}, Result::Scalar,
+   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/"},
+  {SF_HOST_REPLY, 0, "sf_reply", {Arg::Context, Arg::Scalar, Arg::WriteMemory, Arg::Size}, Result::Scalar,
+   kNowhere, kNowhere, kAnywhere, "fuse_exit/"},
+};
+
+constexpr bool host_table_in_order() {
+  for (int i = 0; i < SF_HOST_COUNT; i++) {
+    if (kHostFunctions[i].id != i) return false;
+  }
+  return true;
+}
+static_assert(host_table_in_order());
+
+constexpr bool callable_from(const HostFunction &f, unsigned slot) {
+  uint64_t bit = 1ull << op_of_slot(slot);
+  switch (side_of_slot(slot)) {
+    case Side::Syscall: return f.on_syscall & bit;
+    case Side::Fuse: return f.on_fuse & bit;
+    case Side::FuseExit: return f.on_fuse_exit & bit;
+  }
+  return false;
+}
+
+// The registers that hold a function's output buffer and its size; {0, 0}: it has none. The virtual machine zeroes
+// the buffer before the call, so that a program never reads what a function left unwritten.
+struct OutputBuffer { uint8_t pointer, size; };
+struct OutputBuffers { OutputBuffer of[SF_HOST_COUNT]; };
+
+constexpr OutputBuffers make_output_buffers() {
+  OutputBuffers t{};
+  for (int i = 0; i < SF_HOST_COUNT; i++) {
+    for (uint8_t a = 0; a < 4; a++) {
+      if (kHostFunctions[i].args[a] == Arg::WriteMemory) {
+        t.of[i] = {static_cast<uint8_t>(a + 1), static_cast<uint8_t>(a + 2)};
+      }
+    }
+  }
+  return t;
+}
+inline constexpr OutputBuffers kOutputBuffers = make_output_buffers();
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,108 @@
+// Images: is one well-formed, and run one. Freestanding: this, the interpreter and the names are all that the
+// preloaded library has of the virtual machine.
+#include "shortfuse/vm/image.h"
+
+#include <errno.h>
+
+#include "host_functions.h"
+#include "insn.h"
+
+namespace {
+
+using namespace shortfuse::vm;
+
+constexpr uint64_t kFuel = 1u << 20;  // per program: back edges of machine code, instructions of the interpreter
+constexpr uint32_t kPageBytes = 4096;
+
+// [offset, offset + bytes) lies behind the header and inside the image.
+bool inside(const sf_image &image, uint64_t offset, uint64_t bytes) {
+  return offset >= sizeof(sf_image) && offset <= image.image_bytes && bytes <= image.image_bytes - offset;
+}
+
+template <uint32_t n> bool terminated(const char (&name)[n]) {
+  for (char c : name) {
+    if (c == 0) return true;
+  }
+  return false;
+}
+
+// Every opcode exists, every jump stays inside, every map and host function exists. What the instructions do with
+// memory is the verifier's affair, which the daemon has asked.
+bool code_well_formed(const sf_image &image, const RawInsn *code, uint32_t count) {
+  for (uint32_t pc = 0; pc < count; pc++) {
+    Insn in;
+    if (decode_insn(code + pc, count - pc, &in)) return false;
+    bool jumps = in.kind == Kind::Jump || in.kind == Kind::JumpAlways || (in.kind == Kind::Call && in.src == kCallLocal);
+    if (jumps) {
+      int64_t target = pc + in.distance();
+      if (target < 0 || target >= count) return false;
+    } else if (in.kind == Kind::Call) {
+      if (in.src != kCallHost || static_cast<uint32_t>(in.imm) >= SF_HOST_COUNT) return false;
+    } else if (in.kind == Kind::LoadImm64) {
+      if (in.src > kImmMapValue) return false;
+      if (in.src != kImmValue && static_cast<uint32_t>(in.imm) >= image.maps) return false;
+      pc++;
+    }
+  }
+  return true;
+}
+
+bool program_well_formed(const sf_image &image, uint32_t index) {
+  const sf_image_program &p = image.program[index];
+  if (p.slot >= SF_SLOTS || !terminated(p.name)) return false;
+  // Chains only go forward, so they end.
+  if (p.next != 0 && (p.next > image.programs || p.next <= index + 1 || image.program[p.next - 1].slot != p.slot)) {
+    return false;
+  }
+  if (p.code_offset != 0) {
+    if (p.code_offset < image.code_offset || p.code_offset - image.code_offset >= image.code_bytes) return false;
+  }
+  if (p.insns == 0 || p.insns_offset % 8 != 0) return false;
+  if (!inside(image, p.insns_offset, uint64_t{p.insns} * sizeof(RawInsn))) return false;
+  const char *base = reinterpret_cast<const char *>(&image);
+  return code_well_formed(image, reinterpret_cast<const RawInsn *>(base + p.insns_offset), p.insns);
+}
+
+int clamp(uint64_t r0) {
+  int32_t verdict = static_cast<int32_t>(r0);
+  return verdict == SF_SERVED || (verdict < 0 && verdict >= -4095) ? verdict : SF_PASS;
+}
+
+}  // namespace
+
+extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
+  if (bytes < sizeof(sf_image) || reinterpret_cast<uintptr_t>(bytes_of_image) % alignof(sf_image) != 0) return -EINVAL;
+  const sf_image &image = *static_cast<const sf_image *>(bytes_of_image);
+  if (image.magic != SF_IMAGE_MAGIC) return -EINVAL;
+  if (image.format != SF_IMAGE_FORMAT || image.abi != SF_ABI_VERSION) return -ENOEXEC;
+  if (image.image_bytes > bytes) return -EINVAL;
+  if (image.programs > SF_IMAGE_PROGRAMS_MAX || image.maps > SF_IMAGE_MAPS_MAX) return -EINVAL;
+  if (image.code_bytes != 0) {
+    if (image.code_offset % kPageBytes != 0 || !inside(image, image.code_offset, image.code_bytes)) return -EINVAL;
+  }
+  for (uint32_t i = 0; i < image.maps; i++) {
+    if (!terminated(image.map[i].name)) return -EINVAL;
+  }
+  for (uint32_t i = 0; i < image.programs; i++) {
+    if (!program_well_formed(image, i)) return -EINVAL;
+  }
+  for (uint32_t slot = 0; slot < SF_SLOTS; slot++) {
+    uint32_t first = image.first[slot];
+    if (first != 0 && (first > image.programs || image.program[first - 1].slot != slot)) return -EINVAL;
+  }
+  return 0;
+}
+
+extern "C" int sf_policy_run(const struct sf_image *image, unsigned slot, void *ctx, struct sf_vm_env *env) {
+  if (slot >= SF_SLOTS) return SF_PASS;
+  const char *base = reinterpret_cast<const char *>(image);
+  for (uint32_t i = image->first[slot]; i != 0; i = image->program[i - 1].next) {
+    const sf_image_program &p = image->program[i - 1];
+    env->fuel = kFuel;
+    uint64_t r0 = p.code_offset ? reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(ctx, env)
+                                : sf_interpret(base + p.insns_offset, p.insns, ctx, env);
+    int verdict = clamp(r0);
+    if (verdict != SF_PASS && slot < SF_SLOT_FUSE_EXIT) return verdict;
+  }
+  return SF_PASS;
+}

@@ -1,0 +1,197 @@
+// libshortfuse-jit.so: the only code here that links LLVM.
+//
+// A whole policy is one module, optimised by a short list of passes and emitted as an object file in memory, of which
+// the code is the .text section. Position-independent code of the small model without constants, tables or calls to
+// outside needs no relocation; should one appear all the same, the policy is interpreted instead.
+#include "jit.h"
+
+#include <elf.h>
+#include <llvm-c/Analysis.h>
+#include <llvm-c/Core.h>
+#include <llvm-c/ErrorHandling.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "lower.h"
+
+namespace {
+
+constexpr const char *kTriple = "x86_64-unknown-linux-gnu";
+constexpr const char *kPasses = "function(sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,early-cse,dse,adce)";
+
+// LLVM ends the process on errors that it thinks it cannot return. This thread jumps out instead: what LLVM held is
+// lost, the process goes on.
+thread_local jmp_buf *on_fatal = nullptr;
+thread_local char fatal_text[256];
+
+void fatal(const char *reason) {
+  if (!on_fatal) return;
+  snprintf(fatal_text, sizeof fatal_text, "%s", reason);
+  longjmp(*on_fatal, 1);
+}
+
+void initialise_once() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInstallFatalErrorHandler(fatal);
+  });
+}
+
+template <auto dispose> struct Dispose {
+  template <typename T> void operator()(T *p) const { dispose(p); }
+};
+using Context = std::unique_ptr<LLVMOpaqueContext, Dispose<LLVMContextDispose>>;
+using Module = std::unique_ptr<LLVMOpaqueModule, Dispose<LLVMDisposeModule>>;
+using Machine = std::unique_ptr<LLVMOpaqueTargetMachine, Dispose<LLVMDisposeTargetMachine>>;
+using Buffer = std::unique_ptr<LLVMOpaqueMemoryBuffer, Dispose<LLVMDisposeMemoryBuffer>>;
+using PassOptions = std::unique_ptr<LLVMOpaquePassBuilderOptions, Dispose<LLVMDisposePassBuilderOptions>>;
+
+std::string taken(char *message) {
+  std::string s = message ? message : "";
+  LLVMDisposeMessage(message);
+  return s;
+}
+
+Machine make_machine(std::string *error) {
+  LLVMTargetRef target = nullptr;
+  char *message = nullptr;
+  if (LLVMGetTargetFromTriple(kTriple, &target, &message)) return *error = taken(message), nullptr;
+  return Machine(LLVMCreateTargetMachine(target, kTriple, "x86-64", "", LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelSmall));
+}
+
+std::string entry_name(size_t i) { return "p" + std::to_string(i); }
+
+Buffer compile(sf_jit_program *programs, size_t count, std::string *error) {
+  Context context(LLVMContextCreate());
+  Module module(LLVMModuleCreateWithNameInContext("policy", context.get()));
+  Machine machine = make_machine(error);
+  if (!machine) return nullptr;
+  LLVMSetTarget(module.get(), kTriple);
+  LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine.get());
+  LLVMSetModuleDataLayout(module.get(), layout);
+  LLVMDisposeTargetData(layout);
+  for (size_t i = 0; i < count; i++) {
+    const char *what = nullptr;
+    const sf_jit_program &p = programs[i];
+    if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p.insns, p.count, p.stack_bytes, &what)) {
+      return *error = what, nullptr;
+    }
+  }
+  char *message = nullptr;
+  if (LLVMVerifyModule(module.get(), LLVMReturnStatusAction, &message)) return *error = taken(message), nullptr;
+  LLVMDisposeMessage(message);
+  PassOptions options(LLVMCreatePassBuilderOptions());
+  if (LLVMErrorRef failed = LLVMRunPasses(module.get(), kPasses, machine.get(), options.get())) {
+    char *text = LLVMGetErrorMessage(failed);
+    *error = text;
+    LLVMDisposeErrorMessage(text);
+    return nullptr;
+  }
+  LLVMMemoryBufferRef object = nullptr;
+  message = nullptr;
+  if (LLVMTargetMachineEmitToMemoryBuffer(machine.get(), module.get(), LLVMObjectFile, &message, &object)) {
+    return *error = taken(message), nullptr;
+  }
+  return Buffer(object);
+}
+
+// ---- the object file that LLVM made
+
+struct Object {
+  const char *base;
+  const Elf64_Shdr *sections;
+  size_t count;
+
+  explicit Object(LLVMMemoryBufferRef buffer) : base(LLVMGetBufferStart(buffer)) {
+    const auto *header = reinterpret_cast<const Elf64_Ehdr *>(base);
+    sections = reinterpret_cast<const Elf64_Shdr *>(base + header->e_shoff);
+    count = header->e_shnum;
+  }
+  const char *name(const Elf64_Shdr &s) const {
+    const auto *header = reinterpret_cast<const Elf64_Ehdr *>(base);
+    return base + sections[header->e_shstrndx].sh_offset + s.sh_name;
+  }
+};
+
+// The code and its entries, or why it cannot be used as it is.
+const char *extract(const Object &object, sf_jit_program *programs, size_t count, sf_jit_result *result) {
+  size_t text = 0;
+  for (size_t i = 1; i < object.count; i++) {
+    const Elf64_Shdr &s = object.sections[i];
+    if (s.sh_type == SHT_REL || s.sh_type == SHT_RELA) return "the code needs relocations";
+    if (!(s.sh_flags & SHF_ALLOC) || s.sh_size == 0) continue;
+    if (strcmp(object.name(s), ".text") != 0) return "the code needs data of its own";
+    text = i;
+  }
+  if (text == 0) return "there is no code";
+  const Elf64_Shdr &code = object.sections[text];
+  for (size_t i = 0; i < count; i++) programs[i].entry = UINT32_MAX;
+  for (size_t i = 1; i < object.count; i++) {
+    const Elf64_Shdr &table = object.sections[i];
+    if (table.sh_type != SHT_SYMTAB) continue;
+    const auto *symbol = reinterpret_cast<const Elf64_Sym *>(object.base + table.sh_offset);
+    const char *names = object.base + object.sections[table.sh_link].sh_offset;
+    for (size_t n = table.sh_size / sizeof *symbol; n > 0; n--, symbol++) {
+      const char *name = names + symbol->st_name;
+      char *end = nullptr;
+      if (symbol->st_shndx != text || name[0] != 'p') continue;
+      unsigned long index = strtoul(name + 1, &end, 10);
+      if (end != name + 1 && *end == 0 && index < count) programs[index].entry = static_cast<uint32_t>(symbol->st_value);
+    }
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (programs[i].entry == UINT32_MAX) return "an entry is missing";
+  }
+  result->bytes = code.sh_size;
+  result->code = static_cast<unsigned char *>(malloc(code.sh_size));
+  if (!result->code) return "no memory";
+  memcpy(result->code, object.base + code.sh_offset, code.sh_size);
+  return nullptr;
+}
+
+int fail(sf_jit_result *result, const char *why) {
+  snprintf(result->error, sizeof result->error, "%s", why);
+  return -1;
+}
+
+int compile_guarded(sf_jit_program *programs, size_t count, sf_jit_result *result) {
+  std::string error;
+  Buffer buffer = compile(programs, count, &error);
+  if (!buffer) return fail(result, error.c_str());
+  if (const char *why = extract(Object(buffer.get()), programs, count, result)) return fail(result, why);
+  return 0;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) int sf_jit_compile(uint32_t version, sf_jit_program *programs, size_t count,
+                                                                     sf_jit_result *result) {
+  memset(result, 0, sizeof *result);
+#ifndef __x86_64__
+  return fail(result, "there is no compiler for this processor yet");
+#endif
+  if (version != SF_JIT_VERSION) return fail(result, "the compiler is of another version");
+  initialise_once();
+  jmp_buf escape;
+  if (setjmp(escape) != 0) {
+    on_fatal = nullptr;
+    return fail(result, fatal_text);
+  }
+  on_fatal = &escape;
+  int status = compile_guarded(programs, count, result);
+  on_fatal = nullptr;
+  return status;
+}

@@ -1,0 +1,425 @@
+// One function of bytecode becomes one function of LLVM's.
+//
+// r0..r9 are stack variables that LLVM's first pass turns into values; r10 is a parameter of sub-programs and the
+// end of one block of stack in the program itself, so frames lie as in the interpreter. Every jump backwards pays
+// one unit of env->fuel: the verifier has shown that loops end, this is the second defence.
+#include "lower.h"
+
+#include <llvm-c/Analysis.h>
+
+#include <cstddef>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "../host_functions.h"
+#include "../insn.h"
+
+namespace shortfuse::vm {
+namespace {
+
+class FunctionLowering {
+ public:
+  FunctionLowering(LLVMModuleRef module, const RawInsn *code, uint32_t count, const std::map<uint32_t, LLVMValueRef> &functions)
+      : module_(module), context_(LLVMGetModuleContext(module)), builder_(LLVMCreateBuilderInContext(context_)),
+        code_(code), count_(count), functions_(functions), i64_(LLVMInt64TypeInContext(context_)),
+        i32_(LLVMInt32TypeInContext(context_)), i8_(LLVMInt8TypeInContext(context_)), ptr_(LLVMPointerTypeInContext(context_, 0)) {}
+  ~FunctionLowering() { LLVMDisposeBuilder(builder_); }
+  FunctionLowering(const FunctionLowering &) = delete;
+  FunctionLowering &operator=(const FunctionLowering &) = delete;
+
+  // The body from instruction `start` on. `stack_bytes` > 0: the program itself, whose block of stack this is.
+  bool lower(LLVMValueRef function, uint32_t start, bool is_program, uint32_t stack_bytes, const char **what) {
+    function_ = function;
+    is_program_ = is_program;
+    if (!find_blocks(start)) return *what = "a jump leaves the program", false;
+    prologue(start, stack_bytes);
+    for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
+      auto next = std::next(it);
+      if (!lower_block(it->first, next == blocks_.end() ? count_ : next->first)) return *what = what_, false;
+    }
+    return true;
+  }
+
+ private:
+  // ---- shape
+
+  bool find_blocks(uint32_t start) {
+    std::vector<uint32_t> work{start};
+    std::set<uint32_t> leaders{start};
+    std::vector<bool> seen(count_);
+    while (!work.empty()) {
+      uint32_t pc = work.back();
+      work.pop_back();
+      for (; pc < count_ && !seen[pc];) {
+        seen[pc] = true;
+        Insn in;
+        if (decode_insn(code_ + pc, count_ - pc, &in)) return false;
+        if (in.kind == Kind::Jump || in.kind == Kind::JumpAlways) {
+          auto target = static_cast<uint32_t>(pc + in.distance());
+          if (target >= count_) return false;
+          leaders.insert(target);
+          work.push_back(target);
+          if (in.kind == Kind::Jump) leaders.insert(pc + 1);
+        }
+        if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways) break;
+        pc += in.slots();
+      }
+      if (pc >= count_) return false;
+    }
+    for (uint32_t leader : leaders) blocks_[leader] = LLVMAppendBasicBlockInContext(context_, function_, "");
+    return true;
+  }
+
+  void prologue(uint32_t start, uint32_t stack_bytes) {
+    LLVMBasicBlockRef entry = LLVMInsertBasicBlockInContext(context_, blocks_.begin()->second, "entry");
+    LLVMPositionBuilderAtEnd(builder_, entry);
+    for (auto &r : reg_) {
+      r = LLVMBuildAlloca(builder_, i64_, "");
+      LLVMBuildStore(builder_, number(0), r);
+    }
+    if (is_program_) {
+      env_ = LLVMGetParam(function_, 1);
+      set(1, LLVMBuildPtrToInt(builder_, LLVMGetParam(function_, 0), i64_, ""));
+      frame_ = number(0);
+      if (stack_bytes > 0) {
+        LLVMValueRef stack = LLVMBuildAlloca(builder_, LLVMArrayType2(i8_, stack_bytes), "stack");
+        LLVMSetAlignment(stack, 16);
+        LLVMValueRef end = number(stack_bytes);
+        frame_ = LLVMBuildPtrToInt(builder_, LLVMBuildGEP2(builder_, i8_, stack, &end, 1, ""), i64_, "");
+      }
+    } else {
+      for (unsigned r = 1; r <= 5; r++) set(r, LLVMGetParam(function_, r - 1));
+      frame_ = LLVMGetParam(function_, 5);
+      env_ = LLVMGetParam(function_, 6);
+    }
+    LLVMBuildBr(builder_, blocks_[start]);
+  }
+
+  bool lower_block(uint32_t pc, uint32_t end) {
+    LLVMPositionBuilderAtEnd(builder_, blocks_[pc]);
+    while (pc < end) {
+      Insn in;
+      if (const char *wrong = decode_insn(code_ + pc, count_ - pc, &in)) return what_ = wrong, false;
+      if (!lower_insn(in, pc)) return false;
+      if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways || in.kind == Kind::Jump) return true;
+      pc += in.slots();
+    }
+    LLVMBuildBr(builder_, blocks_[end]);
+    return true;
+  }
+
+  bool lower_insn(const Insn &in, uint32_t pc) {
+    switch (in.kind) {
+      case Kind::Alu: return alu(in);
+      case Kind::Endian: return endian(in);
+      case Kind::LoadImm64: return load_imm64(in);
+      case Kind::Load: return load(in);
+      case Kind::Store: case Kind::StoreImm: return store(in);
+      case Kind::Atomic: return atomic(in);
+      case Kind::Jump: return jump(in, pc);
+      case Kind::JumpAlways: return branch(pc, static_cast<uint32_t>(pc + in.distance()));
+      case Kind::Call: return in.src == kCallLocal ? call_function(in, pc) : call_host(in);
+      case Kind::Exit: LLVMBuildRet(builder_, get(0)); return true;
+      case Kind::Invalid: break;
+    }
+    return what_ = "an instruction that does not exist", false;
+  }
+
+  // ---- values
+
+  LLVMValueRef number(uint64_t v) { return LLVMConstInt(i64_, v, false); }
+  LLVMValueRef get(unsigned r) { return r == kFramePointer ? frame_ : LLVMBuildLoad2(builder_, i64_, reg_[r], ""); }
+  void set(unsigned r, LLVMValueRef v) { LLVMBuildStore(builder_, v, reg_[r]); }
+  LLVMTypeRef type_of(bool wide) { return wide ? i64_ : i32_; }
+  LLVMTypeRef int_type(unsigned bytes) { return LLVMIntTypeInContext(context_, bytes * 8); }
+  LLVMValueRef as(LLVMValueRef v, LLVMTypeRef t) { return LLVMBuildIntCast2(builder_, v, t, false, ""); }
+  LLVMValueRef operand(const Insn &in) {
+    LLVMValueRef v = in.from_reg ? get(in.src) : number(static_cast<uint64_t>(static_cast<int64_t>(in.imm)));
+    return as(v, type_of(in.wide));
+  }
+  LLVMValueRef address(unsigned r, int64_t off) {
+    LLVMValueRef base = LLVMBuildIntToPtr(builder_, get(r), ptr_, ""), by = number(static_cast<uint64_t>(off));
+    return LLVMBuildGEP2(builder_, i8_, base, &by, 1, "");
+  }
+  LLVMValueRef memory(LLVMValueRef access, unsigned alignment) { return LLVMSetAlignment(access, alignment), access; }
+  LLVMValueRef env_field(size_t offset) {
+    LLVMValueRef by = number(offset);
+    return LLVMBuildGEP2(builder_, i8_, env_, &by, 1, "");
+  }
+  LLVMValueRef call_intrinsic(const char *name, LLVMTypeRef type, LLVMValueRef v) {
+    unsigned id = LLVMLookupIntrinsicID(name, __builtin_strlen(name));
+    LLVMValueRef f = LLVMGetIntrinsicDeclaration(module_, id, &type, 1);
+    return LLVMBuildCall2(builder_, LLVMIntrinsicGetType(context_, id, &type, 1), f, &v, 1, "");
+  }
+
+  bool alu(const Insn &in) {
+    LLVMTypeRef t = type_of(in.wide);
+    LLVMValueRef a = as(get(in.dst), t), b = operand(in), zero = LLVMConstInt(t, 0, false), ones = LLVMConstAllOnes(t);
+    LLVMValueRef count = LLVMBuildAnd(builder_, b, LLVMConstInt(t, in.wide ? 63 : 31, false), "");
+    LLVMValueRef by_zero = LLVMBuildICmp(builder_, LLVMIntEQ, b, zero, "");
+    // Division by zero and by -1 must not trap: divide by 1 there and choose the result afterwards.
+    auto divisor = [&](bool with_sign) {
+      LLVMValueRef bad = by_zero;
+      if (with_sign) bad = LLVMBuildOr(builder_, bad, LLVMBuildICmp(builder_, LLVMIntEQ, b, ones, ""), "");
+      return LLVMBuildSelect(builder_, bad, LLVMConstInt(t, 1, false), b, "");
+    };
+    auto where = [&](LLVMValueRef condition, LLVMValueRef yes, LLVMValueRef no) { return LLVMBuildSelect(builder_, condition, yes, no, ""); };
+    auto by_minus_one = [&] { return LLVMBuildICmp(builder_, LLVMIntEQ, b, ones, ""); };
+    LLVMValueRef v = nullptr;
+    switch (in.alu) {
+      case AluOp::Add: v = LLVMBuildAdd(builder_, a, b, ""); break;
+      case AluOp::Sub: v = LLVMBuildSub(builder_, a, b, ""); break;
+      case AluOp::Mul: v = LLVMBuildMul(builder_, a, b, ""); break;
+      case AluOp::Or: v = LLVMBuildOr(builder_, a, b, ""); break;
+      case AluOp::And: v = LLVMBuildAnd(builder_, a, b, ""); break;
+      case AluOp::Xor: v = LLVMBuildXor(builder_, a, b, ""); break;
+      case AluOp::Lsh: v = LLVMBuildShl(builder_, a, count, ""); break;
+      case AluOp::Rsh: v = LLVMBuildLShr(builder_, a, count, ""); break;
+      case AluOp::Arsh: v = LLVMBuildAShr(builder_, a, count, ""); break;
+      case AluOp::Neg: v = LLVMBuildNeg(builder_, a, ""); break;
+      case AluOp::Div: v = where(by_zero, zero, LLVMBuildUDiv(builder_, a, divisor(false), "")); break;
+      case AluOp::Mod: v = where(by_zero, a, LLVMBuildURem(builder_, a, divisor(false), "")); break;
+      case AluOp::Sdiv:
+        v = where(by_zero, zero, where(by_minus_one(), LLVMBuildNeg(builder_, a, ""), LLVMBuildSDiv(builder_, a, divisor(true), "")));
+        break;
+      case AluOp::Smod: v = where(by_zero, a, where(by_minus_one(), zero, LLVMBuildSRem(builder_, a, divisor(true), ""))); break;
+      case AluOp::Mov:
+        v = b;
+        if (in.extend_bits) v = LLVMBuildSExt(builder_, as(b, int_type(in.extend_bits / 8u)), t, "");
+        break;
+    }
+    set(in.dst, as(v, i64_));
+    return true;
+  }
+
+  bool endian(const Insn &in) {
+    LLVMTypeRef t = int_type(static_cast<unsigned>(in.imm) / 8);
+    LLVMValueRef v = as(get(in.dst), t);
+    set(in.dst, as(in.swap ? call_intrinsic("llvm.bswap", t, v) : v, i64_));
+    return true;
+  }
+
+  bool load_imm64(const Insn &in) {
+    if (in.src == kImmValue) return set(in.dst, number(in.imm64())), true;
+    if (in.src == kImmMap) return set(in.dst, number(static_cast<uint32_t>(in.imm))), true;
+    LLVMValueRef values = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, map_value)), "");
+    LLVMValueRef index = number(static_cast<uint32_t>(in.imm));
+    LLVMValueRef at = LLVMBuildGEP2(builder_, ptr_, values, &index, 1, "");
+    LLVMValueRef base = LLVMBuildLoad2(builder_, i64_, at, "");
+    set(in.dst, LLVMBuildAdd(builder_, base, number(static_cast<uint32_t>(in.imm_high)), ""));
+    return true;
+  }
+
+  bool load(const Insn &in) {
+    LLVMValueRef v = memory(LLVMBuildLoad2(builder_, int_type(in.size), address(in.src, in.off), ""), 1);
+    set(in.dst, LLVMBuildIntCast2(builder_, v, i64_, in.sign_extend, ""));
+    return true;
+  }
+
+  bool store(const Insn &in) {
+    LLVMValueRef v = in.from_reg ? get(in.src) : number(static_cast<uint64_t>(static_cast<int64_t>(in.imm)));
+    memory(LLVMBuildStore(builder_, as(v, int_type(in.size)), address(in.dst, in.off)), 1);
+    return true;
+  }
+
+  bool atomic(const Insn &in) {
+    LLVMTypeRef t = int_type(in.size);
+    LLVMValueRef at = address(in.dst, in.off), v = as(get(in.src), t), old = nullptr;
+    constexpr auto order = LLVMAtomicOrderingSequentiallyConsistent;
+    if (in.atomic == AtomicOp::Cmpxchg) {
+      LLVMValueRef pair = LLVMBuildAtomicCmpXchg(builder_, at, as(get(0), t), v, order, order, false);
+      set(0, as(LLVMBuildExtractValue(builder_, pair, 0, ""), i64_));
+      return true;
+    }
+    LLVMAtomicRMWBinOp op = LLVMAtomicRMWBinOpXchg;
+    if (in.atomic == AtomicOp::Add) op = LLVMAtomicRMWBinOpAdd;
+    if (in.atomic == AtomicOp::Or) op = LLVMAtomicRMWBinOpOr;
+    if (in.atomic == AtomicOp::And) op = LLVMAtomicRMWBinOpAnd;
+    if (in.atomic == AtomicOp::Xor) op = LLVMAtomicRMWBinOpXor;
+    old = LLVMBuildAtomicRMW(builder_, op, at, v, order, false);
+    if (in.fetch) set(in.src, as(old, i64_));
+    return true;
+  }
+
+  // ---- control
+
+  static LLVMIntPredicate predicate(JumpOp op) {
+    switch (op) {
+      case JumpOp::Eq: return LLVMIntEQ;
+      case JumpOp::Ne: case JumpOp::Set: return LLVMIntNE;
+      case JumpOp::Gt: return LLVMIntUGT;
+      case JumpOp::Ge: return LLVMIntUGE;
+      case JumpOp::Lt: return LLVMIntULT;
+      case JumpOp::Le: return LLVMIntULE;
+      case JumpOp::Sgt: return LLVMIntSGT;
+      case JumpOp::Sge: return LLVMIntSGE;
+      case JumpOp::Slt: return LLVMIntSLT;
+      case JumpOp::Sle: return LLVMIntSLE;
+    }
+    return LLVMIntEQ;
+  }
+
+  bool jump(const Insn &in, uint32_t pc) {
+    LLVMTypeRef t = type_of(in.wide);
+    LLVMValueRef a = as(get(in.dst), t), b = operand(in);
+    if (in.jump == JumpOp::Set) {
+      a = LLVMBuildAnd(builder_, a, b, "");
+      b = LLVMConstInt(t, 0, false);
+    }
+    LLVMValueRef condition = LLVMBuildICmp(builder_, predicate(in.jump), a, b, "");
+    auto target = static_cast<uint32_t>(pc + in.distance());
+    LLVMBuildCondBr(builder_, condition, edge(pc, target), blocks_[pc + 1]);
+    return true;
+  }
+
+  bool branch(uint32_t pc, uint32_t target) {
+    LLVMBuildBr(builder_, edge(pc, target));
+    return true;
+  }
+
+  // The block to go to: forwards the target itself, backwards one that pays first.
+  LLVMBasicBlockRef edge(uint32_t pc, uint32_t target) {
+    if (target > pc) return blocks_[target];
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
+    LLVMBasicBlockRef pay = LLVMAppendBasicBlockInContext(context_, function_, "pay");
+    LLVMBasicBlockRef go = LLVMAppendBasicBlockInContext(context_, function_, "go");
+    LLVMPositionBuilderAtEnd(builder_, pay);
+    LLVMValueRef at = env_field(offsetof(sf_vm_env, fuel)), fuel = LLVMBuildLoad2(builder_, i64_, at, "");
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntEQ, fuel, number(0), ""), stop_block(), go);
+    LLVMPositionBuilderAtEnd(builder_, go);
+    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(1), ""), at);
+    LLVMBuildBr(builder_, blocks_[target]);
+    LLVMPositionBuilderAtEnd(builder_, here);
+    return pay;
+  }
+
+  // Ends the run with SF_PASS; callers see that there is no fuel and do the same.
+  LLVMBasicBlockRef stop_block() {
+    if (stop_) return stop_;
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
+    stop_ = LLVMAppendBasicBlockInContext(context_, function_, "stop");
+    LLVMPositionBuilderAtEnd(builder_, stop_);
+    LLVMBuildRet(builder_, number(SF_PASS));
+    LLVMPositionBuilderAtEnd(builder_, here);
+    return stop_;
+  }
+
+  bool call_function(const Insn &in, uint32_t pc) {
+    auto found = functions_.find(static_cast<uint32_t>(pc + in.distance()));
+    if (found == functions_.end()) return what_ = "a call without its function", false;
+    LLVMValueRef frame = LLVMBuildSub(builder_, frame_, number(static_cast<uint16_t>(in.off)), "");
+    LLVMValueRef args[] = {get(1), get(2), get(3), get(4), get(5), frame, env_};
+    LLVMValueRef result = LLVMBuildCall2(builder_, LLVMGlobalGetValueType(found->second), found->second, args, 7, "");
+    set(0, result);
+    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), "");
+    LLVMBasicBlockRef go = LLVMAppendBasicBlockInContext(context_, function_, "go");
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntEQ, fuel, number(0), ""), stop_block(), go);
+    LLVMPositionBuilderAtEnd(builder_, go);
+    return true;
+  }
+
+  // env->host[id](r1..r5, env->host_state), its output buffer zeroed before.
+  bool call_host(const Insn &in) {
+    auto id = static_cast<uint32_t>(in.imm);
+    if (id >= SF_HOST_COUNT) return what_ = "a call without its function", false;
+    if (OutputBuffer out = kOutputBuffers.of[id]; out.pointer) clear(get(out.pointer), get(out.size));
+    LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host)), "");
+    LLVMValueRef index = number(id);
+    LLVMValueRef f = LLVMBuildLoad2(builder_, ptr_, LLVMBuildGEP2(builder_, ptr_, table, &index, 1, ""), "");
+    LLVMValueRef state = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host_state)), "");
+    LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_};
+    LLVMValueRef args[] = {get(1), get(2), get(3), get(4), get(5), state};
+    LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");
+    set(0, result);
+    return true;
+  }
+
+  // A loop of byte stores: memset would be a call.
+  void clear(LLVMValueRef pointer, LLVMValueRef bytes) {
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(builder_);
+    LLVMBasicBlockRef loop = LLVMAppendBasicBlockInContext(context_, function_, "clear");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(context_, function_, "cleared");
+    LLVMValueRef base = LLVMBuildIntToPtr(builder_, pointer, ptr_, "");
+    LLVMBuildBr(builder_, loop);  // the verifier has shown bytes > 0
+    LLVMPositionBuilderAtEnd(builder_, loop);
+    LLVMValueRef i = LLVMBuildPhi(builder_, i64_, "");
+    LLVMValueRef store = LLVMBuildStore(builder_, LLVMConstInt(i8_, 0, false), LLVMBuildGEP2(builder_, i8_, base, &i, 1, ""));
+    LLVMSetVolatile(store, true);
+    LLVMValueRef next = LLVMBuildAdd(builder_, i, number(1), "");
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntULT, next, bytes, ""), loop, done);
+    LLVMValueRef values[] = {number(0), next};
+    LLVMBasicBlockRef from[] = {before, loop};
+    LLVMAddIncoming(i, values, from, 2);
+    LLVMPositionBuilderAtEnd(builder_, done);
+  }
+
+  LLVMModuleRef module_;
+  LLVMContextRef context_;
+  LLVMBuilderRef builder_;
+  const RawInsn *code_;
+  const uint32_t count_;
+  const std::map<uint32_t, LLVMValueRef> &functions_;
+  LLVMTypeRef i64_, i32_, i8_, ptr_;
+  LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr, reg_[10] = {};
+  LLVMBasicBlockRef stop_ = nullptr;
+  std::map<uint32_t, LLVMBasicBlockRef> blocks_;
+  bool is_program_ = false;
+  const char *what_ = "";
+};
+
+// What the code may be made of: the application's vector registers are live across a system call, and so across us.
+void set_attributes(LLVMValueRef function) {
+  LLVMContextRef context = LLVMGetModuleContext(LLVMGetGlobalParent(function));
+  auto text = [&](const char *key, const char *value) {
+    LLVMAddAttributeAtIndex(function, LLVMAttributeFunctionIndex,
+        LLVMCreateStringAttribute(context, key, static_cast<unsigned>(__builtin_strlen(key)), value,
+                                  static_cast<unsigned>(__builtin_strlen(value))));
+  };
+  auto flag = [&](const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, __builtin_strlen(name));
+    LLVMAddAttributeAtIndex(function, LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(context, kind, 0));
+  };
+  text("target-cpu", "x86-64");
+  text("target-features", "-x87,-mmx,-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,+soft-float");
+  text("no-jump-tables", "true");
+  text("no-builtins", "");
+  flag("noimplicitfloat");
+  flag("nounwind");
+}
+
+}  // namespace
+
+bool lower_program(LLVMModuleRef module, const char *name, const uint64_t *insns, uint32_t count, uint32_t stack_bytes,
+                   const char **what) {
+  const auto *code = reinterpret_cast<const RawInsn *>(insns);
+  LLVMContextRef context = LLVMGetModuleContext(module);
+  LLVMTypeRef i64 = LLVMInt64TypeInContext(context), ptr = LLVMPointerTypeInContext(context, 0);
+  LLVMTypeRef program_types[] = {ptr, ptr}, function_types[] = {i64, i64, i64, i64, i64, i64, ptr};
+  LLVMValueRef program = LLVMAddFunction(module, name, LLVMFunctionType(i64, program_types, 2, false));
+  set_attributes(program);
+
+  std::map<uint32_t, LLVMValueRef> functions;  // sub-programs, by where they start
+  for (uint32_t pc = 0; pc < count;) {
+    Insn in;
+    if ((*what = decode_insn(code + pc, count - pc, &in))) return false;
+    auto target = static_cast<uint32_t>(pc + in.distance());
+    if (in.kind == Kind::Call && in.src == kCallLocal && !functions.contains(target)) {
+      if (target >= count) return *what = "a call leaves the program", false;
+      std::string sub = std::string(name) + "." + std::to_string(target);
+      LLVMValueRef f = LLVMAddFunction(module, sub.c_str(), LLVMFunctionType(i64, function_types, 7, false));
+      LLVMSetLinkage(f, LLVMInternalLinkage);
+      set_attributes(f);
+      functions[target] = f;
+    }
+    pc += in.slots();
+  }
+  if (!FunctionLowering(module, code, count, functions).lower(program, 0, true, stack_bytes, what)) return false;
+  for (auto &[start, f] : functions) {
+    if (!FunctionLowering(module, code, count, functions).lower(f, start, false, 0, what)) return false;
+  }
+  return true;
+}
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,380 @@
+// Linking one object.
+#include "object.h"
+
+#include <elf.h>
+#include <string.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "host_functions.h"
+#include "slots.h"
+
+namespace shortfuse::vm {
+namespace {
+
+constexpr uint32_t kRelocAddress = 1;  // R_BPF_64_64
+constexpr uint32_t kRelocCall = 10;    // R_BPF_64_32
+
+using Unexpected = std::unexpected<Refusal>;
+
+bool starts_with(const std::string &s, const char *prefix) { return s.rfind(prefix, 0) == 0; }
+
+bool is_data_section(const ElfSection &s) {
+  return s.allocated() && !s.executable() &&
+         (starts_with(s.name, ".rodata") || starts_with(s.name, ".data") || starts_with(s.name, ".bss"));
+}
+
+// "metacache.bpf.o" and ".rodata" make "metacache.rodata", as with libbpf; the stem is cut where it is too long.
+std::string data_map_name(const std::string &object, const std::string &section) {
+  std::string stem = object.substr(object.find_last_of('/') + 1);
+  stem = stem.substr(0, stem.find('.'));
+  size_t room = sizeof(sf_image_map{}.name) - 1;
+  std::string tail = section.substr(0, room);
+  return stem.substr(0, room - tail.size()) + tail;
+}
+
+void set_name(char (&out)[32], const std::string &name) {
+  memset(out, 0, sizeof out);
+  memcpy(out, name.data(), std::min(name.size(), sizeof out - 1));
+}
+
+const char *side_struct(Side side) {
+  switch (side) {
+    case Side::Syscall: return "sf_syscall_ctx";
+    case Side::Fuse: return "sf_fuse_ctx";
+    case Side::FuseExit: return "sf_fuse_exit_ctx";
+  }
+  return "";
+}
+
+class Linker {
+ public:
+  Linker(const ElfFile &file, LinkedObject *out, uint32_t object, uint32_t first_map)
+      : file_(file), out_(*out), object_(object), first_map_(first_map) {}
+
+  std::expected<void, Refusal> run() {
+    if (!out_.btf.relocated_section().empty()) {
+      return refuse("core-unsupported", "section \"" + out_.btf.relocated_section() +
+                    "\" has CO-RE relocations (preserve_access_index), which are not supported here");
+    }
+    if (auto ok = collect_maps(); !ok) return ok;
+    collect_functions();
+    for (uint32_t f = 0; f < functions_.size(); f++) {
+      if (file_.sections[functions_[f].section].name == ".text") continue;
+      if (auto ok = link_program(f); !ok) return ok;
+    }
+    if (out_.programs.empty()) return refuse("no-programs", "the object has no program in a section syscall/OP, fuse/OP or fuse_exit/OP");
+    return {};
+  }
+
+ private:
+  struct Function {
+    std::string name;
+    uint32_t section;
+    uint64_t start, bytes;
+  };
+  struct PendingCall { uint32_t at, function; };
+
+  Unexpected refuse(const char *code, const std::string &text) const {
+    return Unexpected(Refusal{code, out_.name + ": " + text, ""});
+  }
+
+  std::expected<void, Refusal> add_map(const sf_image_map &def, const std::string &name, Policy::Map map) {
+    if (first_map_ + out_.maps.size() >= SF_IMAGE_MAPS_MAX) {
+      return refuse("too-many-maps", "the chain has more than " + std::to_string(SF_IMAGE_MAPS_MAX) + " maps");
+    }
+    map.def = def;
+    map.def.object = object_;
+    set_name(map.def.name, name);
+    out_.maps.push_back(std::move(map));
+    return {};
+  }
+
+  // Where a map lies: the type information leaves that to the symbols.
+  const ElfSymbol *map_symbol(const std::string &name) const {
+    for (const ElfSymbol &s : file_.symbols) {
+      if (s.type == STT_OBJECT && s.name == name && s.section != 0 && file_.sections[s.section].name == ".maps") return &s;
+    }
+    return nullptr;
+  }
+
+  std::expected<void, Refusal> collect_maps() {
+    auto declared = out_.btf.maps();
+    if (!declared) return refuse(declared.error().code.c_str(), declared.error().text);
+    for (const MapDeclaration &d : *declared) {
+      const ElfSymbol *symbol = map_symbol(d.name);
+      if (!symbol) return refuse("map-malformed", "map \"" + d.name + "\" has no symbol in .maps");
+      map_at_[symbol->value] = first_map_ + static_cast<uint32_t>(out_.maps.size());
+      sf_image_map def{};
+      def.type = d.type;
+      def.key_size = d.key_size;
+      def.value_size = d.value_size;
+      def.max_entries = d.max_entries;
+      if (auto ok = add_map(def, d.name, {}); !ok) return ok;
+    }
+    for (uint32_t i = 0; i < file_.sections.size(); i++) {
+      const ElfSection &section = file_.sections[i];
+      if (!is_data_section(section) || section.bytes == 0) continue;
+      if (!section.relocations.empty()) {
+        return refuse("data-relocation", "section \"" + section.name + "\" holds an address, which is not supported in data");
+      }
+      if (section.bytes > kDataBytesMax) return refuse("data-too-large", "section \"" + section.name + "\" is larger than 1 MiB");
+      Policy::Map map;
+      map.frozen = starts_with(section.name, ".rodata");
+      map.initial = section.data;
+      map.initial.resize(section.bytes);
+      data_map_[i] = first_map_ + static_cast<uint32_t>(out_.maps.size());
+      sf_image_map def{};
+      def.type = BPF_MAP_TYPE_ARRAY_NUMBER;
+      def.key_size = 4;
+      def.value_size = static_cast<uint32_t>(section.bytes);
+      def.max_entries = 1;
+      if (auto ok = add_map(def, data_map_name(out_.name, section.name), std::move(map)); !ok) return ok;
+    }
+    return {};
+  }
+
+  void collect_functions() {
+    for (const ElfSymbol &s : file_.symbols) {
+      if (s.type != STT_FUNC || s.special || s.section == 0) continue;
+      if (!file_.sections[s.section].executable()) continue;
+      functions_.push_back({s.name, s.section, s.value, s.size});
+    }
+    std::stable_sort(functions_.begin(), functions_.end(), [](const Function &a, const Function &b) {
+      return std::pair(a.section, a.start) < std::pair(b.section, b.start);
+    });
+    for (uint32_t f = 0; f < functions_.size(); f++) {
+      function_at_.try_emplace({functions_[f].section, functions_[f].start}, f);
+    }
+  }
+
+  std::expected<void, Refusal> link_program(uint32_t f) {
+    const Function &function = functions_[f];
+    LinkedProgram program;
+    program.section = file_.sections[function.section].name;
+    program.name = function.name;
+    auto slot = slot_of_section(program.section);
+    if (!slot) return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
+    program.slot = *slot;
+    const std::string given = out_.btf.context_of(program.name), wanted = side_struct(side_of_slot(program.slot));
+    if (!given.empty() && given != wanted) {
+      return refuse("context-type", program.section + " (" + program.name + "): the program takes a struct " + given +
+                    ", but is given a struct " + wanted);
+    }
+    if (out_.programs.size() >= SF_IMAGE_PROGRAMS_MAX) return refuse("too-many-programs", "more than 256 programs");
+    placed_.clear();
+    calls_.clear();
+    if (auto ok = place(&program, f); !ok) return ok;
+    for (size_t i = 0; i < calls_.size(); i++) {  // placing a function may add calls
+      PendingCall call = calls_[i];
+      if (!placed_.contains(call.function)) {
+        if (auto ok = place(&program, call.function); !ok) return ok;
+      }
+      program.code[call.at].imm = static_cast<int32_t>(placed_[call.function]) - static_cast<int32_t>(call.at) - 1;
+    }
+    out_.programs.push_back(std::move(program));
+    return {};
+  }
+
+  // Appends a function's instructions, resolving all but local calls, which go to calls_.
+  std::expected<void, Refusal> place(LinkedProgram *program, uint32_t f) {
+    const Function &function = functions_[f];
+    const ElfSection &section = file_.sections[function.section];
+    const std::string where = section.name + " (" + function.name + ")";
+    if (function.start % 8 != 0 || function.bytes % 8 != 0 || function.bytes == 0 || function.start > section.data.size() ||
+        function.bytes > section.data.size() - function.start) {
+      return refuse("elf-malformed", where + ": the function does not lie inside its section");
+    }
+    uint32_t base = static_cast<uint32_t>(program->code.size()), count = static_cast<uint32_t>(function.bytes / 8);
+    if (count > kInsnsMax - base) return refuse("program-too-large", where + ": more than 65536 instructions");
+    if ((insns_ += count) > kObjectInsnsMax) return refuse("program-too-large", "more than 262144 instructions in all");
+    if (program->functions.size() >= kFunctionsMax) return refuse("program-too-large", where + ": more than 256 functions");
+    program->functions.push_back({function.name, base, base + count});
+    placed_[f] = base;
+    program->code.resize(base + count);
+    memcpy(program->code.data() + base, section.data.data() + function.start, function.bytes);
+    for (uint32_t i = 0; i < count; i++) {
+      program->lines.push_back(out_.btf.line(section.name, static_cast<uint32_t>(function.start) + i * 8));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+      RawInsn *insn = &program->code[base + i];
+      uint64_t byte = function.start + uint64_t{i} * 8;
+      const ElfRelocation *relocation = relocation_at(function.section, byte);
+      std::expected<void, Refusal> ok;
+      if (insn->code == kOpLoadImm64) {
+        if (i + 1 >= count) return refuse("elf-malformed", where + ": a 64-bit constant lacks its second half");
+        ok = resolve_address(insn, relocation, where);
+        i++;
+      } else if (insn->code == kOpCall) {
+        ok = resolve_call(insn, base + i, relocation, function.section, byte, where);
+      } else if (relocation) {
+        ok = refuse("elf-malformed", where + ": a relocation applies to an instruction that has no address");
+      }
+      if (!ok) return ok;
+    }
+    return {};
+  }
+
+  std::expected<void, Refusal> resolve_address(RawInsn *insn, const ElfRelocation *relocation, const std::string &where) {
+    if (!relocation) {
+      if (insn->src() != kImmValue) return refuse("elf-malformed", where + ": an address without its relocation");
+      return {};
+    }
+    const ElfSymbol &symbol = file_.symbols[relocation->symbol];
+    const std::string shown = symbol.name.empty() ? file_.sections[symbol.section].name : symbol.name;
+    if (relocation->type != kRelocAddress) return refuse("elf-malformed", where + ": unexpected relocation of " + shown);
+    if (symbol.section == 0) {
+      return refuse("extern-unknown", where + ": \"" + shown + "\" is external, and not a function that is called: "
+                    "only functions can be external here");
+    }
+    uint64_t offset = symbol.value + static_cast<uint32_t>(insn[0].imm);
+    const ElfSection &section = file_.sections[symbol.section];
+    uint8_t kind = kImmMap;
+    uint32_t index = 0;
+    if (section.name == ".maps") {
+      auto map = map_at_.find(offset);
+      if (map == map_at_.end()) return refuse("map-malformed", where + ": \"" + shown + "\" is not a map with a type");
+      index = map->second;
+      offset = 0;
+    } else if (auto data = data_map_.find(symbol.section); data != data_map_.end()) {
+      kind = kImmMapValue;
+      index = data->second;
+      if (offset >= section.bytes) return refuse("elf-malformed", where + ": \"" + shown + "\" lies outside its section");
+    } else if (section.executable()) {
+      return refuse("callback-unsupported", where + ": the address of function \"" + shown +
+                    "\" is taken; callbacks are not supported here");
+    } else {
+      return refuse("section-unsupported", where + ": section \"" + section.name +
+                    "\" is used for data; supported are .maps, .rodata*, .data* and .bss*");
+    }
+    insn[0].regs = static_cast<uint8_t>(insn[0].dst() | kind << 4);
+    insn[0].imm = static_cast<int32_t>(index);
+    insn[1].imm = static_cast<int32_t>(offset);
+    return {};
+  }
+
+  std::expected<void, Refusal> resolve_call(RawInsn *insn, uint32_t at, const ElfRelocation *relocation, uint32_t section,
+                                            uint64_t byte, const std::string &where) {
+    insn->off = 0;
+    uint64_t target = 0;
+    if (relocation) {
+      const ElfSymbol &symbol = file_.symbols[relocation->symbol];
+      if (relocation->type != kRelocCall) return refuse("elf-malformed", where + ": unexpected relocation of a call");
+      if (symbol.section == 0) return resolve_extern(insn, symbol.name, where);
+      section = symbol.section;
+      target = symbol.value + (static_cast<uint64_t>(static_cast<int64_t>(insn->imm)) + 1) * 8;
+    } else if (insn->src() == kCallHost) {
+      return resolve_helper(insn, where);
+    } else if (insn->src() == kCallLocal) {
+      target = byte + (static_cast<uint64_t>(static_cast<int64_t>(insn->imm)) + 1) * 8;
+    } else {
+      return refuse("call-unsupported", where + ": a call of an unknown form");
+    }
+    auto function = function_at_.find({section, target});
+    if (function == function_at_.end()) return refuse("elf-malformed", where + ": a call whose target is not a function");
+    insn->regs = static_cast<uint8_t>(kCallLocal << 4);
+    calls_.push_back({at, function->second});
+    return {};
+  }
+
+  std::expected<void, Refusal> resolve_helper(RawInsn *insn, const std::string &where) {
+    std::string known;
+    for (const HostFunction &f : kHostFunctions) {
+      if (f.kernel_number == 0) continue;
+      if (f.kernel_number == insn->imm) {
+        insn->regs = 0;
+        insn->imm = f.id;
+        return {};
+      }
+      known += std::string(known.empty() ? "" : ", ") + f.name + " (" + std::to_string(f.kernel_number) + ")";
+    }
+    Refusal refusal = refuse("helper-unknown", where + ": helper number " + std::to_string(insn->imm) +
+                             " is not offered here").error();
+    refusal.detail = "offered are: " + known;
+    return Unexpected(refusal);
+  }
+
+  std::expected<void, Refusal> resolve_extern(RawInsn *insn, const std::string &name, const std::string &where) {
+    std::string known;
+    for (const HostFunction &f : kHostFunctions) {
+      if (f.kernel_number != 0) continue;
+      if (name != f.name) {
+        known += std::string(known.empty() ? "" : " ") + f.name;
+        continue;
+      }
+      if (auto ok = check_prototype(f, where); !ok) return ok;
+      insn->regs = 0;
+      insn->imm = f.id;
+      return {};
+    }
+    Refusal refusal = refuse("extern-unknown", where + ": there is no function \"" + name + "\" here").error();
+    refusal.detail = "offered are: " + known;
+    return Unexpected(refusal);
+  }
+
+  // What the program believes of a function must be what the function is.
+  std::expected<void, Refusal> check_prototype(const HostFunction &f, const std::string &where) {
+    if (checked_.contains(f.id)) return {};
+    const std::string what = where + ": the declaration of " + f.name + "()";
+    auto declared = out_.btf.function(f.name);
+    if (!declared) return refuse("extern-untyped", what + " has no type information: compile with -g");
+    size_t wanted = 0;
+    while (wanted < std::size(f.args) && f.args[wanted] != Arg::None) wanted++;
+    if (declared->parameters.size() != wanted) {
+      return refuse("extern-type", what + " has " + std::to_string(declared->parameters.size()) + " parameters, it takes " +
+                    std::to_string(wanted));
+    }
+    for (size_t i = 0; i < wanted; i++) {
+      bool pointer = f.args[i] != Arg::Scalar && f.args[i] != Arg::Size;
+      const ParameterShape &got = declared->parameters[i];
+      if (got.pointer != pointer || (!pointer && (got.bytes == 0 || got.bytes > 8))) {
+        return refuse("extern-type", what + ": parameter " + std::to_string(i + 1) + " must be " +
+                      (pointer ? "a pointer" : "an integer"));
+      }
+    }
+    if (declared->result.pointer || declared->result.bytes != 4) return refuse("extern-type", what + " must return int");
+    checked_.insert(f.id);
+    return {};
+  }
+
+  const ElfRelocation *relocation_at(uint32_t section, uint64_t byte) {
+    auto [entry, first_time] = relocations_.try_emplace(section);
+    if (first_time) {
+      for (const ElfRelocation &r : file_.sections[section].relocations) entry->second.try_emplace(r.offset, &r);
+    }
+    auto found = entry->second.find(byte);
+    return found == entry->second.end() ? nullptr : found->second;
+  }
+
+  static constexpr uint64_t kDataBytesMax = 1u << 20;
+  static constexpr uint32_t BPF_MAP_TYPE_ARRAY_NUMBER = 2;
+
+  const ElfFile &file_;
+  LinkedObject &out_;
+  const uint32_t object_, first_map_;
+  uint32_t insns_ = 0;
+  std::vector<Function> functions_;
+  std::map<std::pair<uint32_t, uint64_t>, uint32_t> function_at_;  // section, byte -> function
+  std::unordered_map<uint64_t, uint32_t> map_at_;    // offset in .maps -> map
+  std::unordered_map<uint32_t, uint32_t> data_map_;  // section -> map
+  std::unordered_map<uint32_t, std::unordered_map<uint64_t, const ElfRelocation *>> relocations_;
+  std::unordered_map<uint32_t, uint32_t> placed_;    // function -> start, in the program being linked
+  std::vector<PendingCall> calls_;
+  std::set<int> checked_;
+};
+
+}  // namespace
+
+std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
+                                                 uint32_t first_map) {
+  auto btf = BtfInfo::read(file);
+  if (!btf) return Unexpected(Refusal{btf.error().code, name + ": " + btf.error().text, btf.error().detail});
+  LinkedObject out{name, std::move(*btf), {}, {}};
+  if (auto ok = Linker(file, &out, object, first_map).run(); !ok) return Unexpected(ok.error());
+  return out;
+}
+
+}  // namespace shortfuse::vm

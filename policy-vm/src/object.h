@@ -1,0 +1,48 @@
+// Linking one object: each attached function becomes a program of its own, with the sub-programs it calls behind it
+// and every symbol resolved.
+//
+// The linking is done here rather than by libbpf: libbpf's in-memory linker forgets the names of external functions,
+// reports positions only as text, and was not made for hostile bytes.
+#pragma once
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "btf_info.h"
+#include "elf_file.h"
+#include "insn.h"
+#include "shortfuse/vm/vm.h"
+
+namespace shortfuse::vm {
+
+/// A function inside a linked program.
+struct LinkedFunction {
+  std::string name;
+  uint32_t start, end;  // instruction slots
+};
+
+struct LinkedProgram {
+  std::string section, name;
+  unsigned slot = 0;
+  std::vector<RawInsn> code;              // symbols resolved as vm.h says
+  std::vector<const SourceLine *> lines;  // per slot; NULL: unknown. Owned by LinkedObject::btf
+  std::vector<LinkedFunction> functions;  // the first is the program itself
+};
+
+struct LinkedObject {
+  std::string name;
+  BtfInfo btf;
+  std::vector<Policy::Map> maps;  // indexes in code count from `first_map`
+  std::vector<LinkedProgram> programs;
+};
+
+inline constexpr uint32_t kInsnsMax = 1u << 16;  // of a linked program
+inline constexpr uint32_t kObjectInsnsMax = 1u << 18;  // of all programs of an object
+inline constexpr uint32_t kFunctionsMax = 256;   // of a linked program
+
+/// `object` is its position in the chain, `first_map` the number of maps before it.
+std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
+                                                 uint32_t first_map);
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,175 @@
+// Objects as clang makes them: what is read out of them, and every refusal that linking has.
+#include "object.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "testing.h"
+
+namespace shortfuse::vm {
+namespace {
+
+using namespace testing;
+
+std::string path_of(const std::string &name) { return std::string(SF_TESTDATA) + "/" + name + ".bpf.o"; }
+
+std::vector<char> bytes_of(const std::string &path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(Object, ReadsMapsAndPrograms) {
+  auto policy = load_policy({path_of("whole")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  ASSERT_EQ(policy->maps.size(), 7u);
+  const sf_image_map &seen = policy->maps[0].def;
+  EXPECT_STREQ(seen.name, "seen");
+  EXPECT_EQ(seen.type, 1u);
+  EXPECT_EQ(seen.key_size, 8u);
+  EXPECT_EQ(seen.value_size, 16u);
+  EXPECT_EQ(seen.max_entries, 128u);
+  EXPECT_STREQ(policy->maps[1].def.name, "table");
+  EXPECT_EQ(policy->maps[1].def.value_size, 16u);
+  std::map<std::string, const Policy::Map *> data;
+  for (size_t i = 2; i < policy->maps.size(); i++) data[policy->maps[i].def.name] = &policy->maps[i];
+  ASSERT_TRUE(data.contains("whole.rodata") && data.contains("whole.rodata.more") && data.contains("whole.data") &&
+              data.contains("whole.bss") && data.contains("whole.data.own")) << data.size();
+  EXPECT_TRUE(data["whole.rodata"]->frozen && data["whole.rodata.more"]->frozen);
+  EXPECT_FALSE(data["whole.data"]->frozen || data["whole.bss"]->frozen);
+  EXPECT_EQ(data["whole.data"]->initial[0], 5);
+  EXPECT_EQ(data["whole.bss"]->initial, std::vector<unsigned char>(32));
+  ASSERT_EQ(policy->programs.size(), 4u);
+  EXPECT_EQ(policy->programs[0].info.name, "one");
+  EXPECT_EQ(policy->programs[1].info.section, "fuse/lookup");
+  EXPECT_EQ(policy->programs[2].info.slot, unsigned(SF_SLOT_SYSCALL));
+  EXPECT_EQ(policy->programs[3].info.slot, SF_SLOT_FUSE_EXIT + 44u);
+}
+
+// The same object runs, in both ways, and its variables change as the C says.
+TEST(Object, RunsWhatClangMade) {
+  auto policy = load_policy({path_of("whole")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  auto image = Image::publish(*policy, Lowering::Required);
+  ASSERT_TRUE(image) << image.error().str();
+  for (bool compiled : {false, true}) {
+    std::vector<std::vector<uint64_t>> storage;
+    std::vector<void *> values;
+    for (const Policy::Map &m : policy->maps) {
+      storage.emplace_back((m.initial.size() + 7) / 8 + 1);
+      memcpy(storage.back().data(), m.initial.data(), m.initial.size());
+    }
+    for (auto &s : storage) values.push_back(s.data());
+    Host host;
+    host.env()->map_value = values.data();
+    sf_fuse_exit_ctx ctx{};
+    ctx.req.node = 3;  // odd: the test's hash has no such key
+    auto run = [&](uint32_t i) { return compiled ? image->run_code(i, &ctx, host.env()) : image->interpret(i, &ctx, host.env()); };
+    auto variable = [&](const char *name, size_t index) {
+      for (size_t i = 0; i < policy->maps.size(); i++) {
+        if (std::string(policy->maps[i].def.name) == name) return storage[i][index];
+      }
+      return ~uint64_t{0};
+    };
+    EXPECT_EQ(int32_t(run(0)), (1 + 2 + 3 + 41) * 2 + 6 + 12);
+    EXPECT_EQ(variable("whole.bss", 3), (1u + 2 + 3 + 41) * 2);
+    EXPECT_EQ(variable("whole.data", 0), 6u);
+    EXPECT_EQ(variable("whole.data.own", 0), 12u);
+    EXPECT_EQ(int32_t(run(1)), -6);
+    EXPECT_EQ(int32_t(run(3)), 0);
+    EXPECT_EQ(variable("whole.data", 0), 7u);
+    ctx.req.node = 4;
+    EXPECT_NE(int32_t(run(0)), 0);  // found: the sum of the pair
+    EXPECT_EQ(variable("whole.data", 0), 7u);
+  }
+}
+
+// A chain: maps of the second object are numbered behind those of the first, programs of a slot run in order.
+TEST(Object, Chains) {
+  auto policy = load_policy({path_of("whole"), path_of("whole")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  EXPECT_EQ(policy->maps.size(), 14u);
+  EXPECT_EQ(policy->maps[7].def.object, 1u);
+  auto image = Image::publish(*policy, Lowering::Auto);
+  ASSERT_TRUE(image);
+  const sf_image *i = image->get();
+  uint32_t first = i->first[SF_SLOT_FUSE + 1];
+  ASSERT_EQ(first, 1u);
+  EXPECT_EQ(i->program[0].next, 2u);
+  EXPECT_EQ(i->program[1].next, 5u);
+  EXPECT_EQ(i->program[4].object, 1u);
+  EXPECT_EQ(i->program[5].next, 0u);
+}
+
+struct Refused { const char *object, *code, *text, *detail; };
+
+TEST(Object, Refusals) {
+  const Refused cases[] = {
+    {"section", "section-unknown", "section \"fuse/lokup\": there is no such operation under fuse/", "readdirplus"},
+    {"side", "section-unknown", "a program goes into a section syscall/OP, fuse/OP or fuse_exit/OP", "listxattr"},
+    {"noprograms", "no-programs", "the object has no program", ""},
+    {"extern", "extern-unknown", "there is no function \"sf_frobnicate\" here", "sf_serve_attr"},
+    {"externcount", "extern-type", "the declaration of sf_forget() has 2 parameters, it takes 1", ""},
+    {"externtype", "extern-type", "the declaration of sf_forget(): parameter 1 must be a pointer", ""},
+    {"externvariable", "extern-unknown", "\"sf_number\" is external, and not a function", ""},
+    {"helper", "helper-unknown", "helper number 6 is not offered here", "bpf_map_lookup_elem (1)"},
+    {"mapkind", "map-type-unsupported", "map \"events\" is of kind RINGBUF (27); supported here are HASH and ARRAY", ""},
+    {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
+    {"mapflags", "map-malformed", "map_flags are not supported", ""},
+    {"callback", "callback-unsupported", "the address of function", ""},
+    {"dataaddress", "data-relocation", "holds an address", ""},
+    {"context", "context-type", "the program takes a struct sf_fuse_ctx, but is given a struct sf_syscall_ctx", ""},
+    {"core", "core-unsupported", "CO-RE relocations", ""},
+    {"nodebug", "btf-missing", "compile with -g", ""},
+  };
+  for (const Refused &c : cases) {
+    SCOPED_TRACE(c.object);
+    auto policy = load_policy({path_of(c.object)});
+    ASSERT_FALSE(policy) << "accepted";
+    EXPECT_EQ(policy.error().code.find(c.code), 0u) << policy.error().code << ": " << policy.error().str();
+    EXPECT_NE(policy.error().text.find(c.text), std::string::npos) << policy.error().text;
+    EXPECT_NE(policy.error().detail.find(c.detail), std::string::npos) << policy.error().detail;
+    EXPECT_EQ(policy.error().text.find(std::string(c.object) + ".bpf.o: "), 0u) << policy.error().text;
+    EXPECT_EQ(policy.error().text.find('\n'), std::string::npos);
+  }
+}
+
+// A refusal by the verifier points at the source.
+TEST(Object, RefusalsNameTheSourceLine) {
+  auto policy = load_policy({path_of("unsafe")});
+  ASSERT_FALSE(policy);
+  const Refusal &r = policy.error();
+  EXPECT_EQ(r.code, "verify-pointer-arithmetic") << r.str();
+  EXPECT_NE(r.text.find("fuse/lookup (f), cases.bpf.c:"), std::string::npos) << r.text;
+  EXPECT_NE(r.detail.find("return values[ctx->node]; /* no bound */"), std::string::npos) << r.detail;
+  EXPECT_NE(r.detail.find("known: the number is"), std::string::npos) << r.detail;
+}
+
+TEST(Object, UnreadableFiles) {
+  auto code = [](const std::string &path) {
+    auto policy = load_policy({path});
+    return policy ? "accepted" : policy.error().code;
+  };
+  EXPECT_EQ(code("/nonexistent/x.bpf.o"), "file-unreadable");
+  EXPECT_EQ(code("/"), "file-unreadable");
+  EXPECT_EQ(code("/dev/zero"), "file-unreadable");
+  EXPECT_EQ(code("/proc/self/exe"), "elf-malformed");
+  EXPECT_EQ(load_policy({}).error().code, "no-programs");
+  EXPECT_EQ(load_policy_bytes("", 0, "empty").error().text, "empty: not a well-formed eBPF object: the file is too short");
+}
+
+// Nothing of a refusal, whatever the object says, can break a line or steer a terminal.
+TEST(Object, MessagesArePrintable) {
+  std::vector<char> bytes = bytes_of(path_of("section"));
+  const std::string name = "fuse/lokup";
+  for (size_t at = 0; at + name.size() < bytes.size(); at++) {
+    if (memcmp(&bytes[at], name.data(), name.size()) == 0) memcpy(&bytes[at], "fuse/\n\x1b[2J", name.size());
+  }
+  auto policy = load_policy_bytes(bytes.data(), bytes.size(), "x.bpf.o");
+  ASSERT_FALSE(policy);
+  for (char c : policy.error().text) EXPECT_GE(static_cast<unsigned char>(c), 0x20);
+}
+
+}  // namespace
+}  // namespace shortfuse::vm

@@ -1,0 +1,105 @@
+// From files to a verified chain: read, link, verify.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "elf_file.h"
+#include "object.h"
+#include "shortfuse/vm/vm.h"
+#include "verifier.h"
+
+namespace shortfuse::vm {
+namespace {
+
+constexpr uint64_t kChainStepsMax = 4 * uint64_t{kStepsMax};
+
+// Names out of an object go into one-line messages: nothing in them may steer a terminal or break a line.
+std::string printable(std::string s, bool lines) {
+  for (char &c : s) {
+    if (static_cast<unsigned char>(c) < 0x20 && !(lines && c == '\n')) c = '?';
+    if (c == 0x7f) c = '?';
+  }
+  return s;
+}
+
+std::unexpected<Refusal> refused(const Refusal &r) {
+  return std::unexpected(Refusal{r.code, printable(r.text, false), printable(r.detail, true)});
+}
+
+struct Descriptor {
+  int fd = -1;
+  ~Descriptor() { if (fd >= 0) close(fd); }
+};
+
+std::expected<std::vector<unsigned char>, Refusal> read_file(const std::string &path) {
+  auto fail = [&](const std::string &why) { return std::unexpected(Refusal{"file-unreadable", "cannot read policy " + path + ": " + why, ""}); };
+  Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  struct stat st;
+  if (file.fd < 0 || fstat(file.fd, &st) != 0) return fail(strerror(errno));
+  if (!S_ISREG(st.st_mode)) return fail("not a regular file");
+  if (static_cast<uint64_t>(st.st_size) > kElfBytesMax) return fail("larger than 16 MiB");
+  std::vector<unsigned char> bytes(static_cast<size_t>(st.st_size));
+  size_t got = 0;
+  while (got < bytes.size()) {
+    ssize_t n = read(file.fd, bytes.data() + got, bytes.size() - got);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail(strerror(errno));
+    if (n == 0) break;
+    got += static_cast<size_t>(n);
+  }
+  bytes.resize(got);
+  return bytes;
+}
+
+// Adds one object to the chain.
+std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t bytes, const std::string &name, uint64_t *steps_left) {
+  const std::string shown = name.substr(name.find_last_of('/') + 1);
+  auto file = ElfFile::read(elf, bytes);
+  if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
+  const auto object = static_cast<uint32_t>(policy->paths.size());
+  auto linked = link_object(*file, shown, object, static_cast<uint32_t>(policy->maps.size()));
+  if (!linked) return refused(linked.error());
+  for (Policy::Map &map : linked->maps) policy->maps.push_back(std::move(map));
+  if (policy->programs.size() + linked->programs.size() > SF_IMAGE_PROGRAMS_MAX) {
+    return refused({"too-many-programs", shown + ": the chain has more than 256 programs", ""});
+  }
+  for (LinkedProgram &program : linked->programs) {
+    auto verified = verify_program(&program, policy->maps, shown, steps_left);
+    if (!verified) return refused(verified.error());
+    Policy::Program out;
+    out.object = object;
+    out.stack_bytes = verified->stack_bytes;
+    out.info = {printable(program.section, false), printable(program.name, false), program.slot,
+                static_cast<uint32_t>(program.code.size()), verified->steps};
+    out.insns.resize(program.code.size());
+    memcpy(out.insns.data(), program.code.data(), program.code.size() * sizeof(RawInsn));
+    policy->programs.push_back(std::move(out));
+  }
+  policy->paths.push_back(name);
+  return {};
+}
+
+}  // namespace
+
+std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths) {
+  Policy policy;
+  uint64_t steps_left = kChainStepsMax;
+  if (paths.empty()) return refused({"no-programs", "no policy is named", ""});
+  for (const std::string &path : paths) {
+    auto bytes = read_file(path);
+    if (!bytes) return refused(bytes.error());
+    if (auto ok = add_object(&policy, bytes->data(), bytes->size(), path, &steps_left); !ok) return std::unexpected(ok.error());
+  }
+  return policy;
+}
+
+std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name) {
+  Policy policy;
+  uint64_t steps_left = kChainStepsMax;
+  if (auto ok = add_object(&policy, elf, bytes, name, &steps_left); !ok) return std::unexpected(ok.error());
+  return policy;
+}
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,250 @@
+// From a verified chain to an image in a sealed memfd.
+//
+// The machine code comes from libshortfuse-jit.so, opened on demand: a daemon that only interprets never loads LLVM.
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "jit.h"
+#include "shortfuse/vm/vm.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+namespace shortfuse::vm {
+namespace {
+
+constexpr size_t kPageBytes = 4096;
+constexpr size_t kCompilerStackBytes = 16u << 20;  // LLVM recurses; threads of a daemon may have small stacks
+constexpr const char *kJitLibrary = "libshortfuse-jit.so";
+
+uint64_t hash_bytes(uint64_t h, const void *data, size_t bytes) {  // FNV-1a
+  const auto *p = static_cast<const unsigned char *>(data);
+  for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 0x100000001b3ull;
+  return h;
+}
+
+size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+struct MachineCode {
+  std::vector<unsigned char> bytes;
+  std::vector<uint32_t> entry;  // per program
+};
+
+// ---- the compiler
+
+// Next to whatever holds this code (libshortfuse-bridge.so, an executable in bin/ beside lib/), else by soname.
+std::vector<std::string> jit_candidates() {
+  std::vector<std::string> out;
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void *>(&hash_bytes), &info) && info.dli_fname) {
+    std::unique_ptr<char, decltype(&free)> real(realpath(info.dli_fname, nullptr), &free);
+    std::string path = real ? real.get() : info.dli_fname;
+    if (size_t slash = path.find_last_of('/'); slash != std::string::npos) {
+      out.push_back(path.substr(0, slash + 1) + kJitLibrary);
+      out.push_back(path.substr(0, slash + 1) + "../lib/" + kJitLibrary);
+    }
+  }
+  out.push_back(kJitLibrary);
+  return out;
+}
+
+sf_jit_compile_fn find_compiler(std::string *why) {
+  for (const std::string &path : jit_candidates()) {
+    if (path.find('/') != std::string::npos && access(path.c_str(), R_OK) != 0) continue;
+    // Never unloaded: LLVM does not survive that.
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!library) {
+      const char *error = dlerror();
+      *why = error ? error : "the compiler cannot be loaded";
+      continue;
+    }
+    if (void *symbol = dlsym(library, SF_JIT_COMPILE_SYMBOL)) return reinterpret_cast<sf_jit_compile_fn>(symbol);
+    *why = path + " is not shortfuse's compiler";
+  }
+  return nullptr;
+}
+
+struct CompileJob {
+  sf_jit_compile_fn compile;
+  std::vector<sf_jit_program> programs;
+  sf_jit_result result{};
+  int status = -1;
+};
+
+void *run_compile_job(void *arg) {
+  auto *job = static_cast<CompileJob *>(arg);
+  job->status = job->compile(SF_JIT_VERSION, job->programs.data(), job->programs.size(), &job->result);
+  return nullptr;
+}
+
+// On a thread of its own, for its stack, which is gone when this returns; no signal of the daemon lands on it.
+bool run_on_large_stack(CompileJob *job) {
+  pthread_attr_t attr;
+  if (pthread_attr_init(&attr) != 0) return false;
+  pthread_attr_setstacksize(&attr, kCompilerStackBytes);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  pthread_t thread;
+  int error = pthread_create(&thread, &attr, run_compile_job, job);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attr);
+  return error == 0 && pthread_join(thread, nullptr) == 0;
+}
+
+// Programs of equal bytes share their code: policies attach one function to many operations.
+std::expected<MachineCode, std::string> compile(const Policy &policy) {
+  CompileJob job;
+  std::string why = std::string(kJitLibrary) + " was not found";
+  job.compile = find_compiler(&why);
+  if (!job.compile) return std::unexpected(why);
+  std::map<std::vector<uint64_t>, size_t> distinct;
+  std::vector<size_t> index;
+  for (const Policy::Program &p : policy.programs) {
+    auto [entry, is_new] = distinct.try_emplace(p.insns, job.programs.size());
+    if (is_new) job.programs.push_back({p.insns.data(), static_cast<uint32_t>(p.insns.size()), p.stack_bytes, 0});
+    index.push_back(entry->second);
+  }
+  if (!run_on_large_stack(&job)) return std::unexpected("no thread for the compiler");
+  std::unique_ptr<unsigned char, decltype(&free)> code(job.result.code, &free);
+  if (job.status != 0) return std::unexpected(std::string("the compiler failed: ") + job.result.error);
+  MachineCode out;
+  out.bytes.assign(code.get(), code.get() + job.result.bytes);
+  for (size_t i : index) {
+    if (job.programs[i].entry >= out.bytes.size()) return std::unexpected("the compiler gave no entry");
+    out.entry.push_back(job.programs[i].entry);
+  }
+  return out;
+}
+
+// ---- the image
+
+void link_chains(sf_image *image) {
+  uint32_t last[SF_SLOTS] = {};
+  for (uint32_t i = 0; i < image->programs; i++) {
+    uint32_t slot = image->program[i].slot;
+    if (last[slot]) image->program[last[slot] - 1].next = i + 1;
+    else image->first[slot] = i + 1;
+    last[slot] = i + 1;
+  }
+}
+
+std::vector<unsigned char> build_image(const Policy &policy, const MachineCode *code) {
+  size_t bytes = sizeof(sf_image);
+  for (const Policy::Program &p : policy.programs) bytes += p.insns.size() * sizeof(uint64_t);
+  size_t code_offset = code ? round_up(bytes, kPageBytes) : 0;
+  size_t total = code ? code_offset + code->bytes.size() : bytes;
+  std::vector<unsigned char> out(round_up(total, kPageBytes));
+  auto *image = reinterpret_cast<sf_image *>(out.data());
+  image->magic = SF_IMAGE_MAGIC;
+  image->format = SF_IMAGE_FORMAT;
+  image->abi = SF_ABI_VERSION;
+  image->image_bytes = out.size();
+  image->programs = static_cast<uint32_t>(policy.programs.size());
+  image->maps = static_cast<uint32_t>(policy.maps.size());
+  image->key = hash_bytes(0xcbf29ce484222325ull, &image->abi, sizeof image->abi);
+  for (size_t i = 0; i < policy.maps.size(); i++) image->map[i] = policy.maps[i].def;
+  size_t at = sizeof(sf_image);
+  for (size_t i = 0; i < policy.programs.size(); i++) {
+    const Policy::Program &p = policy.programs[i];
+    sf_image_program &entry = image->program[i];
+    entry.slot = p.info.slot;
+    entry.object = p.object;
+    entry.insns = static_cast<uint32_t>(p.insns.size());
+    entry.insns_offset = static_cast<uint32_t>(at);
+    memcpy(entry.name, p.info.name.data(), std::min(p.info.name.size(), sizeof entry.name - 1));
+    memcpy(out.data() + at, p.insns.data(), p.insns.size() * sizeof(uint64_t));
+    image->key = hash_bytes(image->key, p.insns.data(), p.insns.size() * sizeof(uint64_t));
+    at += p.insns.size() * sizeof(uint64_t);
+    if (code) entry.code_offset = static_cast<uint32_t>(code_offset + code->entry[i]);
+  }
+  link_chains(image);
+  if (code) {
+    image->code_offset = static_cast<uint32_t>(code_offset);
+    image->code_bytes = static_cast<uint32_t>(code->bytes.size());
+    memcpy(out.data() + code_offset, code->bytes.data(), code->bytes.size());
+  }
+  return out;
+}
+
+// ---- the memfd
+
+class Memfd {
+ public:
+  // Executable mappings may need to be asked for; kernels before 6.3 do not know the flag.
+  explicit Memfd(const char *name) : fd_(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)) {
+    if (fd_ < 0) fd_ = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  }
+  ~Memfd() { if (fd_ >= 0) close(fd_); }
+  Memfd(const Memfd &) = delete;
+  Memfd &operator=(const Memfd &) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+  bool fill_and_seal(const std::vector<unsigned char> &bytes) {
+    for (size_t done = 0; done < bytes.size();) {
+      ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return false;
+      done += static_cast<size_t>(n);
+    }
+    return fcntl(fd_, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
+  }
+
+  bool executable(size_t bytes) const {
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd_, 0);
+    if (p == MAP_FAILED) return false;
+    munmap(p, bytes);
+    return true;
+  }
+
+ private:
+  int fd_;
+};
+
+std::expected<PublishedImage, Refusal> publish_bytes(const std::vector<unsigned char> &bytes) {
+  Memfd memfd("shortfuse-image");
+  if (memfd.get() < 0 || !memfd.fill_and_seal(bytes)) {
+    return std::unexpected(Refusal{"image-memory", std::string("cannot make the policy's image: ") + strerror(errno), ""});
+  }
+  return PublishedImage{memfd.release(), bytes.size(), ""};
+}
+
+}  // namespace
+
+std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lowering lowering) {
+  if (policy.programs.size() > SF_IMAGE_PROGRAMS_MAX || policy.maps.size() > SF_IMAGE_MAPS_MAX) {
+    return std::unexpected(Refusal{"too-many-programs", "the chain has too many programs or maps for an image", ""});
+  }
+  std::string why = "machine code was not asked for";
+  if (lowering != Lowering::InterpretOnly) {
+    if (auto code = compile(policy)) {
+      auto bytes = build_image(policy, &*code);
+      Memfd memfd("shortfuse-image");
+      if (memfd.get() >= 0 && memfd.fill_and_seal(bytes) && memfd.executable(bytes.size())) {
+        return PublishedImage{memfd.release(), bytes.size(), ""};
+      }
+      why = std::string("this machine does not let shared memory be executed: ") + strerror(errno);
+    } else {
+      why = code.error();
+    }
+    if (lowering == Lowering::Required) return std::unexpected(Refusal{"lowering-failed", "no machine code: " + why, ""});
+  }
+  auto published = publish_bytes(build_image(policy, nullptr));
+  if (published) published->why_interpreted = why;
+  return published;
+}
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,122 @@
+// Comparing what is known on different paths.
+#include "state.h"
+
+#include <algorithm>
+
+namespace shortfuse::vm {
+namespace {
+
+/// Pairs of ids met so far while two states are compared.
+using IdPairs = std::vector<std::pair<uint32_t, uint32_t>>;
+
+// `seen` relied on two places being equal only if it had the same id in both; then `now` must have so too.
+bool ids_match(uint32_t seen, uint32_t now, IdPairs *pairs) {
+  if (seen == 0) return true;
+  if (now == 0) return false;
+  for (auto &[a, b] : *pairs) {
+    if (a == seen) return b == now;
+  }
+  pairs->push_back({seen, now});
+  return true;
+}
+
+bool reg_includes(const Reg &seen, const Reg &now, IdPairs *pairs) {
+  if (seen.type == Type::None) return true;  // cannot have been read
+  if (seen.type != now.type) return false;
+  switch (seen.type) {
+    case Type::None: return true;
+    case Type::Number:
+      if (!seen.value.includes(now.value)) return false;
+      if (seen.id != 0 && (seen.delta != now.delta || seen.modulo32 != now.modulo32)) return false;
+      return ids_match(seen.id, now.id, pairs);
+    case Type::Context: case Type::Map: return seen.map == now.map && seen.value == now.value;
+    case Type::Stack: return seen.frame == now.frame && seen.value.includes(now.value);
+    case Type::MapValue: return seen.map == now.map && seen.value.includes(now.value);
+    case Type::MapValueOrNull:
+      return seen.map == now.map && seen.value == now.value && ids_match(seen.id, now.id, pairs);
+  }
+  return false;
+}
+
+bool slot_includes(const Slot &seen, const Slot &now, IdPairs *pairs) {
+  if (seen.written & ~now.written) return false;
+  if ((seen.saved & now.saved) != seen.saved) return false;
+  if (now.holds_pointer() && seen.written != 0 && !(seen.saved & Slot::Whole)) return false;
+  if (seen.saved & (Slot::Whole | Slot::Low) && !reg_includes(seen.reg[0], now.reg[0], pairs)) return false;
+  return !(seen.saved & Slot::High) || reg_includes(seen.reg[1], now.reg[1], pairs);
+}
+
+}  // namespace
+
+const char *type_name(Type t) {
+  switch (t) {
+    case Type::None: return "nothing yet";
+    case Type::Number: return "a number";
+    case Type::Context: return "the context";
+    case Type::Stack: return "an address on the stack";
+    case Type::Map: return "a map";
+    case Type::MapValue: return "an address in a map value";
+    case Type::MapValueOrNull: return "an address in a map value, or NULL";
+  }
+  return "?";
+}
+
+std::string Reg::str(const std::string &map_name) const {
+  std::string s = type_name(type);
+  switch (type) {
+    case Type::None: return s;
+    case Type::Number: return s + (value.is_constant() ? ": " : " ") + value.str();
+    case Type::Map: return s + " \"" + map_name + "\"";
+    case Type::MapValue: case Type::MapValueOrNull: s += " of \"" + map_name + "\""; break;
+    default: break;
+  }
+  return s + ", offset " + value.str();
+}
+
+const Slot &Frame::slot(uint32_t i) const {
+  static const Slot unwritten;
+  return i < stack.size() ? stack[i] : unwritten;
+}
+
+size_t State::bytes() const {
+  size_t n = sizeof(State);
+  for (const Frame &f : frames) n += sizeof(Frame) + f.stack.capacity() * sizeof(Slot);
+  return n;
+}
+
+void drop_irrelevant(State *state, const std::vector<uint16_t> &live) {
+  for (size_t f = 0; f < state->frames.size(); f++) {
+    for (unsigned r = 0; r < 10; r++) {
+      if (!(live[f] >> r & 1)) state->frames[f].reg[r] = Reg{};
+    }
+  }
+  std::vector<Reg *> related;
+  state->for_each_reg([&](Reg *r) {
+    if (r->type == Type::Number && r->id != 0) related.push_back(r);
+  });
+  std::sort(related.begin(), related.end(), [](const Reg *a, const Reg *b) { return a->id < b->id; });
+  for (size_t i = 0, next; i < related.size(); i = next) {
+    for (next = i + 1; next < related.size() && related[next]->id == related[i]->id;) next++;
+    if (next == i + 1) related[i]->id = 0, related[i]->delta = 0, related[i]->modulo32 = false;
+  }
+}
+
+bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live) {
+  if (seen.frames.size() != now.frames.size()) return false;
+  for (size_t f = 0; f < seen.frames.size(); f++) {
+    if (seen.frames[f].return_pc != now.frames[f].return_pc) return false;
+  }
+  IdPairs pairs;
+  for (size_t f = seen.frames.size(); f-- > 0;) {  // the innermost differs first
+    const Frame &a = seen.frames[f], &b = now.frames[f];
+    for (unsigned r = 0; r < 10; r++) {
+      if ((live[f] >> r & 1) && !reg_includes(a.reg[r], b.reg[r], &pairs)) return false;
+    }
+    for (uint32_t i = 0; i < a.stack.size(); i++) {
+      if (!slot_includes(a.stack[i], b.slot(i), &pairs)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,81 @@
+// What the verifier knows at one point of one path: registers and stack of every active function.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "scalar.h"
+
+namespace shortfuse::vm {
+
+enum class Type : uint8_t { None, Number, Context, Stack, Map, MapValue, MapValueOrNull };
+
+const char *type_name(Type t);
+
+struct Reg {
+  Type type = Type::None;
+  uint8_t frame = 0;   // Stack: whose
+  uint16_t map = 0;    // Map, MapValue, MapValueOrNull
+  // Not 0: related to all others with the same id. MapValueOrNull: they are one address, so a null check of one decides
+  // all. Numbers: each is X + delta for one unknown X (modulo 2^32 where `modulo32`), so a bound of one bounds all.
+  uint32_t id = 0;
+  Scalar value;        // Number: the value. Addresses: how far behind the beginning (of a stack: behind its top, < 0)
+  uint64_t delta = 0;
+  bool modulo32 = false;
+
+  static Reg number(const Scalar &s) { return {Type::Number, 0, 0, 0, s, 0, false}; }
+  bool is_pointer() const { return type > Type::Number; }
+  /// "a number in [0, 255]", "an address in map "m", offset 8"; map names come from the caller.
+  std::string str(const std::string &map_name) const;
+};
+
+// Eight bytes of stack: which of them have a value and, where a register was saved, which value that is.
+struct Slot {
+  enum Saved : uint8_t { Nothing = 0, Whole = 1, Low = 2, High = 4 };  // Low and High: numbers of four bytes each
+  uint8_t written = 0;  // bit b: byte b, counted from the lowest address, has a value
+  uint8_t saved = Nothing;
+  Reg reg[2];           // [0] of Whole and Low, [1] of High
+  bool holds_pointer() const { return saved == Whole && reg[0].is_pointer(); }
+  /// Byte `b` is something else now.
+  void overwrite(unsigned b) {
+    saved &= b < 4 ? High : Low;
+    written |= static_cast<uint8_t>(1u << b);
+  }
+};
+
+inline constexpr uint32_t kSlotBytes = 8;
+inline constexpr uint32_t kStackSlots = 512 / kSlotBytes;
+
+struct Frame {
+  Reg reg[10];              // r10 is always this frame's top
+  std::vector<Slot> stack;  // [i] is the eight bytes from -8 * (i + 1); absent ones are unwritten
+  uint32_t return_pc = 0;   // in the caller
+  const Slot &slot(uint32_t i) const;
+};
+
+struct State {
+  std::vector<Frame> frames;
+  Frame &top() { return frames.back(); }
+  const Frame &top() const { return frames.back(); }
+  size_t bytes() const;
+  /// Calls f(Reg *) for every register and saved register.
+  template <typename F> void for_each_reg(F f) {
+    for (Frame &frame : frames) {
+      for (Reg &r : frame.reg) f(&r);
+      for (Slot &s : frame.stack) {
+        if (s.saved & (Slot::Whole | Slot::Low)) f(&s.reg[0]);
+        if (s.saved & Slot::High) f(&s.reg[1]);
+      }
+    }
+  }
+};
+
+/// Forgets what cannot matter: registers that are not read any more, and ids that only one place has.
+void drop_irrelevant(State *state, const std::vector<uint16_t> &live);
+
+/// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are
+/// the registers that frame i may still read.
+bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live);
+
+}  // namespace shortfuse::vm

@@ -1,0 +1,136 @@
+/* Objects for object_test.cc: one per CASE_*, each compiled by itself. */
+#if defined(CASE_externcount) || defined(CASE_externtype)
+#define sf_forget sf_forget_as_it_is /* so that it can be declared otherwise */
+#endif
+#include <shortfuse/policy.h>
+#undef sf_forget
+
+#ifdef CASE_whole /* everything that is supported, in one object */
+struct pair { u64 a, b; };
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 128);
+  __type(key, u64);
+  __type(value, struct pair);
+} seen SEC(".maps");
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 8);
+  __uint(key_size, 4);
+  __uint(value_size, 16);
+} table SEC(".maps");
+const volatile u64 limit = 41;
+const volatile u64 steps SEC(".rodata.more") = 3;
+u64 counter = 5;
+u64 zeroed[4];
+static u64 hidden SEC(".data.own") = 9;
+
+static __attribute__((noinline)) u64 twice(u64 x) { return x * 2; }
+static __attribute__((noinline)) u64 sum(u64 *from, u32 n) {
+  u64 s = 0;
+  for (u32 i = 0; i < n && i < 4; i++) s += twice(from[i]);
+  return s;
+}
+SEC("fuse/lookup") int one(struct sf_fuse_ctx *ctx) {
+  u64 key = ctx->node, local[4] = {1, 2, 3, limit};
+  struct pair *p = bpf_map_lookup_elem(&seen, &key);
+  if (p) return (int)sum(&p->a, 2);
+  counter++;
+  hidden += steps;
+  zeroed[key & 3] = sum(local, 4);
+  return (int)zeroed[key & 3] + (int)counter + (int)hidden;
+}
+SEC("fuse/lookup") int two(struct sf_fuse_ctx *ctx) { return bpf_strncmp("abc", 4, "abd") < 0 ? -(int)twice(3) : SF_PASS; }
+SEC("syscall/stat") int three(struct sf_syscall_ctx *ctx) {
+  u32 key = ctx->pid & 7;
+  u64 *v = bpf_map_lookup_elem(&table, &key);
+  return v && *v == 1 ? SF_PASS : sf_serve_attr(ctx);
+}
+SEC("fuse_exit/readdirplus") int four(struct sf_fuse_exit_ctx *ctx) {
+  __sync_fetch_and_add(&counter, 1);
+  return sf_keep(ctx, 1000, SF_DROP);
+}
+#endif
+
+#ifdef CASE_section
+SEC("fuse/lokup") int f(struct sf_fuse_ctx *ctx) { return SF_PASS; }
+#endif
+#ifdef CASE_side
+SEC("tracepoint/open") int f(void *ctx) { return SF_PASS; }
+#endif
+#ifdef CASE_noprograms
+int unused = 3;
+#endif
+#ifdef CASE_extern
+extern int sf_frobnicate(void *ctx) __ksym;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return sf_frobnicate(ctx); }
+#endif
+#ifdef CASE_externcount
+extern int sf_forget(void *ctx, int more) __ksym;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return sf_forget(ctx, 1); }
+#endif
+#ifdef CASE_externtype
+extern int sf_forget(u64 node) __ksym;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return sf_forget(ctx->node); }
+#endif
+#ifdef CASE_externvariable
+extern int sf_number __ksym;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return sf_number; }
+#endif
+#ifdef CASE_helper
+static long (*const bpf_trace_printk)(const char *fmt, u32 n) = (void *)6;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_trace_printk("x", 2); }
+#endif
+#ifdef CASE_mapkind
+struct {
+  __uint(type, 27);
+  __uint(max_entries, 4096);
+} events SEC(".maps");
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&events, ctx) != 0; }
+#endif
+#ifdef CASE_mapempty
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __type(key, u64);
+  __type(value, u64);
+} m SEC(".maps");
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&m, ctx) != 0; }
+#endif
+#ifdef CASE_mapflags
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, 1);
+  __uint(max_entries, 1);
+  __type(key, u64);
+  __type(value, u64);
+} m SEC(".maps");
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&m, ctx) != 0; }
+#endif
+#ifdef CASE_callback
+static int each(u32 i, void *p) { return 0; }
+static long (*const bpf_loop)(u32 n, void *f, void *p, u64 flags) = (void *)181;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_loop(3, each, 0, 0); }
+#endif
+#ifdef CASE_dataaddress
+static int x;
+int *volatile p = &x;
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return *p; }
+#endif
+#ifdef CASE_context
+SEC("syscall/stat") int f(struct sf_fuse_ctx *ctx) { return ctx->opcode; }
+#endif
+#ifdef CASE_core
+struct own { int a; } __attribute__((preserve_access_index));
+SEC("fuse/lookup") int f(void *ctx) { return ((struct own *)ctx)->a; }
+#endif
+#ifdef CASE_unsafe
+u64 values[8];
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) {
+  return values[ctx->node]; /* no bound */
+}
+#endif
+#ifdef CASE_nodebug
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return SF_PASS; }
+#endif
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,303 @@
+// Walking the paths.
+#include "verifier.h"
+
+#include <algorithm>
+
+#include "disasm.h"
+#include "slots.h"
+#include "verify_path.h"
+
+namespace shortfuse::vm {
+namespace {
+
+uint32_t context_bytes(Side side) {
+  switch (side) {
+    case Side::Syscall: return sizeof(sf_syscall_ctx);
+    case Side::Fuse: return sizeof(sf_fuse_ctx);
+    case Side::FuseExit: return sizeof(sf_fuse_exit_ctx);
+  }
+  return 0;
+}
+
+std::string place_in_source(const SourceLine *line) {
+  if (!line || line->file.empty()) return "";
+  return line->file.substr(line->file.find_last_of('/') + 1) + ":" + std::to_string(line->line);
+}
+
+Refusal make_refusal(const LinkedProgram &program, const std::string &object, const char *code, uint32_t pc,
+                     const Insn *insn, const std::string &sentence) {
+  const SourceLine *line = pc < program.lines.size() ? program.lines[pc] : nullptr;
+  std::string place = place_in_source(line);
+  Refusal r;
+  r.code = std::string("verify-") + code;
+  r.text = object + ": " + program.section + " (" + program.name + ")" + (place.empty() ? "" : ", " + place) + ": " + sentence;
+  if (!place.empty()) r.detail = "  source: " + place + ": " + line->text + "\n";
+  r.detail += "  instruction " + std::to_string(pc);
+  if (insn) r.detail += ": " + disassemble(*insn, pc);
+  return r;
+}
+
+constexpr uint64_t kSaveAfterInsns = 8, kSaveAfterJumps = 2;
+
+}  // namespace
+
+PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &maps, const std::string &object, Flow flow)
+    : program_(*program), maps_(maps), object_(object), flow_(std::move(flow)), side_(side_of_slot(program->slot)),
+      context_bytes_(context_bytes(side_)), places_(flow_.insns.size()), visited_(flow_.insns.size()),
+      frame_bytes_(program->functions.size()) {}
+
+std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
+  steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left);
+  if (!check_calls()) return std::unexpected(refusal_);
+  State entry;
+  entry.frames.emplace_back();
+  entry.frames[0].reg[1] = {Type::Context, 0, 0, 0, Scalar::constant(0), 0, false};
+  if (!push_path(std::move(entry), 0)) return std::unexpected(refusal_);
+  while (!pending_.empty()) {
+    Pending next = std::move(pending_.back());
+    pending_.pop_back();
+    pending_bytes_ -= next.state.bytes();
+    state_ = std::move(next.state);
+    pc_ = next.pc;
+    parent_ = next.parent;
+    if (!walk_path()) return std::unexpected(refusal_);
+  }
+  *steps_left -= steps_;
+  if (!check_stack()) return std::unexpected(refusal_);
+  complete_code();
+  return Verified{static_cast<uint32_t>(steps_), stack_bytes_};
+}
+
+// One path, until it exits or joins one known to be safe.
+bool PathWalker::walk_path() {
+  while (true) {
+    if (++steps_ > steps_limit_) {
+      return refuse("too-complex", "the program has more paths than can be walked; a loop may have too many rounds",
+                    "at most " + std::to_string(steps_limit_) + " instructions walked over all paths");
+    }
+    Next next = flow_.meeting[pc_] ? meet() : Next::Continue;
+    if (next == Next::Continue) {
+      visited_[pc_] = true;
+      insns_since_save_++;
+      next = step(flow_.insns[pc_]);
+    }
+    if (next == Next::Refused) return false;
+    if (next == Next::PathEnds) {
+      path_ended();
+      return true;
+    }
+  }
+}
+
+// Executes one instruction on the abstract state and moves pc_.
+PathWalker::Next PathWalker::step(const Insn &in) {
+  bool ok = true;
+  switch (in.kind) {
+    case Kind::Alu: ok = alu(in); break;
+    case Kind::Endian: ok = endian(in); break;
+    case Kind::LoadImm64: ok = load_imm64(in); break;
+    case Kind::Load: ok = load(in); break;
+    case Kind::Store: case Kind::StoreImm: ok = store(in); break;
+    case Kind::Atomic: ok = atomic(in); break;
+    case Kind::Jump: return jump(in);
+    case Kind::JumpAlways:
+      jumps_since_save_++;
+      pc_ = static_cast<uint32_t>(pc_ + in.distance());
+      return Next::Continue;
+    case Kind::Call:
+      if (in.src == kCallLocal) return call_function(in);
+      ok = call_host(in);
+      break;
+    case Kind::Exit: return leave_function();
+    case Kind::Invalid: ok = refuse("insn-malformed", "this is not an instruction"); break;
+  }
+  pc_ += in.slots();
+  return ok ? Next::Continue : Next::Refused;
+}
+
+// ---- states seen before
+
+std::vector<uint16_t> PathWalker::live_registers() const {
+  std::vector<uint16_t> live(state_.frames.size());
+  live.back() = flow_.live[pc_];
+  // A caller continues behind its call with what the callee must preserve.
+  for (size_t f = 0; f + 1 < live.size(); f++) live[f] = flow_.live[state_.frames[f + 1].return_pc] & 0x3c0;
+  return live;
+}
+
+// Paths may join here. A finished state that includes ours: nothing new can happen. An unfinished one is our own past:
+// to be there again with nothing changed is a loop that need not end.
+PathWalker::Next PathWalker::meet() {
+  Place &place = places_[pc_];
+  std::vector<uint16_t> live = live_registers();
+  drop_irrelevant(&state_, live);
+  for (size_t i = place.seen.size(); i-- > 0;) {
+    const Seen &seen = seen_[place.seen[i]];
+    if (!state_includes(seen.state, state_, live)) continue;
+    if (seen.branches == 0) return Next::PathEnds;
+    if (state_includes(state_, seen.state, live)) {
+      refuse("endless-loop", "this loop cannot be shown to end: a round can leave everything as it was",
+             "a counter that the loop changes and compares with a bound");
+      return Next::Refused;
+    }
+  }
+  uint32_t visits = ++place.visits;
+  bool due = insns_since_save_ >= kSaveAfterInsns && jumps_since_save_ >= kSaveAfterJumps;
+  if (due || (visits & (visits - 1)) == 0) save_state();
+  return Next::Continue;
+}
+
+void PathWalker::save_state() {
+  Place &place = places_[pc_];
+  uint64_t bytes = state_.bytes();
+  if (place.seen.size() >= kStatesPerPlaceMax || seen_bytes_ + bytes > kStateBytesMax) return;
+  seen_bytes_ += bytes;
+  place.seen.push_back(static_cast<uint32_t>(seen_.size()));
+  seen_.push_back({state_, parent_, 1});
+  parent_ = static_cast<int32_t>(seen_.size()) - 1;
+  insns_since_save_ = jumps_since_save_ = 0;
+}
+
+// A state is finished when every path from it is.
+void PathWalker::path_ended() {
+  for (int32_t p = parent_; p >= 0 && --seen_[static_cast<size_t>(p)].branches == 0;) p = seen_[static_cast<size_t>(p)].parent;
+}
+
+bool PathWalker::push_path(State state, uint32_t pc) {
+  pending_bytes_ += state.bytes();
+  if (pending_bytes_ > kPendingBytesMax) {
+    return refuse("too-complex", "the program has too many branches that are still open; a loop may have too many rounds");
+  }
+  if (parent_ >= 0) seen_[static_cast<size_t>(parent_)].branches++;
+  pending_.push_back({std::move(state), pc, parent_});
+  return true;
+}
+
+// ---- sub-programs
+
+PathWalker::Next PathWalker::call_function(const Insn &in) {
+  Frame callee;
+  for (unsigned r = 1; r <= 5; r++) callee.reg[r] = state_.top().reg[r];
+  callee.return_pc = pc_ + 1;
+  for (unsigned r = 0; r <= 5; r++) state_.top().reg[r] = Reg{};
+  state_.frames.push_back(std::move(callee));
+  pc_ = static_cast<uint32_t>(pc_ + in.distance());
+  return Next::Continue;
+}
+
+PathWalker::Next PathWalker::leave_function() {
+  const Reg result = state_.top().reg[0];
+  const size_t depth = state_.frames.size() - 1;
+  if (depth == 0) {
+    if (result.type == Type::Number) return Next::PathEnds;
+    refuse_reg("return-value", 0, result.type == Type::None ? "the program may end without a verdict in r0"
+                                                             : "the program may return an address as its verdict",
+               "a number in r0");
+    return Next::Refused;
+  }
+  if (result.type == Type::Stack && result.frame == depth) {
+    refuse_reg("return-value", 0, "the function may return an address on its own stack", "a number, or an address that lives on");
+    return Next::Refused;
+  }
+  uint32_t return_pc = state_.top().return_pc;
+  state_.frames.pop_back();
+  state_.top().reg[0] = result;
+  pc_ = return_pc;
+  return Next::Continue;
+}
+
+// Calls must form a tree of at most kFramesMax levels.
+bool PathWalker::check_calls() {
+  const size_t n = program_.functions.size();
+  std::vector<uint32_t> depth(n, 1);
+  std::vector<std::vector<std::pair<uint32_t, uint32_t>>> callers(n);  // of a function: caller, pc
+  for (uint32_t pc = 0; pc < flow_.insns.size(); pc++) {
+    const Insn &in = flow_.insns[pc];
+    if (in.kind != Kind::Call || in.src != kCallLocal) continue;
+    callers[flow_.function[static_cast<size_t>(pc + in.distance())]].push_back({flow_.function[pc], pc});
+  }
+  for (bool changed = true; changed;) {  // each round adds a level, so this ends
+    changed = false;
+    for (uint32_t f = 0; f < n; f++) {
+      for (auto [caller, pc] : callers[f]) {
+        if (depth[f] > depth[caller]) continue;
+        depth[f] = depth[caller] + 1;
+        changed = true;
+        if (depth[f] <= kFramesMax) continue;
+        pc_ = pc;
+        return refuse("call-depth", "functions call each other more than 8 levels deep, or call themselves", "at most 8 levels, no recursion");
+      }
+    }
+  }
+  return true;
+}
+
+// The stacks of a chain of calls share kStackBytes.
+bool PathWalker::check_stack() {
+  const size_t n = program_.functions.size();
+  for (uint32_t &bytes : frame_bytes_) bytes = (bytes + 7) & ~7u;
+  std::vector<uint32_t> above(n, 0);  // used by the callers of a function
+  for (uint32_t round = 0; round < kFramesMax; round++) {
+    for (uint32_t pc = 0; pc < flow_.insns.size(); pc++) {
+      const Insn &in = flow_.insns[pc];
+      if (in.kind != Kind::Call || in.src != kCallLocal) continue;
+      uint32_t caller = flow_.function[pc], callee = flow_.function[static_cast<size_t>(pc + in.distance())];
+      above[callee] = std::max(above[callee], above[caller] + frame_bytes_[caller]);
+      pc_ = pc;
+      if (above[callee] + frame_bytes_[callee] > kStackBytes) {
+        return refuse("stack-total", "the function called here and its callers together use too much stack",
+                      "at most 512 bytes", std::to_string(above[callee] + frame_bytes_[callee]) + " bytes");
+      }
+    }
+  }
+  for (size_t f = 0; f < n; f++) stack_bytes_ = std::max(stack_bytes_, above[f] + frame_bytes_[f]);
+  return true;
+}
+
+void PathWalker::complete_code() {
+  for (uint32_t pc = 0; pc < flow_.insns.size(); pc += flow_.insns[pc].slots()) {
+    const Insn &in = flow_.insns[pc];
+    if (!visited_[pc]) {
+      for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
+    } else if (in.kind == Kind::Call && in.src == kCallLocal) {
+      program_.code[pc].off = static_cast<int16_t>(frame_bytes_[flow_.function[pc]]);
+    }
+  }
+}
+
+// ---- refusing
+
+uint32_t PathWalker::function_of(uint32_t frame) const {
+  if (frame + 1 < state_.frames.size()) return flow_.function[state_.frames[frame + 1].return_pc - 1];
+  return flow_.function[pc_];
+}
+
+std::string PathWalker::map_name(uint32_t map) const { return map < maps_.size() ? maps_[map].def.name : "?"; }
+
+std::string PathWalker::describe(const Reg &r) const { return r.str(map_name(r.map)); }
+
+bool PathWalker::refuse(const char *code, const std::string &sentence, const std::string &needed, const std::string &known) {
+  refusal_ = make_refusal(program_, object_, code, pc_, &flow_.insns[pc_], sentence);
+  if (!needed.empty()) refusal_.detail += "\n  needed: " + needed;
+  if (!known.empty()) refusal_.detail += "\n  known: " + known;
+  return false;
+}
+
+bool PathWalker::refuse_reg(const char *code, unsigned r, const std::string &sentence, const std::string &needed,
+                            const std::string &known) {
+  return refuse(code, sentence, needed, known.empty() ? "r" + std::to_string(r) + " is " + describe(reg(r)) : known);
+}
+
+std::expected<Verified, Refusal> verify_program(LinkedProgram *program, const std::vector<Policy::Map> &maps,
+                                                const std::string &object, uint64_t *steps_left) {
+  auto flow = Flow::read(*program);
+  if (!flow) {
+    const FlowError &e = flow.error();
+    Insn in;
+    decode_insn(&program->code[e.at], static_cast<uint32_t>(program->code.size()) - e.at, &in);
+    return std::unexpected(make_refusal(*program, object, e.code, e.at, &in, e.text));
+  }
+  return PathWalker(program, maps, object, std::move(*flow)).run(steps_left);
+}
+
+}  // namespace shortfuse::vm

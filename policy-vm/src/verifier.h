@@ -1,0 +1,30 @@
+// The verifier: no program runs that it has not accepted.
+//
+// It walks every path of a program on abstract values (state.h) and accepts only what on all of them reads what was
+// written, stays inside its stack, context and map values, passes proper arguments to host functions that its place
+// may call, keeps addresses to itself, and ends. Paths that arrive where a path with as much freedom has been found
+// safe are not walked again. Work and memory are limited; who exceeds a limit is refused.
+#pragma once
+#include <expected>
+
+#include "object.h"
+
+namespace shortfuse::vm {
+
+inline constexpr uint32_t kStepsMax = 1'000'000;            // instructions walked, of one program
+inline constexpr uint64_t kStateBytesMax = 64ull << 20;     // of states kept to compare with
+inline constexpr uint64_t kPendingBytesMax = 64ull << 20;   // of paths still to walk
+inline constexpr uint32_t kStatesPerPlaceMax = 64;
+
+struct Verified {
+  uint32_t steps = 0;        // instructions walked
+  uint32_t stack_bytes = 0;  // of the deepest chain of calls
+};
+
+/// Verifies `program`; `maps` are all of the chain so far. On acceptance the code is completed: each local call's
+/// offset says how many bytes of stack its caller uses, and instructions that no path reaches become exits.
+/// `steps_left` is what may still be spent on the chain.
+std::expected<Verified, Refusal> verify_program(LinkedProgram *program, const std::vector<Policy::Map> &maps,
+                                                const std::string &object, uint64_t *steps_left);
+
+}  // namespace shortfuse::vm

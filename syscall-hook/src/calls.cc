@@ -1,0 +1,169 @@
+// Where every intercepted call arrives, and the calls that concern the hook itself.
+//
+// A child made by vfork (or clone with CLONE_VM | CLONE_VFORK) runs on its parent's memory with descriptors of its
+// own, so the thread's `inert` word is raised for as long as the parent waits: the child gets the kernel's answers.
+// The word is lowered in the parent when the call returns there (sf_hook_after_vfork in the stub).
+#include "calls.h"
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+
+#include "faults.h"
+#include "frame.h"
+#include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/hook/hook.h"
+
+extern "C" {
+__thread sf_thread sf_hook_thread;
+uint8_t sf_hook_class[SF_CALLS];
+}
+
+namespace {
+
+constexpr int kSeccompSetStrict = 0, kSeccompSetFilter = 1;
+
+// Calls after which descriptors or names mean something else in ways that are not followed here: the process keeps
+// to the kernel from then on.
+bool leaves_our_view(const sf_call *call) {
+  switch (call->nr) {
+    case __NR_unshare: return call->arg[0] & (CLONE_FILES | CLONE_FS | CLONE_NEWNS);
+    case __NR_prctl: return call->arg[0] == PR_SET_SECCOMP;  // calls that we make ourselves may become deadly
+    case __NR_seccomp: return call->arg[0] == kSeccompSetStrict || call->arg[0] == kSeccompSetFilter;
+    case __NR_close_range: return call->arg[2] & 2;  // CLOSE_RANGE_UNSHARE
+    case __NR_setns:
+    case __NR_chroot:
+    case __NR_pivot_root:
+    case __NR_io_uring_setup: return true;
+  }
+  return false;
+}
+
+int clone_with(uint64_t flags) {
+  if (!(flags & CLONE_VM)) {
+    // A fork. Where it shares descriptors or the working directory, each side misses what the other one does.
+    if (flags & (CLONE_FILES | CLONE_FS)) sf_hook_switch_off("clone shares descriptors between processes");
+    sf_bypass_before_fork(flags, 0);
+    return SF_MAKE_CALL;
+  }
+  bool own_words = flags & CLONE_SETTLS;
+  bool shares = (flags & CLONE_FILES) && (flags & CLONE_FS);
+  if (own_words && shares) return SF_MAKE_CALL;  // a thread
+  if (flags & CLONE_VFORK && !own_words && !(flags & (CLONE_FILES | CLONE_FS))) {
+    sf_bypass_before_fork(flags, 0);
+    sf_faults_before_vfork();
+    sf_hook_thread.inert++;
+    return SF_MAKE_VFORK;
+  }
+  sf_hook_switch_off("clone makes a kind of process that is not followed");
+  return SF_MAKE_CALL;
+}
+
+int clone3(const sf_call *call) {
+  if (call->arg[1] < 8) return SF_MAKE_CALL;
+  return clone_with(*(const uint64_t *)call->arg[0]);
+}
+
+int exec(sf_frame *frame) {
+  const sf_call *call = &frame->call;
+  if (!sf_hook_thread.inert) sf_bypass_before_fork(0, 1);
+  uint64_t changed = sf_faults_before_exec();
+  // Where a vfork child succeeds, its parent finds the word as it was before.
+  sf_hook_thread.frame = frame->previous;
+  frame->result = sf_syscall6(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4],
+                              call->arg[5]);
+  sf_hook_thread.frame = frame;
+  sf_faults_after_exec(changed);
+  return SF_HANDLED;
+}
+
+// SF_MAKE_CALL here means: nothing more to do for the hook, sf_bypass_call() may still want it.
+int own_call(sf_frame *frame) {
+  const sf_call *call = &frame->call;
+  const bool inert = sf_hook_thread.inert;
+  switch (call->nr) {
+    case __NR_rt_sigaction: return sf_faults_sigaction(frame);
+    case __NR_rt_sigprocmask: return sf_faults_sigprocmask(frame);
+    case __NR_execve:
+    case __NR_execveat: return exec(frame);
+    case __NR_fork:
+      if (!inert) sf_bypass_before_fork(0, 0);
+      return SF_MAKE_CALL;
+    case __NR_vfork:
+      if (!inert) return clone_with(CLONE_VM | CLONE_VFORK);
+      sf_hook_thread.inert++;
+      return SF_MAKE_VFORK;
+    case __NR_clone:
+    case __NR_clone3: {
+      if (!inert) return call->nr == __NR_clone ? clone_with((uint64_t)call->arg[0]) : clone3(call);
+      uint64_t flags = call->nr == __NR_clone ? (uint64_t)call->arg[0]
+                       : call->arg[1] < 8     ? 0
+                                              : *(const uint64_t *)call->arg[0];
+      if (!(flags & CLONE_VM) || flags & CLONE_SETTLS) return SF_MAKE_CALL;
+      sf_hook_thread.inert++;
+      return SF_MAKE_VFORK;
+    }
+    case __NR_exit_group:
+      if (!inert) sf_bypass_exit();
+      return SF_MAKE_CALL;
+    case __NR_exit:
+      if (!inert) sf_bypass_thread_exit();
+      return SF_MAKE_CALL;
+  }
+  if (!inert && leaves_our_view(call)) sf_hook_switch_off("the process leaves what can be followed");
+  return SF_MAKE_CALL;
+}
+
+constexpr int kOwn[] = {__NR_rt_sigaction, __NR_rt_sigprocmask, __NR_execve, __NR_execveat,    __NR_fork,  __NR_vfork,
+                        __NR_clone,        __NR_clone3, __NR_exit_group,  __NR_exit,  __NR_unshare,
+                        __NR_setns,        __NR_prctl,  __NR_seccomp,     __NR_chroot, __NR_pivot_root,
+                        __NR_io_uring_setup, __NR_close_range};
+
+bool switched_off;
+
+}  // namespace
+
+extern "C" int sf_hook_call(sf_frame *frame) {
+  uint8_t kind = sf_hook_class[frame->call.nr];
+  if (__builtin_expect(kind & SF_CLASS_OWN, 0)) {
+    int verdict = own_call(frame);
+    if (verdict != SF_MAKE_CALL) return verdict;
+    kind = sf_hook_class[frame->call.nr];
+  }
+  if (!(kind & SF_CLASS_BYPASS) || sf_hook_thread.inert) return SF_MAKE_CALL;
+  return sf_bypass_call(&frame->call, &frame->result);
+}
+
+// In the parent, after a call that own_call() said SF_MAKE_VFORK to, whether it made a child or not.
+extern "C" void sf_hook_vforked(void) {
+  if (--sf_hook_thread.inert == 0) sf_faults_after_vfork();
+}
+
+extern "C" void sf_hook_switch_off(const char *reason) {
+  if (__atomic_exchange_n(&switched_off, true, __ATOMIC_ACQ_REL)) return;
+  (void)reason;
+  for (uint8_t &kind : sf_hook_class)
+    __atomic_store_n(&kind, (uint8_t)(kind & ~SF_CLASS_BYPASS), __ATOMIC_RELAXED);
+  sf_bypass_before_fork(0, 0);  // offsets held here go back to the kernel
+}
+
+void sf_calls_start(void) {
+  for (int nr = 0; nr < SF_CALLS; nr++) sf_hook_class[nr] = sf_bypass_wants(nr) ? SF_CLASS_BYPASS : 0;
+  for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
+}
+
+int sf_call_is_critical(int32_t nr) {
+  static const int kQueries[] = {__NR_stat,       __NR_lstat,     __NR_fstat,     __NR_newfstatat, __NR_statx,
+                                 __NR_access,     __NR_faccessat, __NR_faccessat2, __NR_readlink,  __NR_readlinkat,
+                                 __NR_getxattr,   __NR_lgetxattr, __NR_fgetxattr, __NR_listxattr,  __NR_llistxattr,
+                                 __NR_flistxattr, __NR_statfs,    __NR_fstatfs,   __NR_pread64,    __NR_preadv,
+                                 __NR_getcwd,     __NR_exit,      __NR_exit_group};
+  for (int query : kQueries)
+    if (nr == query) return 0;
+  return 1;
+}
+
+int sf_call_needs_own_syscall(int32_t nr) {
+  return nr < 0 || nr == __NR_clone || nr == __NR_clone3 || nr == __NR_vfork;
+}

@@ -1,0 +1,279 @@
+// Where one x86-64 instruction ends and what it may do. See decode.h.
+//
+// Two bit tables say per opcode whether a ModRM byte follows and how many immediate bytes; the rest is prefixes and
+// the handful of opcodes whose shape depends on ModRM. Source: Intel SDM volume 2, appendix A.
+#include "decode.h"
+
+namespace {
+
+enum : uint8_t {
+  N = 0,       // nothing follows
+  M = 1,       // ModRM
+  B = 2,       // imm8
+  W = 4,       // imm16
+  Z = 8,       // imm16 or imm32 by operand size
+  R8 = 16,     // rel8
+  R32 = 32,    // rel32
+  MB = M | B,
+  MZ = M | Z,
+  S = 64,      // special: handled in code
+  X = 128,     // not an instruction in 64-bit mode
+};
+
+constexpr uint8_t kOneByte[256] = {
+    M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, S, M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X, M, M, M, M, B, Z, X, X,
+    X, X, X, X, X, X, X, X, X, X, X, X, X, X, X, X, N, N, N, N, N, N, N, N, N, N, N, N, N, N, N, N,
+    X, X, S, M, X, X, X, X, Z, MZ, B, MB, N, N, N, N, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8, R8,
+    MB, MZ, X, MB, M, M, M, M, M, M, M, M, M, M, M, S, N, N, N, N, N, N, N, N, N, N, X, N, N, N, N, N,
+    S, S, S, S, N, N, N, N, B, Z, N, N, N, N, N, N, B, B, B, B, B, B, B, B, S, S, S, S, S, S, S, S,
+    MB, MB, W, N, S, S, MB, MZ, W | B, N, W, N, N, B, X, N, M, M, M, M, X, X, X, N, M, M, M, M, M, M, M, M,
+    R8, R8, R8, R8, B, B, B, B, R32, R32, X, R8, N, N, N, N, X, N, X, X, N, N, S, S, N, N, N, N, N, N, M, M,
+};
+
+constexpr uint8_t kTwoByte[256] = {
+    M, M, M, M, X, N, N, N, N, N, X, N, X, M, N, MB, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    X, X, X, X, X, X, X, X, M, M, M, M, M, M, M, M, N, N, N, N, N, N, X, N, S, X, S, X, X, X, X, X,
+    M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, MB, MB, MB, MB, M, M, M, N, S, M, X, X, M, M, M, M,
+    R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    N, N, N, M, MB, M, X, X, N, N, N, M, MB, M, M, M, M, M, M, M, M, M, M, M, M, M, MB, M, M, M, M, M,
+    M, M, MB, M, MB, MB, MB, M, N, N, N, N, N, N, N, N, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+};
+
+struct Cursor {
+  const uint8_t *code;
+  size_t bytes;
+  size_t at;
+  bool operand16;
+  bool address32;
+  bool segment;
+  bool repeat;
+  uint8_t rex;
+  uint8_t modrm;
+  bool has_modrm;
+  unsigned map;     // 1: one byte, 2: 0f, 3: 0f 38, 4: 0f 3a, 5: VEX or EVEX
+  uint8_t opcode;
+  uint8_t shape;
+};
+
+int32_t read32(const uint8_t *p) {
+  return (int32_t)((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+}
+
+bool read_prefixes(Cursor *c) {
+  for (; c->at < c->bytes && c->at < 14; c->at++) {
+    uint8_t byte = c->code[c->at];
+    if (byte == 0x66) {
+      c->operand16 = true;
+    } else if (byte == 0x67) {
+      c->address32 = true;
+    } else if (byte == 0xf0 || byte == 0xf2 || byte == 0xf3) {
+      c->repeat = true;
+    } else if (byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65) {
+      c->segment = true;
+    } else {
+      break;
+    }
+  }
+  if (c->at < c->bytes && (c->code[c->at] & 0xf0) == 0x40) c->rex = c->code[c->at++];
+  return c->at < c->bytes;
+}
+
+// c4, c5 and 62: the map and the opcode follow the payload bytes.
+bool read_vex(Cursor *c, uint8_t first) {
+  unsigned payload = first == 0xc5 ? 1 : first == 0xc4 ? 2 : 3;
+  if (c->rex || c->at + payload + 1 > c->bytes) return false;
+  unsigned map = first == 0xc5 ? 1 : first == 0xc4 ? c->code[c->at] & 0x1f : c->code[c->at] & 7;
+  c->at += payload;
+  c->opcode = c->code[c->at++];
+  c->map = 5;
+  c->shape = M;
+  if (map == 1) {
+    if (c->opcode == 0x77 && first != 0x62) c->shape = N;  // vzeroupper
+    else if (kTwoByte[c->opcode] == MB) c->shape = MB;
+    return true;
+  }
+  if (map == 3) c->shape = MB;
+  return map == 2 || map == 3 || (first == 0x62 && (map == 5 || map == 6));
+}
+
+bool read_opcode(Cursor *c) {
+  c->opcode = c->code[c->at++];
+  c->map = 1;
+  c->shape = kOneByte[c->opcode];
+  if (c->opcode == 0x0f) {
+    if (c->at >= c->bytes) return false;
+    c->opcode = c->code[c->at++];
+    c->map = 2;
+    c->shape = kTwoByte[c->opcode];
+    if (c->opcode == 0x38 || c->opcode == 0x3a) {
+      if (c->at >= c->bytes) return false;
+      c->map = c->opcode == 0x38 ? 3 : 4;
+      c->shape = c->opcode == 0x38 ? M : MB;
+      c->opcode = c->code[c->at++];
+    } else if (c->opcode == 0x78) {  // vmread, or extrq/insertq with two immediates
+      c->shape = c->operand16 || c->repeat ? X : M;
+    }
+    return c->shape != X;
+  }
+  if (c->opcode == 0xc4 || c->opcode == 0xc5 || c->opcode == 0x62) return read_vex(c, c->opcode);
+  if (c->opcode == 0x8f) {  // pop; with another reg field it is an XOP prefix
+    c->shape = c->at < c->bytes && (c->code[c->at] & 0x38) == 0 ? M : X;
+  }
+  return c->shape != X;
+}
+
+// Returns the bytes of ModRM, SIB and displacement, 0 when they are cut off.
+size_t read_modrm(Cursor *c, struct sf_insn *insn) {
+  if (c->at >= c->bytes) return 0;
+  c->modrm = c->code[c->at];
+  c->has_modrm = true;
+  unsigned mod = c->modrm >> 6, rm = c->modrm & 7;
+  size_t size = 1, displacement = mod == 1 ? 1 : mod == 2 ? 4 : 0;
+  if (mod != 3 && rm == 4) {
+    if (c->at + 1 >= c->bytes) return 0;
+    if (mod == 0 && (c->code[c->at + 1] & 7) == 5) displacement = 4;
+    size++;
+  } else if (mod == 0 && rm == 5) {
+    insn->flags |= SF_INSN_RIP_RELATIVE;
+    insn->disp_at = (uint8_t)(c->at + 1);
+    displacement = 4;
+  }
+  return size + displacement;
+}
+
+size_t immediate_bytes(const Cursor *c) {
+  size_t z = c->operand16 && !(c->rex & 8) ? 2 : 4;
+  if (c->map == 1) {
+    if (c->opcode >= 0xb8 && c->opcode <= 0xbf) return c->rex & 8 ? 8 : z;
+    if (c->opcode >= 0xa0 && c->opcode <= 0xa3) return c->address32 ? 4 : 8;
+    if (c->opcode == 0xf6) return (c->modrm & 0x30) == 0 ? 1 : 0;
+    if (c->opcode == 0xf7) return (c->modrm & 0x30) == 0 ? z : 0;
+    if (c->opcode == 0xc7 && c->modrm == 0xf8) return 4;  // xbegin
+  }
+  return (c->shape & B ? 1 : 0) + (c->shape & W ? 2 : 0) + (c->shape & Z ? z : 0) + (c->shape & R8 ? 1 : 0) +
+         (c->shape & R32 ? 4 : 0);
+}
+
+void note_branch(const Cursor *c, uint64_t address, struct sf_insn *insn) {
+  bool xbegin = c->map == 1 && c->opcode == 0xc7 && c->modrm == 0xf8 && c->has_modrm;
+  if (!(c->shape & (R8 | R32)) && !xbegin) return;
+  uint64_t next = address + insn->length;
+  const uint8_t *end = c->code + insn->length;
+  insn->flags |= SF_INSN_BRANCH;
+  insn->target = next + (c->shape & R8 ? (int64_t)(int8_t)end[-1] : (int64_t)read32(end - 4));
+  if (c->map == 1 && c->opcode == 0xe8) insn->flags |= SF_INSN_CALL;
+  if (c->map == 1 && (c->opcode == 0xe9 || c->opcode == 0xeb)) insn->flags |= SF_INSN_ENDS;
+}
+
+void note_control(const Cursor *c, struct sf_insn *insn) {
+  if (c->map == 2) {
+    if (c->opcode == 0x05) insn->flags |= SF_INSN_SYSCALL;
+    if (c->opcode == 0x0b) insn->flags |= SF_INSN_ENDS;
+    return;
+  }
+  if (c->map != 1) return;
+  if (c->opcode == 0xc2 || c->opcode == 0xc3 || c->opcode == 0xca || c->opcode == 0xcb || c->opcode == 0xcf ||
+      c->opcode == 0xf4)
+    insn->flags |= SF_INSN_ENDS;
+  if (c->opcode == 0xff) {
+    unsigned reg = c->modrm >> 3 & 7;
+    if (reg == 4 || reg == 5) insn->flags |= SF_INSN_INDIRECT | SF_INSN_ENDS;
+    if (reg == 2 || reg == 3) insn->flags |= SF_INSN_CALL;
+  }
+}
+
+// The short list of what compilers put around a system call. Everything else stays where it is.
+void note_movable(const Cursor *c, struct sf_insn *insn) {
+  if (c->address32 || c->repeat || (c->map != 1 && c->map != 2)) return;
+  int reg = (c->modrm >> 3 & 7) | (c->rex & 4 ? 8 : 0);
+  int rm = (c->modrm & 7) | (c->rex & 1 ? 8 : 0);
+  bool direct = c->modrm >> 6 == 3;
+  int dest = -1;
+  uint8_t op = c->opcode;
+  if (c->map == 1 && op >= 0xb8 && op <= 0xbf) {
+    if (c->rex & 8) return;  // imm64: rare, and longer than a slot cares for
+    dest = (op & 7) | (c->rex & 1 ? 8 : 0);
+    if (c->operand16) return;
+    insn->flags |= SF_INSN_CONST;
+    insn->imm = read32(c->code + insn->length - 4);
+  } else if (c->map == 1 && op < 0x40 && (op & 7) < 6) {  // add or adc sbb and sub xor cmp
+    bool compares = (op & 0x38) == 0x38;
+    if ((op & 7) >= 4) {
+      dest = compares ? -1 : 0;
+    } else if (!compares) {
+      dest = op & 2 ? reg : direct ? rm : -1;
+      if ((op == 0x31 || op == 0x33) && direct && reg == rm && !c->operand16) insn->flags |= SF_INSN_CONST;
+    }
+    if (!(op & 1) && (op & 7) < 4 && dest >= 4 && !c->rex) return;  // ah..bh: not worth telling apart
+  } else if (c->map == 1 && (op == 0x89 || op == 0x88)) {
+    dest = direct ? rm : -1;
+    if (op == 0x88 && dest >= 4 && !c->rex) return;
+    if (op == 0x89 && direct && !c->operand16) {
+      insn->flags |= SF_INSN_MOV_REG;
+      insn->source = (int8_t)reg;
+    }
+  } else if (c->map == 1 && (op == 0x8b || op == 0x8d || op == 0x63)) {
+    dest = reg;
+    if (op == 0x8b && direct && !c->operand16) {
+      insn->flags |= SF_INSN_MOV_REG;
+      insn->source = (int8_t)rm;
+    }
+  } else if (c->map == 1 && (op == 0x84 || op == 0x85 || op == 0xa8 || op == 0xa9)) {
+    dest = -1;
+  } else if (c->map == 1 && (op == 0x81 || op == 0x83)) {
+    dest = direct && (c->modrm & 0x38) != 0x38 ? rm : -1;
+  } else if (c->map == 1 && op == 0x80) {
+    if (direct && !c->rex && rm >= 4) return;
+    dest = direct && (c->modrm & 0x38) != 0x38 ? rm : -1;
+  } else if (c->map == 1 && op == 0xc7 && (c->modrm & 0x38) == 0) {
+    dest = direct ? rm : -1;
+    if (direct && !c->operand16) {
+      insn->flags |= SF_INSN_CONST;
+      insn->imm = read32(c->code + insn->length - 4);
+    }
+  } else if (c->map == 1 && (op == 0xc1 || op == 0xd1)) {
+    dest = direct ? rm : -1;
+  } else if (c->map == 1 && op == 0x90) {
+    dest = -1;
+  } else if (c->map == 2 && ((op >= 0x40 && op <= 0x4f) || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf)) {
+    dest = reg;
+  } else if (c->map == 2 && op == 0x1f) {
+    dest = -1;
+  } else {
+    return;
+  }
+  if (dest == 4) {
+    insn->flags &= ~(SF_INSN_CONST | SF_INSN_MOV_REG);
+    return;  // the stack pointer
+  }
+  insn->dest = (int8_t)dest;
+  insn->flags |= SF_INSN_MOVABLE;
+}
+
+}  // namespace
+
+int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+  Cursor c = {};
+  c.code = code;
+  c.bytes = bytes;
+  *insn = {};
+  insn->dest = -1;
+  insn->source = -1;
+  if (!read_prefixes(&c) || !read_opcode(&c)) return -1;
+  bool modrm = c.shape & M || (c.map == 1 && (c.opcode == 0xf6 || c.opcode == 0xf7));
+  if (modrm) {
+    size_t size = read_modrm(&c, insn);
+    if (!size) return -1;
+    c.at += size;
+  }
+  c.at += immediate_bytes(&c);
+  if (c.at > bytes || c.at > 15) return -1;
+  insn->length = (uint8_t)c.at;
+  note_branch(&c, address, insn);
+  note_control(&c, insn);
+  note_movable(&c, insn);
+  return 0;
+}

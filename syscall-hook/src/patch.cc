@@ -1,0 +1,151 @@
+// Slots and jumps, x86-64. The layout of a slot stands in stub.S.
+//
+// A page of text is either writable or executable, never both. Slots lie in this library's own text (on pages of
+// their own), so they have unwind information like any function; the modules to patch are loaded next to it.
+#include "patch.h"
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <linux/mman.h>
+
+#include "decode.h"
+#include "frame.h"
+#include "shortfuse/bypass/syscalls.h"
+
+struct sf_window sf_windows[SF_SLOTS_MAX];
+unsigned sf_window_count;
+
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+struct Writer {
+  uint8_t *at;
+  bool fits;
+};
+
+void put(Writer *w, uint8_t byte) { *w->at++ = byte; }
+
+// A 32-bit distance from the end of the field, as every relative operand has it.
+void put_distance(Writer *w, uint64_t target, unsigned bytes_after = 0) {
+  int64_t distance = (int64_t)(target - ((uint64_t)w->at + 4 + bytes_after));
+  if (distance != (int32_t)distance) w->fits = false;
+  auto value = (uint32_t)(int32_t)distance;
+  for (int i = 0; i < 4; i++) put(w, (uint8_t)(value >> 8 * i));
+}
+
+void put_jump(Writer *w, uint64_t target) {
+  put(w, 0xe9);
+  put_distance(w, target);
+}
+
+void put_lea_rcx(Writer *w, uint64_t target) {
+  put(w, 0x48);
+  put(w, 0x8d);
+  put(w, 0x0d);
+  put_distance(w, target);
+}
+
+void put_syscall(Writer *w) {
+  put(w, 0x0f);
+  put(w, 0x05);
+}
+
+// Copies whole instructions, with displacements relative to RIP corrected.
+void put_displaced(Writer *w, const uint8_t *code, unsigned bytes) {
+  for (unsigned at = 0; at < bytes;) {
+    sf_insn insn;
+    if (sf_decode(code + at, bytes - at, (uint64_t)(code + at), &insn)) {
+      w->fits = false;
+      return;
+    }
+    if (insn.flags & SF_INSN_RIP_RELATIVE) {
+      int32_t displacement;
+      __builtin_memcpy(&displacement, code + at + insn.disp_at, 4);
+      uint64_t target = (uint64_t)(code + at) + insn.length + (int64_t)displacement;
+      for (unsigned i = 0; i < insn.disp_at; i++) put(w, code[at + i]);
+      unsigned after = insn.length - insn.disp_at - 4u;
+      put_distance(w, target, after);
+      for (unsigned i = 0; i < after; i++) put(w, code[at + insn.disp_at + 4 + i]);
+    } else {
+      for (unsigned i = 0; i < insn.length; i++) put(w, code[at + i]);
+    }
+    at += insn.length;
+  }
+}
+
+void put_own_call(Writer *w, const sf_module *module, const sf_site *site) {
+  uint64_t window = module->base + site->window_at;
+  uint8_t *real = w->at;
+  put_syscall(w);
+  if (site->form == SF_SITE_AROUND) {
+    unsigned post_at = site->pre_bytes + 2u;
+    put_displaced(w, (const uint8_t *)window + post_at, site->window_bytes - post_at);
+    put_jump(w, window + site->window_bytes);
+  } else {
+    put_jump(w, module->base + site->syscall_at + 2);
+  }
+  w->at = real + SF_SLOT_VFORK;
+  put_syscall(w);
+  put_lea_rcx(w, (uint64_t)real + 2);
+  put_jump(w, (uint64_t)&sf_hook_after_vfork);
+}
+
+int protect(uint64_t start, uint64_t end, int rights) {
+  start &= -kPage;
+  end = (end + kPage - 1) & -kPage;
+  return (int)SF_SYS3(__NR_mprotect, start, end - start, rights);
+}
+
+}  // namespace
+
+int sf_slots_open(void) {
+  return protect((uint64_t)sf_hook_slots, (uint64_t)sf_hook_slots + SF_SLOTS_MAX * SF_SLOT_BYTES,
+                 PROT_READ | PROT_WRITE);
+}
+
+int sf_slots_close(void) {
+  return protect((uint64_t)sf_hook_slots, (uint64_t)sf_hook_slots + SF_SLOTS_MAX * SF_SLOT_BYTES,
+                 PROT_READ | PROT_EXEC);
+}
+
+int sf_slot_add(const sf_module *module, const sf_site *site, int own_call) {
+  if (sf_window_count == SF_SLOTS_MAX) return -1;
+  uint8_t *slot = sf_hook_slots + sf_window_count * SF_SLOT_BYTES;
+  uint64_t window = module->base + site->window_at, behind = module->base + site->syscall_at + 2;
+  own_call |= site->form == SF_SITE_AROUND;
+  __builtin_memcpy(slot, &behind, sizeof behind);
+  Writer w = {slot + SF_SLOT_CODE, true};
+  put_displaced(&w, (const uint8_t *)window, site->pre_bytes);
+  uint8_t *real = w.at + 12;  // behind the two instructions that follow
+  put_lea_rcx(&w, own_call ? (uint64_t)real + 2 : behind);
+  put_jump(&w, (uint64_t)&sf_hook_enter);
+  if (own_call) put_own_call(&w, module, site);
+  int64_t distance = (int64_t)((uint64_t)slot + SF_SLOT_CODE - (window + SF_JUMP_BYTES));
+  if (!w.fits || distance != (int32_t)distance) return -1;
+  sf_windows[sf_window_count++] = {window, (uint32_t)((slot - sf_hook_slots) / SF_SLOT_BYTES), site->nr};
+  return 0;
+}
+
+int sf_patch_write(const sf_module *module) {
+  uint64_t low = ~0ull, high = 0;
+  for (unsigned i = 0; i < sf_window_count; i++) {
+    uint64_t at = sf_windows[i].address;
+    if (at < module->text || at >= module->text_end) continue;
+    if (at < low) low = at;
+    if (at + SF_JUMP_BYTES > high) high = at + SF_JUMP_BYTES;
+  }
+  if (high == 0) return 0;
+  int error = protect(low, high, PROT_READ | PROT_WRITE);
+  if (error) return error;
+  int count = 0;
+  for (unsigned i = 0; i < sf_window_count; i++) {
+    uint64_t at = sf_windows[i].address;
+    if (at < module->text || at >= module->text_end) continue;
+    Writer w = {(uint8_t *)at, true};
+    put_jump(&w, (uint64_t)sf_hook_slots + sf_windows[i].slot * SF_SLOT_BYTES + SF_SLOT_CODE);
+    count++;
+  }
+  error = protect(low, high, PROT_READ | PROT_EXEC);
+  return error ? error : count;
+}

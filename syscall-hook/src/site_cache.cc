@@ -1,0 +1,182 @@
+// Sites remembered by build-id. See site_cache.h.
+#include "site_cache.h"
+
+#include <asm/stat.h>
+#include <asm/unistd.h>
+#include <errno.h>
+#include <linux/fcntl.h>
+
+#include "shortfuse/bypass/syscalls.h"
+#include "text.h"
+
+namespace {
+
+constexpr uint64_t kMagic = 0x3173657469736673ull;  // "sfsites1"
+constexpr uint32_t kFormat = 1;                      // raised whenever the search changes what it finds
+constexpr const char *kSystemPlace = "/var/cache/shortfuse";
+constexpr unsigned kTypeMask = 0170000, kRegular = 0100000, kFolder = 0040000, kOthersWrite = 022;
+constexpr int kReadOnly = 00, kWriteOnly = 01, kCreate = 0100, kExclusive = 0200, kDirectory = 0200000,
+              kNoFollow = 0400000, kCloseOnExec = 02000000, kNonBlock = 04000;
+
+struct FileHeader {
+  uint64_t magic;
+  uint32_t format;
+  uint32_t count;
+  uint64_t text_bytes;
+  uint32_t build_id_bytes;
+  uint32_t site_bytes;
+  uint8_t build_id[SF_BUILD_ID_MAX];
+  uint64_t checksum;  // of the header with this field 0, and the entries
+};
+static_assert(sizeof(FileHeader) == 72 && sizeof(sf_site) == 40);
+
+// Not against forgery (whoever may write the file may run code as this user), but against torn and decayed files.
+uint64_t checksum(uint64_t sum, const void *data, size_t bytes) {
+  auto p = (const uint8_t *)data;
+  for (; bytes >= 8; bytes -= 8, p += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, p, 8);
+    sum = (sum ^ word) * 0x9e3779b97f4a7c15ull;
+    sum ^= sum >> 29;
+  }
+  for (; bytes; bytes--, p++) sum = (sum ^ *p) * 0x100000001b3ull;
+  return sum;
+}
+
+FileHeader header_for(const sf_module *module, const sf_site *sites, uint32_t count) {
+  FileHeader header = {};
+  header.magic = kMagic;
+  header.format = kFormat;
+  header.count = count;
+  header.text_bytes = module->text_end - module->text;
+  header.build_id_bytes = module->build_id_bytes;
+  header.site_bytes = sizeof(sf_site);
+  for (uint32_t i = 0; i < module->build_id_bytes; i++) header.build_id[i] = module->build_id[i];
+  uint64_t sum = checksum(kMagic, &header, sizeof header);
+  header.checksum = checksum(sum, sites, (size_t)count * sizeof(sf_site));
+  return header;
+}
+
+bool same_header(const FileHeader &a, const FileHeader &b) {
+  return __builtin_memcmp(&a, &b, sizeof a) == 0;
+}
+
+void file_name(const sf_module *module, char *name, size_t room) {
+  size_t length = sf_append(name, room, 0, "sites-");
+  for (uint32_t i = 0; i < module->build_id_bytes; i++) {
+    if (module->build_id[i] < 16) length = sf_append(name, room, length, "0");
+    length = sf_append_number(name, room, length, module->build_id[i], 16);
+  }
+}
+
+bool trusted(int fd, unsigned type, uint32_t uid) {
+  struct stat status;
+  if (SF_SYS2(__NR_fstat, fd, &status)) return false;
+  return (status.st_mode & kTypeMask) == type && (status.st_uid == uid || status.st_uid == 0) &&
+         (status.st_mode & kOthersWrite) == 0;
+}
+
+int open_place(const char *path, uint32_t uid) {
+  long fd = SF_SYS4(__NR_openat, AT_FDCWD, path, kReadOnly | kDirectory | kCloseOnExec | kNonBlock, 0);
+  if (fd >= 0 && !trusted((int)fd, kFolder, uid)) {
+    SF_SYS1(__NR_close, fd);
+    return -1;
+  }
+  return (int)fd;
+}
+
+int read_entries(int fd, const sf_module *module, sf_site *sites) {
+  FileHeader header;
+  if (SF_SYS3(__NR_read, fd, &header, sizeof header) != (long)sizeof header) return -1;
+  if (header.magic != kMagic || header.count > SF_SITES_MAX || header.count == 0) return -1;
+  size_t bytes = (size_t)header.count * sizeof(sf_site);
+  if (SF_SYS3(__NR_read, fd, sites, bytes) != (long)bytes) return -1;
+  if (!same_header(header, header_for(module, sites, header.count))) return -1;
+  for (uint32_t i = 0; i < header.count; i++)
+    if (!sf_site_matches(module, &sites[i])) return -1;
+  return (int)header.count;
+}
+
+int load_from(const char *place, uint32_t uid, const sf_module *module, sf_site *sites) {
+  if (!*place) return -1;
+  int folder = open_place(place, uid);
+  if (folder < 0) return -1;
+  char name[96];
+  file_name(module, name, sizeof name);
+  long fd = SF_SYS4(__NR_openat, folder, name, kReadOnly | kNoFollow | kCloseOnExec | kNonBlock, 0);
+  SF_SYS1(__NR_close, folder);
+  if (fd < 0) return -1;
+  int count = trusted((int)fd, kRegular, uid) ? read_entries((int)fd, module, sites) : -1;
+  SF_SYS1(__NR_close, fd);
+  return count;
+}
+
+// Opens the user's directory, making it and its parent where they are missing. A parent of somebody else's (sudo
+// keeps HOME) is left alone.
+int open_or_make_place(const char *path, uint32_t uid) {
+  int folder = open_place(path, uid);
+  if (folder != -ENOENT) return folder;
+  char parent[4096];
+  size_t length = sf_append(parent, sizeof parent, 0, path);
+  while (length && parent[length - 1] != '/') length--;
+  if (length < 2) return -1;
+  parent[length - 1] = 0;
+  int above = open_place(parent, uid);
+  if (above == -ENOENT) {
+    if (SF_SYS2(__NR_mkdir, parent, 0700)) return -1;
+    above = open_place(parent, uid);
+  }
+  if (above < 0) return -1;
+  struct stat status;
+  bool own = SF_SYS2(__NR_fstat, above, &status) == 0 && status.st_uid == uid;
+  if (own) SF_SYS3(__NR_mkdirat, above, path + length, 0700);
+  SF_SYS1(__NR_close, above);
+  return own ? open_place(path, uid) : -1;
+}
+
+bool store_in(int folder, const sf_module *module, const sf_site *sites, int count) {
+  char name[96], scratch[128];
+  file_name(module, name, sizeof name);
+  size_t length = sf_append(scratch, sizeof scratch, 0, ".");
+  length = sf_append(scratch, sizeof scratch, length, name);
+  length = sf_append(scratch, sizeof scratch, length, ".");
+  sf_append_number(scratch, sizeof scratch, length, (uint64_t)SF_SYS0(__NR_gettid), 10);
+  long fd = SF_SYS4(__NR_openat, folder, scratch, kWriteOnly | kCreate | kExclusive | kNoFollow | kCloseOnExec, 0600);
+  if (fd < 0) return false;
+  FileHeader header = header_for(module, sites, (uint32_t)count);
+  long bytes = (long)((size_t)count * sizeof(sf_site));
+  bool whole = SF_SYS3(__NR_write, fd, &header, sizeof header) == (long)sizeof header &&
+               SF_SYS3(__NR_write, fd, sites, bytes) == bytes;
+  SF_SYS1(__NR_close, fd);
+  if (whole && SF_SYS4(__NR_renameat, folder, scratch, folder, name) == 0) return true;
+  SF_SYS3(__NR_unlinkat, folder, scratch, 0);
+  return false;
+}
+
+}  // namespace
+
+void sf_cache_place_find(char **envp, sf_cache_place *place) {
+  place->uid = (uint32_t)SF_SYS0(__NR_geteuid);
+  place->user[0] = 0;
+  const char *cache = sf_env(envp, "XDG_CACHE_HOME="), *home = sf_env(envp, "HOME=");
+  const char *base = cache && *cache == '/' ? cache : home && *home == '/' ? home : nullptr;
+  if (!base || sf_text_length(base) > sizeof place->user - 32) return;
+  size_t length = sf_append(place->user, sizeof place->user, 0, base);
+  if (base == home) length = sf_append(place->user, sizeof place->user, length, "/.cache");
+  sf_append(place->user, sizeof place->user, length, "/shortfuse");
+}
+
+int sf_cache_load(const sf_cache_place *place, const sf_module *module, sf_site *sites) {
+  if (!module->build_id_bytes) return -1;
+  int count = load_from(kSystemPlace, 0, module, sites);
+  return count >= 0 ? count : load_from(place->user, place->uid, module, sites);
+}
+
+void sf_cache_store(const sf_cache_place *place, const sf_module *module, const sf_site *sites, int count) {
+  if (!module->build_id_bytes || count <= 0) return;
+  int folder = place->uid == 0 ? open_place(kSystemPlace, 0) : -1;
+  if (folder < 0 && place->user[0]) folder = open_or_make_place(place->user, place->uid);
+  if (folder < 0) return;
+  store_in(folder, module, sites, count);
+  SF_SYS1(__NR_close, folder);
+}

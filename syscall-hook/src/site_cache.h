@@ -1,0 +1,27 @@
+/* Sites remembered by build-id, so that a process start needs no search.
+ *
+ * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's) or in $XDG_CACHE_HOME/shortfuse, else
+ * $HOME/.cache/shortfuse. A file counts only when its owner and its directory's owner are this user or root, nobody
+ * else may write to either, and its checksum fits; and even then every entry is compared with the bytes in memory
+ * before anything is written there. Any doubt: search again. */
+#ifndef SHORTFUSE_HOOK_SITE_CACHE_H
+#define SHORTFUSE_HOOK_SITE_CACHE_H
+
+#include "modules.h"
+#include "sites.h"
+
+/* Where the user's own file may be; computed once from the environment. */
+struct sf_cache_place {
+  char user[4096 - 256]; /* directory, empty: none */
+  uint32_t uid;
+};
+void sf_cache_place_find(char **envp, struct sf_cache_place *place);
+
+/* Returns how many sites were remembered for the module, or -1. `sites` holds SF_SITES_MAX. */
+int sf_cache_load(const struct sf_cache_place *place, const struct sf_module *module, struct sf_site *sites);
+
+/* Remembers them; failure is harmless and silent. */
+void sf_cache_store(const struct sf_cache_place *place, const struct sf_module *module, const struct sf_site *sites,
+                    int count);
+
+#endif

@@ -1,0 +1,317 @@
+// Finding `syscall` sites and their windows. See sites.h.
+//
+// 1. Scan the text for the bytes 0f 05 (eight bytes at a time).
+// 2. Scan it for near jumps that end close to one of them: a function's cold part lies elsewhere.
+// 3. Decode each function that has a candidate, from its start in the unwind table; collect its branch targets.
+// 4. Choose a window per site.
+#include "sites.h"
+
+#include "decode.h"
+
+namespace {
+
+constexpr unsigned kCandidatesMax = 2 * SF_SITES_MAX;
+constexpr unsigned kFarTargetsMax = 4096;
+constexpr unsigned kInsnsMax = 16384;   // of one function
+constexpr unsigned kTargetsMax = 8192;  // of one function
+constexpr unsigned kNear = 32;          // bytes around a site in which a branch target matters
+constexpr unsigned kGranule = 32;
+constexpr unsigned kFilterBytes = 256 * 1024;  // one bit per granule: 64 MiB of text
+
+struct Insn {
+  uint32_t at;  // relative to the module's base
+  sf_insn insn;
+};
+
+struct Scratch {
+  uint32_t candidate[kCandidatesMax];
+  uint32_t far_target[kFarTargetsMax];
+  uint32_t target[kTargetsMax];
+  Insn insn[kInsnsMax];
+  uint8_t filter[kFilterBytes];
+};
+static_assert(sizeof(Scratch) <= SF_SITES_SCRATCH);
+
+struct Function {
+  uint32_t start, end;
+  unsigned insns, targets;
+  bool indirect;
+};
+
+struct Search {
+  const sf_module *module;
+  Scratch *scratch;
+  unsigned candidates, far_targets;
+  Function function;
+  bool lost;  // a table overflowed: what is known of jumps is incomplete
+};
+
+inline uint64_t has_byte(uint64_t word, uint8_t byte) {
+  uint64_t x = word ^ (0x0101010101010101ull * byte);
+  return (x - 0x0101010101010101ull) & ~x & 0x8080808080808080ull;
+}
+
+inline uint64_t load64(const uint8_t *p) {
+  uint64_t value;
+  __builtin_memcpy(&value, p, sizeof value);
+  return value;
+}
+
+inline int32_t load32(const uint8_t *p) {
+  int32_t value;
+  __builtin_memcpy(&value, p, sizeof value);
+  return value;
+}
+
+void find_candidates(Search *search) {
+  const sf_module *module = search->module;
+  auto text = (const uint8_t *)module->text;
+  size_t bytes = module->text_end - module->text;
+  auto consider = [&](size_t at) {
+    if (at + 1 >= bytes || text[at] != 0x0f || text[at + 1] != 0x05) return;
+    if (search->candidates < kCandidatesMax)
+      search->scratch->candidate[search->candidates++] = (uint32_t)(module->text - module->base + at);
+    else
+      search->lost = true;
+  };
+  size_t at = 0;
+  for (; at + 9 <= bytes; at += 8) {
+    uint64_t found = has_byte(load64(text + at), 0x0f);
+    // The lowest hit is exact, those above it may be false: consider() looks again.
+    for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
+  }
+  for (; at < bytes; at++) consider(at);
+}
+
+void note_far_target(Search *search, uint32_t target) {
+  const sf_module *module = search->module;
+  uint32_t text = (uint32_t)(module->text - module->base);
+  uint32_t granule = (target - text) / kGranule;
+  if (!(search->scratch->filter[granule / 8] & 1u << granule % 8)) return;
+  if (search->far_targets < kFarTargetsMax)
+    search->scratch->far_target[search->far_targets++] = target;
+  else
+    search->lost = true;
+}
+
+// Bytes that look like a near jump to the neighbourhood of a site. Data and the middle of instructions can look
+// like that too, which at worst costs a window.
+void find_far_targets(Search *search) {
+  const sf_module *module = search->module;
+  auto text = (const uint8_t *)module->text;
+  size_t bytes = module->text_end - module->text;
+  uint32_t first = (uint32_t)(module->text - module->base);
+  if (bytes / kGranule / 8 + 1 > kFilterBytes) {
+    search->lost = true;
+    return;
+  }
+  for (unsigned i = 0; i < search->candidates; i++) {
+    uint32_t at = search->scratch->candidate[i] - first;
+    uint32_t low = at > kNear ? (at - kNear) / kGranule : 0, high = (at + kNear) / kGranule;
+    for (uint32_t g = low; g <= high && g / 8 < kFilterBytes; g++) search->scratch->filter[g / 8] |= 1u << g % 8;
+  }
+  auto consider = [&](size_t at) {
+    size_t rel = text[at] == 0xe9 ? at + 1 : text[at] == 0x0f && at + 1 < bytes && (text[at + 1] & 0xf0) == 0x80 ? at + 2 : 0;
+    if (!rel || rel + 4 > bytes) return;
+    int64_t target = (int64_t)rel + 4 + load32(text + rel);
+    if (target >= 0 && target < (int64_t)bytes) note_far_target(search, first + (uint32_t)target);
+  };
+  size_t at = 0;
+  for (; at + 8 <= bytes; at += 8) {
+    uint64_t word = load64(text + at);
+    uint64_t found = has_byte(word, 0x0f) | has_byte(word, 0xe9);
+    for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
+  }
+  for (; at < bytes; at++) consider(at);
+}
+
+// The unwind table's sorted index: function starts. `end` is where the next one starts, because hand-written
+// functions (clone) end their unwind information before their system call.
+bool find_function(const Search *search, uint32_t at, uint32_t *start, uint32_t *end) {
+  const sf_module *module = search->module;
+  const uint8_t *header = module->eh_frame_hdr;
+  if (!header || module->eh_frame_hdr_bytes < 12) return false;
+  if (header[0] != 1 || header[1] != 0x1b || header[2] != 0x03 || header[3] != 0x3b) return false;
+  uint32_t count = (uint32_t)load32(header + 8);
+  if (!count || 12 + (uint64_t)count * 8 > module->eh_frame_hdr_bytes) return false;
+  int64_t origin = (int64_t)((uint64_t)header - module->base);
+  auto start_of = [&](uint32_t i) { return origin + load32(header + 12 + (size_t)i * 8); };
+  if (start_of(0) > at) return false;
+  uint32_t low = 0, high = count;
+  while (high - low > 1) {
+    uint32_t middle = low + (high - low) / 2;
+    if (start_of(middle) <= at) low = middle;
+    else high = middle;
+  }
+  int64_t limit = (int64_t)(module->text_end - module->base);
+  int64_t next = low + 1 < count ? start_of(low + 1) : limit;
+  if (next > limit) next = limit;
+  int64_t first = start_of(low);
+  if (first < (int64_t)(module->text - module->base) || next <= at) return false;
+  *start = (uint32_t)first;
+  *end = (uint32_t)next;
+  return true;
+}
+
+// Decodes until the end or the first byte that is no instruction (padding and tables follow some functions).
+void decode_function(Search *search, uint32_t start, uint32_t end) {
+  Function *function = &search->function;
+  Scratch *scratch = search->scratch;
+  *function = {start, end, 0, 0, false};
+  for (uint32_t at = start; at < end;) {
+    if (function->insns == kInsnsMax) {
+      search->lost = true;
+      return;
+    }
+    Insn *entry = &scratch->insn[function->insns];
+    entry->at = at;
+    if (sf_decode((const uint8_t *)(search->module->base + at), end - at, at, &entry->insn)) return;
+    if (entry->insn.flags & SF_INSN_INDIRECT) function->indirect = true;
+    if (entry->insn.flags & SF_INSN_BRANCH && !(entry->insn.flags & SF_INSN_CALL)) {
+      if (function->targets < kTargetsMax) scratch->target[function->targets++] = (uint32_t)entry->insn.target;
+      else search->lost = true;
+    }
+    function->insns++;
+    at += entry->insn.length;
+  }
+}
+
+bool is_target(const Search *search, uint32_t at) {
+  const Scratch *scratch = search->scratch;
+  for (unsigned i = 0; i < search->function.targets; i++)
+    if (scratch->target[i] == at) return true;
+  for (unsigned i = 0; i < search->far_targets; i++)
+    if (scratch->far_target[i] == at) return true;
+  return false;
+}
+
+// Whether the instructions [first, last) may become a window around or before the `syscall` at index `call`.
+bool window_is_safe(const Search *search, unsigned first, unsigned last, unsigned call) {
+  const Insn *insn = search->scratch->insn;
+  bool inner = false;
+  for (unsigned i = first; i < last; i++) {
+    if (i != call && !(insn[i].insn.flags & SF_INSN_MOVABLE)) return false;
+    if (i > first && (insn[i].at - insn[first].at < SF_JUMP_BYTES || i <= call)) {
+      inner = true;
+      if (is_target(search, insn[i].at)) return false;
+    }
+  }
+  // A jump straight to the `syscall` would go past the hook.
+  if (last == call && is_target(search, insn[call].at)) return false;
+  return !inner || (!search->lost && !search->function.indirect);
+}
+
+void take_window(const Search *search, unsigned first, unsigned last, unsigned call, sf_site *site) {
+  const Insn *insn = search->scratch->insn;
+  uint32_t end = insn[last - 1].at + insn[last - 1].insn.length;
+  site->form = last == call ? SF_SITE_BEFORE : SF_SITE_AROUND;
+  site->window_at = insn[first].at;
+  site->window_bytes = (uint8_t)(end - insn[first].at);
+  site->pre_bytes = (uint8_t)(insn[call].at - insn[first].at);
+  for (unsigned i = 0; i < site->window_bytes; i++)
+    site->bytes[i] = ((const uint8_t *)(search->module->base + site->window_at))[i];
+}
+
+unsigned bytes_between(const Search *search, unsigned first, unsigned last) {
+  const Insn *insn = search->scratch->insn;
+  return insn[last - 1].at + insn[last - 1].insn.length - insn[first].at;
+}
+
+bool try_window(const Search *search, unsigned first, unsigned last, unsigned call, sf_site *site) {
+  unsigned bytes = bytes_between(search, first, last);
+  if (bytes < SF_JUMP_BYTES || bytes > SF_WINDOW_MAX) return false;
+  if (!window_is_safe(search, first, last, call)) return false;
+  take_window(search, first, last, call, site);
+  return true;
+}
+
+// The instruction itself stays where it is if it can; otherwise as few instructions as possible move.
+void choose_window(const Search *search, unsigned call, sf_site *site) {
+  unsigned insns = search->function.insns;
+  if (call > 0 && try_window(search, call - 1, call, call, site)) return;
+  for (unsigned post = 1; post <= 3 && call + post < insns; post++)
+    if (try_window(search, call, call + post + 1, call, site)) return;
+  for (unsigned pre = 2; pre <= 4 && pre <= call; pre++)
+    if (try_window(search, call - pre, call, call, site)) return;
+  for (unsigned pre = 1; pre <= 3 && pre <= call; pre++)
+    for (unsigned post = 0; post <= 2 && call + post < insns; post++)
+      if (try_window(search, call - pre, call + post + 1, call, site)) return;
+}
+
+// The number in %eax, if one constant reaches the call on every way into it.
+int32_t find_number(const Search *search, unsigned call) {
+  const Insn *insn = search->scratch->insn;
+  int wanted = 0;  // rax
+  for (unsigned i = call; i-- > 0;) {
+    if (is_target(search, insn[i + 1].at)) return SF_NR_UNKNOWN;
+    const sf_insn *one = &insn[i].insn;
+    if (!(one->flags & SF_INSN_MOVABLE)) return SF_NR_UNKNOWN;
+    if (one->dest != wanted) continue;
+    if (one->flags & SF_INSN_CONST) return one->imm;
+    return SF_NR_UNKNOWN;
+  }
+  return SF_NR_UNKNOWN;
+}
+
+}  // namespace
+
+int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
+  Search search = {};
+  search.module = module;
+  search.scratch = (Scratch *)scratch;
+  find_candidates(&search);
+  find_far_targets(&search);
+  int count = 0;
+  unsigned cursor = 0;  // candidates ascend, so do the instructions of one function
+  for (unsigned c = 0; c < search.candidates; c++) {
+    uint32_t at = search.scratch->candidate[c], start, end;
+    if (!find_function(&search, at, &start, &end)) return -1;
+    if (search.function.start != start || search.function.end != end) {
+      decode_function(&search, start, end);
+      cursor = 0;
+    }
+    while (cursor < search.function.insns && search.scratch->insn[cursor].at < at) cursor++;
+    if (cursor == search.function.insns) {
+      // Decoding stopped before: bytes of a table, or an instruction unknown here. Reported as a site without a
+      // window, so that nobody believes every site is known.
+      if (count < SF_SITES_MAX) sites[count++] = {at, 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, 0, {}};
+      continue;
+    }
+    const Insn *insn = &search.scratch->insn[cursor];
+    if (insn->at != at || !(insn->insn.flags & SF_INSN_SYSCALL)) continue;  // inside another instruction
+    if (count == SF_SITES_MAX) return -1;
+    sf_site *site = &sites[count++];
+    *site = {at, 0, find_number(&search, cursor), SF_SITE_NONE, 0, 0, 0, {}};
+    choose_window(&search, cursor, site);
+  }
+  return search.lost && !count ? -1 : count;
+}
+
+int sf_site_matches(const sf_module *module, const sf_site *site) {
+  uint64_t low = module->text - module->base, high = module->text_end - module->base;
+  if (site->syscall_at < low || site->syscall_at + 2ull > high) return 0;
+  auto code = (const uint8_t *)(module->base + site->syscall_at);
+  if (code[0] != 0x0f || code[1] != 0x05) return 0;
+  if (site->form == SF_SITE_NONE) return 1;
+  if (site->form != SF_SITE_BEFORE && site->form != SF_SITE_AROUND) return 0;
+  if (site->window_bytes < SF_JUMP_BYTES || site->window_bytes > SF_WINDOW_MAX) return 0;
+  if (site->window_at < low || site->window_at + (uint64_t)site->window_bytes > high) return 0;
+  if (site->window_at + (uint32_t)site->pre_bytes != site->syscall_at) return 0;
+  if (site->form == SF_SITE_BEFORE && site->pre_bytes != site->window_bytes) return 0;
+  if (site->form == SF_SITE_AROUND && site->pre_bytes + 2u > site->window_bytes) return 0;
+  auto window = (const uint8_t *)(module->base + site->window_at);
+  int32_t number = SF_NR_UNKNOWN;
+  for (unsigned at = 0; at < site->window_bytes;) {
+    sf_insn insn;
+    if (sf_decode(window + at, site->window_bytes - at, 0, &insn)) return 0;
+    bool call = at == site->pre_bytes;
+    if (at < site->pre_bytes && at + insn.length > site->pre_bytes) return 0;
+    if (call ? !(insn.flags & SF_INSN_SYSCALL) : !(insn.flags & SF_INSN_MOVABLE)) return 0;
+    if (at < site->pre_bytes && insn.dest == 0) number = insn.flags & SF_INSN_CONST ? insn.imm : SF_NR_UNKNOWN;
+    at += insn.length;
+  }
+  if (number != SF_NR_UNKNOWN && number != site->nr) return 0;
+  for (unsigned i = 0; i < site->window_bytes; i++)
+    if (window[i] != site->bytes[i]) return 0;
+  return 1;
+}

@@ -1,0 +1,213 @@
+// Sites and windows: of the C library that runs this test, and of functions made up for each rule.
+#include "sites.h"
+
+#include <asm/unistd.h>
+#include <gtest/gtest.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <memory>
+#include <set>
+#include <vector>
+
+namespace {
+
+std::vector<sf_site> find(const sf_module &module) {
+  auto scratch = std::make_unique<uint8_t[]>(SF_SITES_SCRATCH);
+  memset(scratch.get(), 0, SF_SITES_SCRATCH);
+  std::vector<sf_site> sites(SF_SITES_MAX);
+  int count = sf_sites_find(&module, scratch.get(), sites.data());
+  sites.resize(count < 0 ? 0 : (size_t)count);
+  return sites;
+}
+
+TEST(Sites, OfTheCLibrary) {
+  sf_auxv auxv;
+  ASSERT_EQ(sf_auxv_read(environ, &auxv), 0);
+  sf_module modules[SF_MODULES_MAX];
+  ASSERT_GE(sf_modules_find(&auxv, modules), 2);
+  auto sites = find(modules[0]);
+  ASSERT_GT(sites.size(), 300u);
+  std::set<int> numbers;
+  size_t windows = 0;
+  for (const sf_site &site : sites) {
+    EXPECT_EQ(sf_site_matches(&modules[0], &site), 1) << std::hex << site.syscall_at;
+    if (site.form != SF_SITE_NONE) windows++;
+    if (site.form != SF_SITE_NONE) numbers.insert(site.nr);
+    EXPECT_FALSE(site.nr == __NR_rt_sigreturn && site.form != SF_SITE_NONE && site.nr < 0);
+  }
+  EXPECT_GT(windows + 8, sites.size());
+  for (int nr : {__NR_read, __NR_pread64, __NR_openat, __NR_close, __NR_newfstatat, __NR_getdents64, __NR_lseek,
+                 __NR_dup2, __NR_fcntl, __NR_clone, __NR_vfork, __NR_execve, __NR_rt_sigaction,
+                 __NR_rt_sigprocmask, SF_NR_UNKNOWN})
+    EXPECT_TRUE(numbers.count(nr)) << nr;
+}
+
+// A module of one or two functions, with the index that an unwind table has.
+class Made : public testing::Test {
+ protected:
+  static constexpr size_t kText = 4096, kHeader = 3 * 4096;
+  Made() : memory_(16384, 0xcc) {}
+
+  void function(size_t at, std::initializer_list<int> code) {
+    starts_.push_back((uint32_t)at);
+    size_t i = kText + at;
+    for (int byte : code) memory_[i++] = (uint8_t)byte;
+  }
+
+  std::vector<sf_site> sites() {
+    uint8_t *header = &memory_[kHeader];
+    const uint8_t encoding[] = {1, 0x1b, 0x03, 0x3b};
+    memcpy(header, encoding, 4);
+    auto count = (uint32_t)starts_.size();
+    memcpy(header + 8, &count, 4);
+    for (uint32_t i = 0; i < count; i++) {
+      auto start = (int32_t)(kText + starts_[i] - kHeader);
+      memcpy(header + 12 + i * 8, &start, 4);
+    }
+    module_ = {};
+    module_.base = (uint64_t)memory_.data();
+    module_.text = module_.base + kText;
+    module_.text_end = module_.text + 4096;
+    module_.eh_frame_hdr = header;
+    module_.eh_frame_hdr_bytes = 12 + count * 8;
+    return find(module_);
+  }
+
+  sf_site only() {
+    auto all = sites();
+    EXPECT_EQ(all.size(), 1u);
+    return all.empty() ? sf_site{} : all[0];
+  }
+
+  std::vector<uint8_t> memory_;
+  std::vector<uint32_t> starts_;
+  sf_module module_;
+};
+
+TEST_F(Made, NumberBefore) {
+  function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});
+  sf_site site = only();
+  EXPECT_EQ(site.form, SF_SITE_BEFORE);
+  EXPECT_EQ(site.nr, 4);
+  EXPECT_EQ(site.window_at, kText);
+  EXPECT_EQ(site.window_bytes, 5);
+}
+
+TEST_F(Made, ZeroAndComparison) {
+  function(0, {0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 1, 0xc3, 0xc3});
+  sf_site site = only();
+  EXPECT_EQ(site.form, SF_SITE_AROUND);
+  EXPECT_EQ(site.nr, 0);
+  EXPECT_EQ(site.window_at, kText + 2);
+  EXPECT_EQ(site.window_bytes, 8);
+  EXPECT_EQ(site.pre_bytes, 0);
+}
+
+TEST_F(Made, NoRoom) {
+  function(0, {0x0f, 0x05, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_NONE);
+}
+
+TEST_F(Made, NoRoomBehindABranch) {
+  function(0, {0x75, 0x02, 0x89, 0xc8, 0x0f, 0x05, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_NONE);
+}
+
+TEST_F(Made, StackPointerStays) {
+  // sub $8,%rsp ; syscall ; pop ; ret: nothing here may run elsewhere
+  function(0, {0x48, 0x83, 0xec, 0x08, 0x0f, 0x05, 0x58, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_NONE);
+}
+
+TEST_F(Made, JumpToTheSyscallItself) {
+  // mov $4,%eax ; syscall ; cmp $1,%eax (5 bytes) ; je syscall ; ret
+  function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0x3d, 1, 0, 0, 0, 0x74, 0xf7, 0xc3});
+  sf_site site = only();
+  EXPECT_EQ(site.form, SF_SITE_AROUND);
+  EXPECT_EQ(site.window_at, kText + 5);
+  EXPECT_EQ(site.nr, SF_NR_UNKNOWN);  // it may be reached with another number
+}
+
+TEST_F(Made, JumpIntoTheWindow) {
+  // xor %eax,%eax ; syscall ; mov %rax,%rdx ; nop-like mov ; jmp to the first mov
+  function(0, {0x31, 0xc0, 0x0f, 0x05, 0x48, 0x89, 0xc2, 0xeb, 0xfb, 0xc3});
+  sf_site site = only();
+  // `syscall; mov` is exactly five bytes, but the mov is jumped to; `xor; syscall` is too short.
+  EXPECT_EQ(site.form, SF_SITE_NONE);
+}
+
+TEST_F(Made, JumpFromAColdPart) {
+  function(0, {0x31, 0xc0, 0x0f, 0x05, 0x48, 0x89, 0xc2, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_AROUND);
+  // A second function, far away, jumps to the mov.
+  function(2048, {0xe9, 0, 0, 0, 0});
+  int32_t distance = 4 - (2048 + 5);
+  memcpy(&memory_[kText + 2049], &distance, 4);
+  EXPECT_EQ(sites()[0].form, SF_SITE_NONE);
+}
+
+TEST_F(Made, JumpTableInTheFunction) {
+  // jmp *%rdx before: what it may reach is unknown, so only windows of one instruction are taken.
+  function(0, {0xff, 0xe2, 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x89, 0xc2, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_NONE);
+  memory_.assign(memory_.size(), 0xcc);
+  starts_.clear();
+  function(0, {0xff, 0xe2, 0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});
+  EXPECT_EQ(only().form, SF_SITE_BEFORE);
+}
+
+TEST_F(Made, InsideAnotherInstruction) {
+  function(0, {0xb8, 0x0f, 0x05, 0, 0, 0xc3});
+  EXPECT_TRUE(sites().empty());
+}
+
+TEST_F(Made, BehindBytesThatAreNoInstruction) {
+  function(0, {0x06, 0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});
+  sf_site site = only();
+  EXPECT_EQ(site.form, SF_SITE_NONE);
+  EXPECT_EQ(site.nr, SF_NR_UNKNOWN);
+}
+
+TEST_F(Made, NumberFromElsewhere) {
+  // mov %r9d,%eax ; syscall ; cmp
+  function(0, {0x44, 0x89, 0xc8, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3});
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+}
+
+TEST_F(Made, MatchesOnlyTheseBytes) {
+  function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});
+  const sf_site site = only();
+  ASSERT_EQ(sf_site_matches(&module_, &site), 1);
+  for (size_t i = 0; i < 7; i++) {
+    memory_[kText + i] ^= 1;
+    EXPECT_EQ(sf_site_matches(&module_, &site), 0) << i;
+    memory_[kText + i] ^= 1;
+  }
+  auto changed = [&](auto change) {
+    sf_site other = site;
+    change(&other);
+    return sf_site_matches(&module_, &other);
+  };
+  EXPECT_EQ(changed([](sf_site *s) { s->nr = 5; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->form = SF_SITE_AROUND; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->form = 7; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->window_at++; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->window_bytes = 255; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->pre_bytes = 4; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->syscall_at = 0xffffffff; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->window_at = 0xfffffff0; }), 0);
+}
+
+// Random bytes for code: no crash, and whatever is found fits the bytes.
+TEST_F(Made, RandomText) {
+  srand(11);
+  for (int round = 0; round < 300; round++) {
+    starts_.clear();
+    for (size_t at = 0; at < 4096; at += 64) function(at, {});
+    for (size_t i = 0; i < 4096; i++) memory_[kText + i] = rand() % 6 ? (uint8_t)rand() : rand() % 2 ? 0x0f : 0x05;
+    for (const sf_site &site : sites()) EXPECT_EQ(sf_site_matches(&module_, &site), 1);
+  }
+}
+
+}  // namespace

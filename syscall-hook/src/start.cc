@@ -1,0 +1,156 @@
+// The start of the library in a process: the whole flow in one function, prepare(). Runs before main(), before any
+// other library's constructors (-z initfirst) and before there are threads.
+//
+// Whatever is not as expected ends in an inert library: nothing is patched, the process runs as if it had not been
+// preloaded. SHORTFUSE_LOG=debug says why.
+#include <asm/unistd.h>
+#include <linux/mman.h>
+#include <stddef.h>
+
+#include "calls.h"
+#include "faults.h"
+#include "frame.h"
+#include "log.h"
+#include "modules.h"
+#include "patch.h"
+#include "shortfuse/bypass/bypass.h"
+#include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/hook/hook.h"
+#include "site_cache.h"
+#include "sites.h"
+#include "text.h"
+
+namespace {
+
+// Everything the search needs, mapped for the time of the start only.
+struct Workspace {
+  sf_cache_place place;
+  sf_site sites[SF_SITES_MAX];
+};
+
+struct sf_hook_state state;
+
+void *map(size_t bytes) {
+  long at = SF_SYS6(__NR_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return at < 0 && at > -4096 ? nullptr : (void *)at;
+}
+
+void unmap(void *at, size_t bytes) { SF_SYS2(__NR_munmap, at, bytes); }
+
+// Remembered, or searched for and then remembered.
+int sites_of(const sf_module *module, Workspace *work) {
+  int count = sf_cache_load(&work->place, module, work->sites);
+  if (count >= 0) {
+    state.from_cache++;
+    return count;
+  }
+  void *scratch = map(SF_SITES_SCRATCH);
+  if (!scratch) return -1;
+  count = sf_sites_find(module, scratch, work->sites);
+  unmap(scratch, SF_SITES_SCRATCH);
+  sf_cache_store(&work->place, module, work->sites, count);
+  return count;
+}
+
+bool is_wanted(const sf_site *site) {
+  return site->nr < 0 || (site->nr < SF_CALLS && sf_hook_class[site->nr]);
+}
+
+// Gives every wanted site of the module a slot. Returns why that must not go on, or NULL.
+const char *fill_slots(const sf_module *module, Workspace *work) {
+  int count = sites_of(module, work);
+  if (count < 0) return "the system calls of a module could not be found";
+  for (int i = 0; i < count; i++) {
+    const sf_site *site = &work->sites[i];
+    state.sites++;
+    if (!is_wanted(site)) continue;
+    if (site->form != SF_SITE_NONE && sf_slot_add(module, site, sf_call_needs_own_syscall(site->nr)) == 0) continue;
+    if (sf_call_is_critical(site->nr)) return "a system call that has to be seen cannot be patched";
+    state.sites_unpatchable++;
+  }
+  return nullptr;
+}
+
+const char *fill_all_slots(char **envp, const sf_module *modules, int count) {
+  auto work = (Workspace *)map(sizeof(Workspace));
+  if (!work) return "no memory";
+  sf_cache_place_find(envp, &work->place);
+  const char *reason = nullptr;
+  if (sf_slots_open()) {
+    reason = "the slots cannot be written";
+  } else {
+    for (int i = 0; i < count && !reason; i++) reason = fill_slots(&modules[i], work);
+    // Executable again in any case: other code of this library may lie next to them.
+    if (sf_slots_close() && !reason) reason = "the slots cannot be made executable";
+  }
+  unmap(work, sizeof *work);
+  return reason;
+}
+
+const char *write_jumps(const sf_module *modules, int count) {
+  uint64_t all = ~0ull, before = 0;
+  SF_SYS4(__NR_rt_sigprocmask, 2, &all, &before, 8);
+  const char *reason = nullptr;
+  for (int i = 0; i < count; i++) {
+    int written = sf_patch_write(&modules[i]);
+    // Half of the sites are as good as none: what was written so far must see no call either.
+    if (written < 0) reason = "the text of a module cannot be written";
+    else state.windows += (uint32_t)written;
+  }
+  SF_SYS4(__NR_rt_sigprocmask, 2, &before, 0, 8);
+  return reason;
+}
+
+// Returns why the library stays inert, or NULL.
+const char *prepare(char **envp) {
+  // 1. May it be used here at all?
+  sf_auxv auxv;
+  if (sf_auxv_read(envp, &auxv)) return "no auxiliary vector";
+  if (auxv.secure) return "the program has more rights than its user";
+  const char *disable = sf_env(envp, "SHORTFUSE_DISABLE=");
+  if (disable && *disable && !sf_same_text(disable, "0")) return "SHORTFUSE_DISABLE is set";
+  if (sf_program_has_raw_calls(&auxv)) return "the program makes system calls of its own (Go)";
+
+  // 2. What would be patched?
+  sf_module modules[SF_MODULES_MAX];
+  int count = sf_modules_find(&auxv, modules);
+  if (count < 1 || !sf_starts_with(modules[0].name, "libc")) return "no known C library";
+  if (sf_module_byte(&modules[0], "__libc_single_threaded") == 0) return "threads are running already";
+
+  // 3. Is there anything to answer, and is this not a daemon that would wait for itself?
+  if (!sf_bypass_start(envp, auxv.vdso)) return "not in this process";
+
+  // 4. Find the sites, prepare a slot each, take over the two signals, and let the sites jump.
+  sf_calls_start();
+  const char *reason = fill_all_slots(envp, modules, count);
+  if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
+  if (!reason) reason = write_jumps(modules, count);
+  if (reason) sf_hook_switch_off(reason);
+  return reason;
+}
+
+void start(int, char **, char **envp) {
+  sf_log_start(envp);
+  const char *reason = prepare(envp);
+  state.format = 1;
+  state.active = !reason;
+  state.reason = reason;
+  state.window = (const sf_hook_window *)sf_windows;
+  state.slots = (uint64_t)sf_hook_slots;
+  state.slots_bytes = (uint64_t)sf_window_count * SF_SLOT_BYTES;
+  if (reason) sf_log_debug(reason);
+  else sf_log_debug_number("active, system calls patched: ", state.windows);
+}
+
+void end() {
+  if (state.active) sf_bypass_exit();
+}
+
+static_assert(sizeof(sf_window) == sizeof(sf_hook_window));
+
+__attribute__((section(".init_array"), used)) void (*const start_entry)(int, char **, char **) = start;
+__attribute__((section(".fini_array"), used)) void (*const end_entry)() = end;
+
+}  // namespace
+
+extern "C" const struct sf_hook_state *shortfuse_hook_state(void) { return &state; }
