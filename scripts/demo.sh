@@ -7,6 +7,7 @@ build=${SF_BUILD:-$PWD/build}
 shortfuse=$build/bin/shortfuse
 hook=$build/lib/libshortfuse.so
 files_min=2000
+files_max=4000
 export LC_ALL=C
 
 work=$(mktemp -d)
@@ -30,8 +31,11 @@ fail() {
 
 make_tree() {
   mkdir -p "$work/source" "$mnt"
-  [ -d /usr/include ] && cp -a /usr/include "$work/source/include"
   local count i=0
+  if [ -d /usr/include ]; then
+    (cd /usr/include && find . -type f -print0 | sort -z | sed -zn "1,${files_max}p" | tar --null -T - -cf -) |
+      tar -C "$work/source" -xf -
+  fi
   count=$(find "$work/source" -type f | wc -l)
   while ((count + i * 100 < files_min)); do  # a machine with few headers
     mkdir -p "$work/source/generated/$i"
@@ -108,8 +112,11 @@ row policy program 'kernel, ms' 'hook, ms' factor served missed output
 compare datacache 'grep -r' grep -r no-such-word-in-any-header "$mnt"
 compare datacache 'ls -lR' ls -lR "$mnt"
 
-say "what that last program had served (SHORTFUSE_REPORT)"
-[ -s "$work/report" ] && head -c 2000 "$work/report"
+say "what each of them had answered in its own process (SHORTFUSE_REPORT)"
+python3 -c 'import json,sys
+for line in open(sys.argv[1]):
+  report = json.loads(line)
+  print(" ", report["comm"], report["total"])' "$work/report"
 say "shortfuse status mnt"
 "$shortfuse" status "$mnt"
 

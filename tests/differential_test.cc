@@ -105,8 +105,8 @@ TEST_P(Differential, CannotBeToldApart) {
   }
   ASSERT_FALSE(HasFailure()) << mount.log();
   try {
-    tests::compare_trees(point, plain);
-    tests::compare_trees(source, plain);
+    tests::compare_trees(point, plain, point);
+    tests::compare_trees(source, plain, point);
   } catch (const Mismatch &mismatch) {
     FAIL() << mismatch.what();
   }

@@ -4,7 +4,7 @@
 
 namespace shortfuse::bypass {
 
-/// Looks for registries and attaches to what they list. `envp` gives nothing here; called once.
+/// Looks for registries and attaches to what they list. Called once.
 void attach_start();
 
 /// Called for a path that matched no mount: two loads, unless something new may be there.
@@ -69,6 +69,8 @@ bool identify(int fd, Identity *out);
 Mount *adopt_for_test(const sf_view &view, const char *mount_point, const RootFacts &root, const Policy *policy);
 void drop_for_test(Mount *m);
 extern bool (*identify_for_test)(int fd, Identity *out);
+/// The only registry that is looked at, at the next attach_start(); null: none, so that no mount of this machine matters.
+extern const char *registry_for_test;
 #endif
 
 }  // namespace shortfuse::bypass

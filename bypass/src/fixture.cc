@@ -96,6 +96,12 @@ static std::vector<std::byte> listing_of(const std::string &path) {
   int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY);
   char buffer[32768];
   for (long n; (n = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0;) {
+    for (long at_byte = 0; at_byte < n;) {  // records have zeroes behind the name, the kernel has what was there
+      auto *entry = reinterpret_cast<struct ::dirent64 *>(buffer + at_byte);
+      char *end = entry->d_name + strlen(entry->d_name);
+      at_byte += entry->d_reclen;
+      memset(end, 0, static_cast<size_t>(buffer + at_byte - end));
+    }
     auto *at = reinterpret_cast<std::byte *>(buffer);
     all.insert(all.end(), at, at + n);
   }

@@ -88,6 +88,18 @@ static void scan_all() {
   process->attach_latch.unlock();
 }
 
+#ifdef SF_BYPASS_TESTING
+const char *registry_for_test;
+
+void attach_start() {
+  if (registry_for_test == nullptr) return;
+  registry_count = 1;
+  registries[0].seen = 0;
+  registries[0].generation = nullptr;
+  Text(registries[0].path, sizeof registries[0].path).add(registry_for_test);
+  scan_all();
+}
+#else
 void attach_start() {
   uint32_t uid = static_cast<uint32_t>(SF_SYS0(__NR_geteuid));
   Text(registries[registry_count++].path, sizeof registries[0].path).add(SF_REGISTRY_ROOT);
@@ -104,6 +116,7 @@ void attach_start() {
   }
   scan_all();
 }
+#endif
 
 void look_for_mounts() {
   bool missing = false;

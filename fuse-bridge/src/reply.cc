@@ -60,6 +60,14 @@ bool keepable_error(uint32_t opcode, int error) {
   return (opcode == FUSE_LOOKUP && error == -ENOENT) || (opcode == FUSE_GETXATTR && error == -ENODATA);
 }
 
+/// Whether everybody would be told this list of attribute names. "trusted." names are for the privileged only, so a list
+/// that has some, or that was made for a user who may not see them, holds for nobody else.
+bool is_everyones_list(const fuse_in_header &header, Bytes names) {
+  const std::string_view text(reinterpret_cast<const char *>(names.data()), names.size());
+  return header.uid == 0 && !text.starts_with("trusted.") &&
+         text.find(std::string_view("\0trusted.", 9)) == std::string_view::npos;
+}
+
 }  // namespace
 
 ssize_t Bridge::write(int fd, const iovec *iov, int count) {
@@ -286,7 +294,7 @@ void Bridge::keep_xattr(Pending &pending, int error, Bytes body, const ProgramRu
   // With length 0 only the size was asked for.
   if (!pending.nid || (error == 0 && request.length == 0)) return;
   if (request.header.opcode == FUSE_LISTXATTR) {
-    cache_->fill_xlist(pending.moment, pending.nid, body);
+    if (is_everyones_list(request.header, body)) cache_->fill_xlist(pending.moment, pending.nid, body);
   } else if (error == 0 || run.negative_ttl_ns != ~0ull) {
     cache_->fill_xattr(pending.moment, pending.nid, request.name, error == 0 ? body : Bytes(), error);
   }

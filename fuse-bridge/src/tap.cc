@@ -9,7 +9,9 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,6 +30,8 @@ struct TapState {
   std::unique_ptr<Bridge> bridge;
   fuse_session *session = nullptr;
   std::string from_environment;   ///< SHORTFUSE_BRIDGE, consumed
+  std::vector<char> operations;   ///< the file system's, with our init in front of its own
+  void (*file_system_init)(void *, fuse_conn_info *) = nullptr;
 };
 
 TapState &tap() {
@@ -92,6 +96,27 @@ std::expected<Options, std::string> options_of(fuse_args *args) {
   return options;
 }
 
+/// The agreement with libfuse, before and after the file system has stated what it wants. Some ask for splice without
+/// looking whether it is there.
+void tap_init(void *userdata, fuse_conn_info *connection) {
+  constexpr unsigned hidden =
+      FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE;
+  connection->capable &= ~hidden;
+  if (tap().file_system_init) tap().file_system_init(userdata, connection);
+  connection->want &= ~hidden;
+}
+
+const fuse_lowlevel_ops *with_our_init(const fuse_lowlevel_ops *op, size_t op_size) {
+  constexpr size_t init_at = offsetof(fuse_lowlevel_ops, init);
+  auto &copy = tap().operations;
+  copy.assign(std::max(op_size, init_at + sizeof(op->init)), 0);
+  std::memcpy(copy.data(), op, op_size);
+  std::memcpy(&tap().file_system_init, copy.data() + init_at, sizeof(tap().file_system_init));
+  auto *ours = tap_init;
+  std::memcpy(copy.data() + init_at, &ours, sizeof(ours));
+  return reinterpret_cast<const fuse_lowlevel_ops *>(copy.data());
+}
+
 ssize_t tap_read(int fd, void *buffer, size_t size, void *) { return tap().bridge->read(fd, buffer, size); }
 
 ssize_t tap_writev(int fd, iovec *iov, int count, void *) { return tap().bridge->write(fd, iov, count); }
@@ -115,7 +140,8 @@ __attribute__((visibility("default"))) fuse_session *fuse_session_new(fuse_args 
   if (tap().bridge) return refuse("a process can accelerate one mount only");
   auto bridge = Bridge::create(*options);
   if (!bridge) return refuse(bridge.error());
-  fuse_session *session = real.session_new(args, op, op_size, userdata);
+  const fuse_lowlevel_ops *wrapped = with_our_init(op, op_size);
+  fuse_session *session = real.session_new(args, wrapped, tap().operations.size(), userdata);
   if (!session) return nullptr;
   tap().bridge = std::move(*bridge);
   tap().session = session;

@@ -4,7 +4,8 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <utility>
+
+#include "interpret.h"
 
 namespace shortfuse::vm::testing {
 
@@ -75,36 +76,31 @@ uint64_t Image::interpret(uint32_t i, void *ctx, sf_vm_env *env) const {
   return sf_interpret(static_cast<const char *>(base_) + p.insns_offset, p.insns, ctx, env);
 }
 
-template <int id> struct FillTable {
-  template <typename Get> static void fill(sf_host_fn *table, Get get) {
-    table[id] = get(std::integral_constant<int, id>{});
-    if constexpr (id > 0) FillTable<id - 1>::fill(table, get);
+Host::Host(const std::vector<Policy::Map> &maps) : maps_(maps) {
+  fill<SF_HOST_COUNT - 1>(table_);
+  for (const Policy::Map &m : maps_) {
+    values_.push_back(std::make_unique<unsigned char[]>(m.def.value_size));
+    addresses_.push_back(values_.back().get());
   }
-};
-
-Host::Host() {
-  FillTable<SF_HOST_COUNT - 1>::fill(table_, [](auto id) -> sf_host_fn { return &Host::entry<decltype(id)::value>; });
   env_.host = table_;
   env_.host_state = this;
-  values_[0] = nullptr;
-  values_[1] = array_values_;
-  values_[2] = rodata_;
-  values_[3] = bss_;
-  env_.map_value = values_;
+  env_.map_value = addresses_.data();
   reset();
 }
 
 void Host::reset() {
-  for (size_t i = 0; i < sizeof bss_; i++) bss_[i] = static_cast<unsigned char>(i * 37 + 11);
-  for (size_t i = 0; i < sizeof array_values_; i++) array_values_[i] = static_cast<unsigned char>(i * 5 + 3);
-  for (size_t i = 0; i < sizeof hash_value_; i++) hash_value_[i] = static_cast<unsigned char>(i * 91 + 1);
-  memcpy(rodata_, test_maps()[2].initial.data(), sizeof rodata_);
-  hash_present_ = true;
+  for (size_t m = 0; m < maps_.size(); m++) {
+    const Policy::Map &map = maps_[m];
+    for (uint32_t i = 0; i < map.def.value_size; i++) values_[m][i] = static_cast<unsigned char>(i * 37 + 11 * m);
+    memcpy(values_[m].get(), map.initial.data(), std::min<size_t>(map.initial.size(), map.def.value_size));
+  }
   calls.clear();
 }
 
 Host::Effects Host::effects() const {
-  return {calls, {bss_, bss_ + sizeof bss_}, {hash_value_, hash_value_ + sizeof hash_value_}};
+  Effects e{calls, {}};
+  for (size_t m = 0; m < maps_.size(); m++) e.values.emplace_back(values_[m].get(), values_[m].get() + maps_[m].def.value_size);
+  return e;
 }
 
 uint64_t Host::give_path(char *buffer, uint32_t size) {
@@ -115,30 +111,90 @@ uint64_t Host::give_path(char *buffer, uint32_t size) {
 }
 
 uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
-  auto note = [&](std::vector<uint64_t> v) { v.insert(v.begin(), static_cast<uint64_t>(id)), calls.push_back(std::move(v)); };
+  auto note = [&](std::vector<uint64_t> v) {
+    v.insert(v.begin(), static_cast<uint64_t>(id));
+    calls.push_back(std::move(v));
+  };
   auto bytes = [](uint64_t p) { return reinterpret_cast<unsigned char *>(p); };
+  auto as_result = [](int64_t v) { return static_cast<uint64_t>(v); };
   (void)e;
   switch (id) {
-    case SF_HOST_MAP_LOOKUP: {
-      uint64_t key = 0;
-      memcpy(&key, bytes(b), a == 0 ? 8 : 4);
-      note({a, key});
-      if (a == 1) return key < 4 ? reinterpret_cast<uint64_t>(array_values_ + key * 16) : 0;
-      return a == 0 && hash_present_ && key % 2 == 0 ? reinterpret_cast<uint64_t>(hash_value_) : 0;
+    case SF_HOST_MAP_LOOKUP: case SF_HOST_MAP_UPDATE: case SF_HOST_MAP_DELETE: {
+      const sf_image_map &map = maps_.at(a).def;
+      uint64_t sum = 0;
+      for (uint32_t i = 0; i < map.key_size; i++) sum += bytes(b)[i];
+      note({a, sum});
+      if (id == SF_HOST_MAP_LOOKUP) return sum % 2 == 0 ? reinterpret_cast<uint64_t>(values_[a].get()) : 0;
+      if (id == SF_HOST_MAP_UPDATE) memmove(values_[a].get(), bytes(c), map.value_size);
+      return sum % 3 ? 0 : as_result(-ENOENT);
     }
-    case SF_HOST_MAP_UPDATE: note({a, d}); memcpy(a == 0 ? hash_value_ : array_values_, bytes(c), 16); return 0;
-    case SF_HOST_MAP_DELETE: note({a}); hash_present_ = false; return 0;
-    case SF_HOST_STRNCMP: note({b}); return static_cast<uint64_t>(static_cast<int64_t>(strncmp(reinterpret_cast<char *>(a), reinterpret_cast<char *>(c), b)));
+    case SF_HOST_STRNCMP:
+      note({b});
+      return as_result(strncmp(reinterpret_cast<char *>(a), reinterpret_cast<char *>(c), b));
     case SF_HOST_KEEP: case SF_HOST_PREFETCH: note({b, c}); return 0;
     case SF_HOST_PATH: note({c}); return give_path(reinterpret_cast<char *>(b), static_cast<uint32_t>(c));
     case SF_HOST_ARG: case SF_HOST_REPLY:
       note({b, d});
-      if (b > arguments.size() || d > arguments.size() - b) return static_cast<uint64_t>(-EINVAL);
+      if (b > arguments.size() || d > arguments.size() - b) return as_result(-EINVAL);
       memcpy(bytes(c), arguments.data() + b, d);
       return 0;
-    case SF_HOST_KTIME: case SF_HOST_PRANDOM: case SF_HOST_PID_TGID: case SF_HOST_UID_GID: note({}); return 0x1122334455667788ull * (static_cast<uint64_t>(id) + calls.size());
-    default: note({}); return static_cast<uint64_t>(static_cast<int64_t>(verdict));
+    case SF_HOST_KTIME: case SF_HOST_PRANDOM: case SF_HOST_PID_TGID: case SF_HOST_UID_GID:
+      note({});
+      return 0x1122334455667788ull * (static_cast<uint64_t>(id) + calls.size());
+    default: note({}); return as_result(verdict);
   }
+}
+
+// Knows all memory that a program may touch.
+struct Checker {
+  Host &host;
+  uint64_t context, context_bytes;
+  bool in_application;
+  uint64_t stack = 0;
+  std::string wrong;
+
+  void begin(const unsigned char *s) { stack = reinterpret_cast<uint64_t>(s); }
+  bool fail(const std::string &what) { return wrong = what, false; }
+  static bool within(uint64_t at, uint64_t bytes, uint64_t from, uint64_t size) {
+    return at >= from && bytes <= size && at - from <= size - bytes;
+  }
+  bool access(uint64_t at, uint32_t bytes, bool writes) {
+    if (within(at, bytes, stack, kStackBytes)) return true;
+    if (within(at, bytes, context, context_bytes)) return writes ? fail("write to the context") : true;
+    for (size_t m = 0; m < host.maps_.size(); m++) {
+      if (!within(at, bytes, reinterpret_cast<uint64_t>(host.values_[m].get()), host.maps_[m].def.value_size)) continue;
+      return writes && (in_application || host.maps_[m].frozen) ? fail("write to a read-only map") : true;
+    }
+    return fail(std::string(writes ? "write" : "read") + " of memory that is not the program's");
+  }
+  bool call(uint32_t id, const uint64_t *r) {
+    if (id >= SF_HOST_COUNT) return fail("call of nothing");
+    uint32_t map = 0;
+    for (unsigned i = 0; i < 5; i++) {
+      uint64_t v = r[i + 1];
+      switch (kHostFunctions[id].args[i]) {
+        case Arg::Context: if (v != context) return fail("context argument"); break;
+        case Arg::Map: if (v >= host.maps_.size()) return fail("map argument"); map = static_cast<uint32_t>(v); break;
+        case Arg::MapKey: if (!access(v, host.maps_[map].def.key_size, false)) return false; break;
+        case Arg::MapValue: if (!access(v, host.maps_[map].def.value_size, false)) return false; break;
+        case Arg::ReadMemory: if (!access(v, static_cast<uint32_t>(r[i + 2]), false)) return false; break;
+        case Arg::WriteMemory: if (!access(v, static_cast<uint32_t>(r[i + 2]), true)) return false; break;
+        case Arg::ConstString: if (!access(v, 1, false)) return false; break;
+        default: break;
+      }
+    }
+    return true;
+  }
+};
+
+std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0) {
+  const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx)};
+  Side side = side_of_slot(slot);
+  Checker checker{*this, reinterpret_cast<uint64_t>(ctx), context_bytes[static_cast<int>(side)], side == Side::Syscall};
+  env_.fuel = 50'000'000;
+  *r0 = interpret(reinterpret_cast<const RawInsn *>(insns.data()), static_cast<uint32_t>(insns.size()), ctx, &env_, checker);
+  if (env_.fuel == 0) return "it did not end";
+  return checker.wrong;
 }
 
 }  // namespace shortfuse::vm::testing

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -90,37 +91,47 @@ class Image {
   size_t bytes_;
 };
 
-// A host whose functions write down how they were called. Map storage is a small table of its own.
+// A host whose functions write down how they were called, over its own storage for a policy's maps: one value per map,
+// each an allocation of exactly its size. A lookup finds it for some keys and not for others.
 class Host {
  public:
-  Host();
+  explicit Host(const std::vector<Policy::Map> &maps = test_maps());
   sf_vm_env *env() { return &env_; }
   /// Everything that a run could have changed: for comparing two runs.
   struct Effects {
     std::vector<std::vector<uint64_t>> calls;
-    std::vector<unsigned char> bss, hash;
+    std::vector<std::vector<unsigned char>> values;
     bool operator==(const Effects &) const = default;
   };
   Effects effects() const;
   void reset();
+  unsigned char *value(uint32_t map) { return values_[map].get(); }
 
-  std::string path;            // what sf_path() says; "?" makes it answer -ENOENT
-  std::vector<unsigned char> arguments;  // what sf_arg() reads
-  int verdict = SF_SERVED;     // of sf_serve_*()
+  std::string path;                          // what sf_path() says; "?" makes it answer -ENOENT
+  std::vector<unsigned char> arguments;      // what sf_arg() and sf_reply() read
+  int verdict = SF_SERVED;                   // of sf_serve_*()
   std::vector<std::vector<uint64_t>> calls;  // id, then numbers that do not depend on addresses
 
+  /// The interpreter, every access checked against the context, the stack and the map values. What it did wrong, or "".
+  std::string checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0);
+
  private:
+  friend struct Checker;
   template <int id> static uint64_t entry(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, void *self) {
     return static_cast<Host *>(self)->handle(id, a, b, c, d, e);
+  }
+  template <int id> static void fill(sf_host_fn *table) {
+    table[id] = &entry<id>;
+    if constexpr (id > 0) fill<id - 1>(table);
   }
   uint64_t handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
   uint64_t give_path(char *buffer, uint32_t size);
 
+  std::vector<Policy::Map> maps_;
   sf_host_fn table_[SF_HOST_COUNT];
   sf_vm_env env_{};
-  alignas(8) unsigned char hash_value_[16], array_values_[64], rodata_[16], bss_[64];
-  bool hash_present_ = true;
-  void *values_[4];
+  std::vector<std::unique_ptr<unsigned char[]>> values_;
+  std::vector<void *> addresses_;
 };
 
 }  // namespace shortfuse::vm::testing

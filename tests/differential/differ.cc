@@ -436,6 +436,6 @@ void Differ::plant(const std::string &root) {
   std::filesystem::create_symlink("../d1", root + "/d0/l1");
 }
 
-void Differ::compare_trees() { tests::compare_trees(config_.root[kMount], config_.root[kPlain]); }
+void Differ::compare_trees() { tests::compare_trees(config_.root[kMount], config_.root[kPlain], config_.root[kMount]); }
 
 }  // namespace shortfuse::tests

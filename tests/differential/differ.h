@@ -172,7 +172,8 @@ class Differ {
   bool as_other_ = false;
 };
 
-/// Compares two trees, see Differ::compare_trees(). Throws Mismatch.
-void compare_trees(const std::string &mount, const std::string &plain);
+/// Compares two trees, see Differ::compare_trees(). `mount_named` is how absolute symbolic links below `mount` name its
+/// top, where that differs. Throws Mismatch.
+void compare_trees(const std::string &mount, const std::string &plain, const std::string &mount_named);
 
 }  // namespace shortfuse::tests

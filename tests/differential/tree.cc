@@ -37,7 +37,7 @@ std::string xattrs_of(const std::string &path) {
   return text;
 }
 
-Described describe(const std::string &path, const std::string &root) {
+Described describe(const std::string &path, const std::string &named) {
   struct stat st;
   if (lstat(path.c_str(), &st) != 0) return {"vanished", 0};
   bool directory = S_ISDIR(st.st_mode);
@@ -48,21 +48,21 @@ Described describe(const std::string &path, const std::string &root) {
   std::string text = head + xattrs_of(path);
   if (S_ISLNK(st.st_mode)) {
     std::string target = std::filesystem::read_symlink(path).string();
-    size_t at = target.find(root);
-    if (at != std::string::npos) target.replace(at, root.size(), "ROOT");
+    size_t at = target.find(named);
+    if (at != std::string::npos) target.replace(at, named.size(), "ROOT");
     text += " -> " + target;
   }
   if (S_ISREG(st.st_mode)) text += " contents " + std::to_string(std::hash<std::string>()(read_file(path)));
   return {text, st.st_ino};
 }
 
-std::map<std::string, Described> walk(const std::string &root) {
+std::map<std::string, Described> walk(const std::string &root, const std::string &named) {
   std::map<std::string, Described> found;
   std::vector<std::string> pending = {""};
   while (!pending.empty()) {
     std::string at = pending.back();
     pending.pop_back();
-    found[at] = describe(root + at, root);
+    found[at] = describe(root + at, named);
     DIR *dir = at.empty() || found[at].text.starts_with("mode 4") ? opendir((root + at).c_str()) : nullptr;
     if (dir == nullptr) continue;
     while (dirent *entry = readdir(dir)) {
@@ -76,8 +76,8 @@ std::map<std::string, Described> walk(const std::string &root) {
 
 }  // namespace
 
-void compare_trees(const std::string &mount, const std::string &plain) {
-  auto ours = walk(mount), theirs = walk(plain);
+void compare_trees(const std::string &mount, const std::string &plain, const std::string &mount_named) {
+  auto ours = walk(mount, mount_named), theirs = walk(plain, plain);
   std::map<uint64_t, uint64_t> same;
   for (const auto &[path, what] : theirs) {
     auto found = ours.find(path);

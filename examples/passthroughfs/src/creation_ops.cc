@@ -32,7 +32,7 @@ void create_and_enter(fuse_req_t req, fuse_ino_t parent, const char* name, mode_
     ActingAs caller(fs.callers, req, creation_needs(mode));
     if (caller.error()) return std::unexpected(caller.error());
     if (make(dir->fd, creation_mode(req, *dir, mode)) != 0) return std::unexpected(errno);
-    return enter(fs, *dir, name);
+    return with_descriptors(fs, [&] { return enter(fs, *dir, name); });
   }();
   reply_entry(req, entry);
 }
@@ -74,10 +74,10 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
   Filesystem& fs = filesystem_of(req);
   const Inode* dir = node_of(req, parent);
   if (!dir || !name_ok(req, name)) return;
-  auto fd = create_file(fs, req, *dir, name, mode & 07777, fi->flags);
+  auto fd = with_descriptors(fs, [&] { return create_file(fs, req, *dir, name, mode & 07777, fi->flags); });
   if (!fd) return reply_error(req, fd.error());
   // From the descriptor, not by name: another file may have the name by now.
-  auto found = fs.source.hold(fd->get());
+  auto found = with_descriptors(fs, [&] { return fs.source.hold(fd->get()); });
   if (!found) return reply_error(req, found.error());
   auto entry = enter(fs, std::move(*found));
   if (!entry) return reply_error(req, entry.error());

@@ -63,7 +63,7 @@ class Listing {
     entry.attr.st_ino = fs_.source.shown_ino(inode_.key.dev, from.d_ino, inode_.fd);
     entry.attr.st_mode = static_cast<mode_t>(from.d_type) << 12;
     if (root_ && !strcmp(from.d_name, "..")) entry.attr.st_ino = inode_.key.ino;  // what lies above is not shown
-    if (plus_ && !is_dot(from.d_name)) look_up(from.d_name, &entry);
+    if (plus_ && !is_dot(from.d_name) && !fs_.pressure.high(fs_.descriptors())) look_up(from.d_name, &entry);
     char* to = buffer_.get() + used_;
     if (plus_) fuse_add_direntry_plus(req_, to, needed, from.d_name, &entry, from.d_off);
     else fuse_add_direntry(req_, to, needed, from.d_name, &entry.attr, from.d_off);
@@ -154,7 +154,7 @@ void on_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
   Filesystem& fs = filesystem_of(req);
   const Inode* inode = node_of(req, ino);
   if (!inode) return;
-  auto fd = open_directory(fs, req, *inode);
+  auto fd = with_descriptors(fs, [&] { return open_directory(fs, req, *inode); });
   if (!fd) return reply_error(req, fd.error());
   auto [id, directory] = fs.directories.reserve();
   if (id == 0) return reply_error(req, ENFILE);

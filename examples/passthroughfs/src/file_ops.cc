@@ -16,37 +16,46 @@ namespace {
 
 constexpr int kExecFlag = 0x20;  // __FMODE_EXEC: the kernel opens a program
 
-int open_as_caller(Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
+using Opened = std::expected<UniqueFd, int>;
+
+Opened open_as_self(const Filesystem& fs, const Inode& inode, int flags) {
+  UniqueFd fd(fs.source.reopen(inode.fd, flags));
+  if (!fd) return std::unexpected(errno);
+  return fd;
+}
+
+Opened open_as_caller(const Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
   ActingAs caller(fs.callers, req);
-  if (caller.error()) return -caller.error();
-  int fd = fs.source.reopen(inode.fd, flags);
-  // Without default_permissions nobody has checked yet whether an access time may be spared.
-  if (fd < 0 && errno == EPERM && (flags & O_NOATIME)) fd = fs.source.reopen(inode.fd, flags & ~O_NOATIME);
-  return fd >= 0 ? fd : -errno;
+  if (caller.error()) return std::unexpected(caller.error());
+  Opened fd = open_as_self(fs, inode, flags);
+  // The kernel has granted it, or was not asked; the file belongs to somebody else than the daemon.
+  if (!fd && fd.error() == EPERM && (flags & O_NOATIME)) fd = open_as_self(fs, inode, flags & ~O_NOATIME);
+  return fd;
 }
 
 /// A program may be run by whoever may execute it, even if he may not read it.
-int open_program(Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
+Opened open_program(const Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
   {
     ActingAs caller(fs.callers, req);
-    if (caller.error()) return -caller.error();
-    if (faccessat(fs.source.proc_fd(), ProcName(inode.fd).relative(), X_OK, AT_EACCESS) != 0) return -errno;
+    if (caller.error()) return std::unexpected(caller.error());
+    if (faccessat(fs.source.proc_fd(), ProcName(inode.fd).relative(), X_OK, AT_EACCESS) != 0) {
+      return std::unexpected(errno);
+    }
   }
-  int fd = fs.source.reopen(inode.fd, flags);
-  return fd >= 0 ? fd : -errno;
+  return open_as_self(fs, inode, flags);
 }
 
-int open_source(Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
+Opened open_source(const Filesystem& fs, fuse_req_t req, const Inode& inode, int flags) {
   int source = source_flags(fs, flags);
   if ((flags & kExecFlag) && !fs.settings.default_permissions) return open_program(fs, req, inode, source);
-  int fd = open_as_caller(fs, req, inode, source);
-  if (!fs.writeback) return fd;
-  if (fd == -EACCES && (flags & O_ACCMODE) == O_WRONLY) {
-    // The kernel's write-back cache would like to read, too, but the user may only write.
-    fd = open_as_caller(fs, req, inode, (source & ~O_ACCMODE) | O_WRONLY);
+  Opened fd = open_as_caller(fs, req, inode, source);
+  if (fd || !fs.writeback) return fd;
+  // The kernel's write-back cache would like to read, too, but the user may only write.
+  if (fd.error() == EACCES && (flags & O_ACCMODE) == O_WRONLY) {
+    return open_as_caller(fs, req, inode, (source & ~O_ACCMODE) | O_WRONLY);
   }
   // A file that may only be appended to; register_file() takes it out of the cache.
-  if (fd == -EPERM && (flags & O_APPEND)) fd = open_as_caller(fs, req, inode, source | O_APPEND);
+  if (fd.error() == EPERM && (flags & O_APPEND)) return open_as_caller(fs, req, inode, source | O_APPEND);
   return fd;
 }
 
@@ -56,9 +65,9 @@ void on_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
   if (!inode) return;
   // Devices and pipes are opened by the kernel itself; opening one here could block for ever.
   if (inode->version.type != S_IFREG) return reply_error(req, EINVAL);
-  int fd = open_source(fs, req, *inode, fi->flags);
-  if (fd < 0) return reply_error(req, -fd);
-  if (int error = register_file(fs, req, ino, UniqueFd(fd), fi)) return reply_error(req, error);
+  Opened fd = with_descriptors(fs, [&] { return open_source(fs, req, *inode, fi->flags); });
+  if (!fd) return reply_error(req, fd.error());
+  if (int error = register_file(fs, req, ino, std::move(*fd), fi)) return reply_error(req, error);
   if (fuse_reply_open(req, fi) != 0) drop_file(fs, fi->fh);
 }
 

@@ -27,7 +27,7 @@ void on_init(void* userdata, fuse_conn_info* conn) {
   want(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS, fs.settings.locks_in_source &&
        (conn->want & FUSE_CAP_POSIX_LOCKS) && (conn->want & FUSE_CAP_FLOCK_LOCKS));
   fs.writeback = (conn->want & FUSE_CAP_WRITEBACK_CACHE) != 0;
-  fs.pressure.start(fs.session);
+  fs.pressure.start(fs.session, fs.single_threaded);
   if (fs.source.open_proc() != 0) report("/proc/self/fd has gone: most operations will fail");
 }
 
@@ -48,7 +48,7 @@ std::expected<fuse_entry_param, int> enter(Filesystem& fs, Found found) {
   entry.ino = fs.inodes.adopt(&found);
   entry.generation = SlotTable<Inode>::generation(entry.ino);
   if (entry.ino == 0) return std::unexpected(ENFILE);
-  fs.pressure.note(fs.inodes.size() + fs.files.size());
+  fs.pressure.note(fs.descriptors());
   return entry;
 }
 

@@ -43,6 +43,8 @@ struct Filesystem {
   explicit Filesystem(const Settings& given) : settings(given) {}
   ~Filesystem();
 
+  uint64_t descriptors() const { return inodes.size() + files.size(); }  ///< about
+
   const Settings settings;
   Source source;
   CallerPolicy callers;
@@ -51,20 +53,32 @@ struct Filesystem {
   SlotTable<OpenDirectory> directories;
   LockTable locks;
   Pressure pressure{inodes, source};
-  fuse_session* session = nullptr;  ///< set before the first request
+  fuse_session* session = nullptr;  ///< set before the first request, as is the next
+  bool single_threaded = false;
   fuse_conn_info_opts* conn_options = nullptr;
   bool writeback = false;  ///< as agreed with the kernel
 };
 
 inline Filesystem& filesystem_of(fuse_req_t req) { return *static_cast<Filesystem*>(fuse_req_userdata(req)); }
 
-/// What `name` in `dir` is, counted as one more lookup. The error is an errno.
+/// What `name` in `dir` is, counted as one more lookup. The error is an errno; for want of descriptors at once.
 std::expected<fuse_entry_param, int> enter(Filesystem& fs, const Inode& dir, const char* name);
 /// The same for an object in hand.
 std::expected<fuse_entry_param, int> enter(Filesystem& fs, Found found);
 
 /// The result of a system call: -errno instead of -1.
 inline ssize_t negative_errno(ssize_t result) { return result < 0 ? -errno : result; }
+
+/// Runs `attempt`, again as long as it fails for want of descriptors and some become free. It returns an expected with an
+/// errno.
+template <typename Attempt>
+auto with_descriptors(Filesystem& fs, Attempt attempt) {
+  auto result = attempt();
+  while (!result && (result.error() == EMFILE || result.error() == ENFILE) && fs.pressure.wait_for_room()) {
+    result = attempt();
+  }
+  return result;
+}
 
 void reply_error(fuse_req_t req, int error);  ///< 0 for success
 /// Replies, and takes the lookup back where the kernel did not get the reply.

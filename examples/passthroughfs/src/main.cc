@@ -66,6 +66,7 @@ int serve(Invocation& invocation) {
     return 1;
   }
   fs.session = session.handle;
+  fs.single_threaded = invocation.cmdline.singlethread != 0;
   if (fuse_set_signal_handlers(session.handle) != 0) {
     report("signal handlers cannot be set; nothing is mounted");
     return 1;

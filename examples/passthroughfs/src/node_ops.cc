@@ -13,12 +13,12 @@ void on_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   Filesystem& fs = filesystem_of(req);
   const Inode* dir = node_of(req, parent);
   if (!dir || !name_ok(req, name)) return;
-  auto entry = [&]() -> std::expected<fuse_entry_param, int> {
+  auto entry = with_descriptors(fs, [&]() -> std::expected<fuse_entry_param, int> {
     if (fs.settings.default_permissions) return enter(fs, *dir, name);
     ActingAs caller(fs.callers, req);
     if (caller.error()) return std::unexpected(caller.error());
     return enter(fs, *dir, name);
-  }();
+  });
   if (!entry && entry.error() == ENOENT && fs.settings.negative_timeout_s > 0) {
     fuse_entry_param absent{};
     absent.entry_timeout = fs.settings.negative_timeout_s;

@@ -19,7 +19,10 @@ constexpr uint64_t kHigh = 70;    // begin to prune
 constexpr uint64_t kUrgent = 85;  // begin to drop names
 constexpr uint64_t kLow = 60;     // enough
 constexpr size_t kBatch = 256;
-constexpr auto kPause = std::chrono::milliseconds(20);  // for FORGETs to come in; between fruitless rounds
+constexpr auto kForgetTime = std::chrono::milliseconds(1);  // for FORGETs to come in
+constexpr auto kFruitlessPause = std::chrono::milliseconds(5);
+constexpr auto kRoomPause = std::chrono::milliseconds(5);
+constexpr int kRoomPauses = 40;
 
 // FUSE 7.45; the installed header may be older.
 constexpr int kNotifyPrune = 9;
@@ -35,9 +38,10 @@ uint64_t descriptor_limit() {
 
 }  // namespace
 
-void Pressure::start(fuse_session* session) {
+void Pressure::start(fuse_session* session, bool single_threaded) {
   if (thread_.joinable() || (limit_ = descriptor_limit()) == 0) return;
   session_ = session;
+  single_threaded_ = single_threaded;
   high_.store(limit_ * kHigh / 100, std::memory_order_relaxed);
   sigset_t all, before;
   sigfillset(&all);
@@ -63,16 +67,31 @@ void Pressure::wake() {
   changed_.notify_all();
 }
 
+bool Pressure::wait_for_room() {
+  uint64_t before = inodes_.size();
+  wake();
+  // The only worker would wait for FORGETs that it has to take in itself.
+  if (single_threaded_) return false;
+  for (int i = 0; i < kRoomPauses; ++i) {
+    std::this_thread::sleep_for(kRoomPause);
+    if (inodes_.size() < before) return true;
+  }
+  return false;
+}
+
 void Pressure::watch() {
   std::unique_lock guard(mutex_);
   for (;;) {
     changed_.wait(guard, [&] { return wanted_ || stopping_; });
     if (stopping_) return;
-    guard.unlock();
-    relieve();
-    guard.lock();
-    changed_.wait_for(guard, kPause, [&] { return stopping_; });
     wanted_ = false;  // whoever adds one more while there are too many wakes us again
+    guard.unlock();
+    uint64_t before = inodes_.size();
+    relieve();
+    std::this_thread::sleep_for(kForgetTime);
+    bool fruitless = inodes_.size() >= before;
+    guard.lock();
+    if (fruitless) changed_.wait_for(guard, kFruitlessPause, [&] { return stopping_; });
   }
 }
 

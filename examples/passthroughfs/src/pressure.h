@@ -26,13 +26,17 @@ class Pressure {
   ~Pressure() { stop(); }
 
   /// Begins to watch; REQUIRES: the process will not fork any more.
-  void start(fuse_session* session);
+  void start(fuse_session* session, bool single_threaded);
   void stop();
   /// Called with the number of descriptors in use whenever one was added. Cheap below the limit.
   void note(uint64_t used) {
-    // Relaxed: a hint; the thread counts for itself.
-    if (used > high_.load(std::memory_order_relaxed)) wake();
+    // The limit is read relaxed: a hint; the thread counts for itself.
+    if (high(used)) wake();
   }
+  /// Whether so many are in use that nodes should be made only where they are asked for.
+  bool high(uint64_t used) const { return used > high_.load(std::memory_order_relaxed); }
+  /// None was left: waits a moment for other workers to take in FORGETs. False: it is no use to try again.
+  bool wait_for_room();
 
  private:
   void wake();
@@ -47,7 +51,8 @@ class Pressure {
   uint64_t limit_ = 0;
   std::atomic<uint64_t> high_{UINT64_MAX};
   uint64_t hand_ = 1;         // the slot where the last round ended
-  bool can_prune_ = true;
+  bool can_prune_ = false;
+  bool single_threaded_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool wanted_ = false, stopping_ = false;
