@@ -102,13 +102,13 @@ int do_close(const sf_call *c, long *result) {
   return 0;
 }
 
-// dup, F_DUPFD: the new number shares the kernel's offset.
+// dup, F_DUPFD: the new number shares the offset, wherever that is held.
 int duplicate(const sf_call *c, int fd, long *result) {
   File file = file_of(fd);
   if (!file) return is_hidden_slot(fd) ? bad_descriptor(result) : 0;
-  give_back(fd, file.slot);
+  files_duplicating(file);
   *result = make_call(*c);
-  if (!is_error(*result)) files_duplicated(file, static_cast<int>(*result));
+  if (!is_error(*result)) files_duplicated(file, fd, static_cast<int>(*result));
   return 1;
 }
 
@@ -122,9 +122,9 @@ int duplicate_onto(const sf_call *c, long *result) {
   if (hidden) vacate(to);
   // Given back although it is about to be closed: the call may fail and leave it open.
   if (target) give_back(to, target.slot), files_close(to);
-  if (source) give_back(from, source.slot);
+  if (source) files_duplicating(source);
   *result = make_call(*c);
-  if (!is_error(*result) && source) files_duplicated(source, to);
+  if (!is_error(*result) && source) files_duplicated(source, from, to);
   return 1;
 }
 

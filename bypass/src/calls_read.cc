@@ -116,7 +116,7 @@ int call_read(const sf_call *c, long *result) {
   if (has_offset(c)) return read_at(c, file, result);
   while (file.same()) {
     int64_t position = position_of(*file.slot);
-    if (position < 0) return pass(file.mount(), SF_OP_READ);
+    if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READ);
     if (file.slot->flags & kFileDirectory) break;  // EISDIR
     int done = read_on(c, file, position, result);
     if (done > 0) return 1;
@@ -224,7 +224,7 @@ int call_lseek(const sf_call *c, long *result) {
     *result = -EBADF;
     return 1;
   }
-  if (position_of(*file.slot) < 0) return pass(file.mount(), SF_OP_LSEEK);
+  if (position_of(*file.slot) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
   if (!(file.slot->flags & kFileDirectory)) {
     if (seek_file(c, fd, file, result)) return 1;
   } else if (seek_directory(c, file, result)) {
@@ -296,7 +296,7 @@ int call_getdents(const sf_call *c, long *result) {
   if (c->nr == __NR_getdents64) {
     while (file.same()) {
       int64_t position = position_of(*file.slot);
-      if (position < 0) return pass(file.mount(), SF_OP_READDIR);
+      if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READDIR);
       if (!(file.slot->flags & kFileDirectory)) break;
       int done = list_on(c, file, position, result);
       if (done > 0) return 1;

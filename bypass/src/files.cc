@@ -63,7 +63,15 @@ uint64_t nid_of(const File &file) {
 
 // ---- offsets
 
-int64_t position_of(const FileSlot &slot) { return ~__atomic_load_n(&slot.not_position, __ATOMIC_ACQUIRE); }
+int64_t position_of(const FileSlot &slot) {
+  int64_t position = ~__atomic_load_n(&slot.not_position, __ATOMIC_ACQUIRE);
+  // Its signals are blocked, so the thread that gives it back is never one that we have interrupted.
+  while (position == kGivingBack) {
+    SF_SYS0(__NR_sched_yield);
+    position = ~__atomic_load_n(&slot.not_position, __ATOMIC_ACQUIRE);
+  }
+  return position;
+}
 
 bool move_position(FileSlot *slot, int64_t from, int64_t to) {
   int64_t expected = ~from;
@@ -86,19 +94,35 @@ static int64_t kernel_offset(const FileSlot &slot, int64_t position) {
   return static_cast<int64_t>(cookie);
 }
 
+void settle(FileSlot *slot) {
+  const int32_t origin = __atomic_exchange_n(&slot->origin, 0, __ATOMIC_ACQ_REL);
+  if (origin == 0) return;
+  File file = file_of(origin - 1);
+  if (file && static_cast<uint32_t>(file.state >> 8) == slot->origin_count) give_back(origin - 1, file.slot);
+}
+
 void give_back(int fd, FileSlot *slot) {
+  settle(slot);
   for (;;) {
-    int64_t position = position_of(*slot);
+    const int64_t position = position_of(*slot);
     if (position < 0) return;
-    // The kernel's offset first: whoever sees kKernelOwned may use it at once. Moved meanwhile: again.
-    if (position != 0 || (slot->flags & kFileMoved)) {
-      SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
-      __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
+    // One thread tells the kernel, the others wait: a second lseek() would undo what was read after the first. No
+    // handler of this thread may come in between and wait for ever.
+    const uint64_t all = ~0ull;
+    uint64_t before;
+    SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before, sizeof before);
+    const bool mine = move_position(slot, position, kGivingBack);
+    if (mine) {
+      if (position != 0 || (slot->flags & kFileMoved)) {
+        SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
+        __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
+      }
+      move_position(slot, kGivingBack, kKernelOwned);
+      __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+      set_stream(slot, nullptr);
     }
-    if (!move_position(slot, position, kKernelOwned)) continue;
-    __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
-    set_stream(slot, nullptr);
-    return;
+    SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
+    if (mine) return;
   }
 }
 
@@ -160,34 +184,49 @@ void files_opened(int fd, uint64_t open_flags) {
   slot->mount = static_cast<uint8_t>(index_of(*who.mount.mount));
   slot->serial = who.mount.serial;
   slot->flags = flags;
+  slot->origin = 0;
   // What cannot be positioned (the daemon may say so at open) has no offset that could be ours.
   own = own && SF_SYS3(__NR_lseek, fd, 0, kSeekCur) == 0;
   set_position(slot, own ? 0 : kKernelOwned);
   publish(slot, kOnMount);
 }
 
-void files_duplicated(const File &from, int to) {
+void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, kFileLinked, __ATOMIC_SEQ_CST); }
+
+void files_duplicated(const File &from, int from_fd, int to) {
   if (g.files_off) return;
   FileSlot *slot = slot_for(to);
-  if (slot == nullptr) return;
+  if (slot == nullptr) return give_back(from_fd, from.slot);
   empty(slot);
   const FileSlot &origin = *from.slot;
   slot->nodeid = origin.nodeid;
   slot->nid = origin.nid;
   slot->mount = origin.mount;
   slot->serial = origin.serial;
-  slot->flags = origin.flags;
+  slot->flags = origin.flags & static_cast<uint8_t>(~kFileLinked);
+  slot->origin = origin.origin;
+  slot->origin_count = origin.origin_count;
+  if (position_of(origin) >= 0) {
+    slot->origin = from_fd + 1;
+    slot->origin_count = static_cast<uint32_t>(from.state >> 8);
+  }
   set_position(slot, kKernelOwned);
   if (from.same()) publish(slot, kOnMount);
 }
 
 void files_close(int fd) {
   FileSlot *slot = slot_of(fd);
-  if (slot != nullptr) empty(slot);
+  if (slot == nullptr) return;
+  // Duplicates go on where this one stood.
+  if (kind_of(slot_state(*slot)) == kOnMount && (slot->flags & kFileLinked)) give_back(fd, slot);
+  empty(slot);
 }
 
 void files_close_range(unsigned first, unsigned last) {
-  for_each_slot(first, last, [](int, FileSlot *slot) { empty(slot); });
+  for_each_slot(first, last, [](int fd, FileSlot *slot) {
+    if (slot->flags & kFileLinked) give_back(fd, slot);
+    empty(slot);
+  });
 }
 
 void files_off() {
@@ -292,6 +331,10 @@ void files_after_fork() {
   cwd_begun = cwd_ended = (cwd_begun > cwd_ended ? cwd_begun : cwd_ended) + 1;
   cwd_lock &= ~1u;
   cwd_known.version = 0;
+  // The parent's thread will finish what it began; the offset is shared.
+  for_each_slot(0, ~0u, [](int, FileSlot *slot) {
+    if (move_position(slot, kGivingBack, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+  });
   // Given back before the fork; one that another thread opened since is shared with the parent now.
   files_give_back_all();
 }

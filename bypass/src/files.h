@@ -7,7 +7,9 @@
 //
 // Offsets. A file or directory opened read-only here has its offset here (FileSlot.position) as long as nobody else
 // can share the kernel's. Before anybody can, it is given back: lseek(), then kKernelOwned for good. Advancing is
-// copy first, then compare-and-swap: nothing is held while the caller's memory is touched.
+// copy first, then compare-and-swap: nothing is held while the caller's memory is touched. A duplicate shares its
+// origin's offset, which stays here until the duplicate is used by offset, or the origin closed: programs that walk
+// trees duplicate every directory and read only through the first descriptor.
 #pragma once
 #include "attach.h"
 
@@ -16,6 +18,7 @@ namespace shortfuse::bypass {
 constexpr unsigned kFilesPerPage = 1024;
 constexpr unsigned kFilePages = 1024;
 constexpr int64_t kKernelOwned = -1;
+constexpr int64_t kGivingBack = -2;   // a thread is telling the kernel: wait for it
 
 enum FileFlag : uint8_t {
   kFileReadable = 1,    // opened for reading, not O_PATH
@@ -23,6 +26,7 @@ enum FileFlag : uint8_t {
   kFileDirectory = 4,   // position counts in a Stream
   kFileMoved = 8,       // the kernel's own offset may not be 0 although we never gave ours back
   kFilePath = 16,       // O_PATH
+  kFileLinked = 32,     // duplicates exist that share the offset held here
 };
 
 /// A directory listing as one reader of one descriptor sees it, until it rewinds.
@@ -50,6 +54,8 @@ struct alignas(64) FileSlot {
   uint32_t serial;       // of the mount
   uint8_t mount;
   uint8_t flags;         // FileFlag
+  uint32_t origin_count; // of a duplicate: the origin's state when it was made
+  int32_t origin;        // of a duplicate: 1 + the descriptor that holds the offset; 0: none
 };
 static_assert(sizeof(FileSlot) == 64);
 
@@ -93,8 +99,12 @@ uint64_t nid_of(const File &file);
 
 /// After a successful open of `fd` with `flags`: registered if it lies on an attached mount.
 void files_opened(int fd, uint64_t open_flags);
-/// After a successful dup: `to` is what `from` was. The offset is the kernel's.
-void files_duplicated(const File &from, int to);
+/// Before a dup of `fd`: the offset is no longer its alone.
+void files_duplicating(const File &from);
+/// After a successful dup: `to` is what `from` was.
+void files_duplicated(const File &from, int from_fd, int to);
+/// Before a duplicate is used by the kernel's offset: what its origin holds is given back.
+void settle(FileSlot *slot);
 /// Before the number goes back to the kernel.
 void files_close(int fd);
 void files_close_range(unsigned first, unsigned last);

@@ -279,8 +279,9 @@ TEST(Files, ListingsLikeTheKernel) {
       int ours = open_ours(tree, name, O_RDONLY | O_DIRECTORY), plain = open_plain(tree, name, O_RDONLY | O_DIRECTORY);
       std::string expected = list(by_kernel, plain, room);
       EXPECT_TRUE(list(through, ours, room) == expected) << name << room;
-      if (expected == "errno 22") by_kernel(SYS_lseek, plain, 0, SEEK_SET);
-      EXPECT_EQ(through(SYS_lseek, ours, 0, SEEK_CUR), by_kernel(SYS_lseek, plain, 0, SEEK_CUR)) << name << room;
+      if (expected != "errno 22") {  // where the position is then depends on the file system
+        EXPECT_EQ(through(SYS_lseek, ours, 0, SEEK_CUR), by_kernel(SYS_lseek, plain, 0, SEEK_CUR)) << name << room;
+      }
       EXPECT_EQ(through(SYS_lseek, ours, 0, SEEK_SET), 0);
       by_kernel(SYS_lseek, plain, 0, SEEK_SET);
       EXPECT_TRUE(list(through, ours, 32768) == list(by_kernel, plain, 32768)) << "again";

@@ -32,6 +32,7 @@ constexpr long kSysFchmodat2 = 452;
 constexpr long kMaxRwCount = 0x7ffff000;
 constexpr int kIovMax = 1024;
 constexpr int kPathMax = 4096;
+constexpr int kSigBlock = 0, kSigSetmask = 2;
 constexpr int kSeekSet = 0, kSeekCur = 1, kSeekEnd = 2, kSeekData = 3, kSeekHole = 4;
 constexpr int kAccessMask = 7, kMayExec = 1, kMayWrite = 2, kMayRead = 4;
 constexpr int kAtHandleFid = 0x200;       // name_to_handle_at: any handle will do, it is never opened

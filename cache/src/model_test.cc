@@ -16,6 +16,11 @@ namespace {
 
 using namespace testing;
 
+#ifdef __SANITIZE_THREAD__
+constexpr int kSteps = 30000;
+#else
+constexpr int kSteps = 150000;
+#endif
 constexpr int kDirs = 4, kNames = 12, kInodes = 30;
 
 struct Inode {
@@ -317,10 +322,10 @@ TEST(Model, AmpleRoom) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
     SCOPED_TRACE(seed);
     History history(seed, 64 << 20);
-    history.run(150000);
-    EXPECT_GT(history.attr_hits, 10000u);
-    EXPECT_GT(history.page_hits, 300u);
-    EXPECT_GT(history.name_hits, 10000u);
+    history.run(kSteps);
+    EXPECT_GT(history.attr_hits, kSteps / 15u);
+    EXPECT_GT(history.page_hits, kSteps / 500u);
+    EXPECT_GT(history.name_hits, kSteps / 15u);
     EXPECT_EQ(0u, history.stats().evictions);
   }
 }
@@ -329,9 +334,9 @@ TEST(Model, UnderPressure) {
   for (uint64_t seed = 11; seed <= 14; ++seed) {
     SCOPED_TRACE(seed);
     History history(seed, 4 << 20);
-    history.run(150000);
-    EXPECT_GT(history.attr_hits, 5000u);
-    EXPECT_GT(history.stats().evictions, 1000u);
+    history.run(kSteps);
+    EXPECT_GT(history.attr_hits, kSteps / 30u);
+    EXPECT_GT(history.stats().evictions, kSteps / 150u);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
@@ -72,7 +73,7 @@ TEST(Store, RandomOperationsMatchAModel) {
       ASSERT_NE(model.end(), expected);
       ASSERT_EQ(expected->second.size, found->len);
       const auto bytes = some_bytes(expected->second.size, expected->second.seed);
-      ASSERT_EQ(0, std::memcmp(bytes.data(), found->payload, bytes.size()));
+      ASSERT_TRUE(std::ranges::equal(bytes, Bytes(reinterpret_cast<const std::byte *>(found->payload), found->len)));
       ++hits;
     }
     EXPECT_GT(hits, 10000u);

@@ -52,6 +52,33 @@ SEC("fuse_exit/readdirplus") int four(struct sf_fuse_exit_ctx *ctx) {
 }
 #endif
 
+#ifdef CASE_loops /* what the mutations start from: loops, indexes, buffers, sub-programs */
+static const char names[4][16] = {"alpha", "beta", "gamma", "delta"};
+u32 hits[4];
+u8 bytes[64];
+static __attribute__((noinline)) u32 hash(const char *s, u32 n) {
+  u32 h = 5381;
+  for (u32 i = 0; i < n && i < 64; i++) h = h * 33 + s[i];
+  return h;
+}
+SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) {
+  char path[64];
+  int n = sf_path(ctx, path, sizeof path);
+  if (n < 0 || n >= (int)sizeof path) return SF_PASS;
+  for (u32 i = 0; i < 4; i++) {
+    if (bpf_strncmp(path, 5, names[i]) == 0) hits[i]++;
+  }
+  bytes[hash(path, n) & 63]++;
+  if (ctx->arg_bytes < 64 && ctx->arg_bytes > 0) sf_arg(ctx, 0, bytes, ctx->arg_bytes);
+  return hits[n & 3] > 5 ? -13 : SF_PASS;
+}
+SEC("fuse_exit/read") int g(struct sf_fuse_exit_ctx *ctx) {
+  u64 at = ctx->req.offset / 4096;
+  if (at < 64) bytes[at]++;
+  return sf_keep(ctx, hash(names[at & 3], 16), SF_DROP);
+}
+#endif
+
 #ifdef CASE_section
 SEC("fuse/lokup") int f(struct sf_fuse_ctx *ctx) { return SF_PASS; }
 #endif
