@@ -25,10 +25,11 @@ endif()
 
 # What the library in front of every application may be made of: no vector registers (a system call
 # preserves them, so must we), no exceptions, no run-time type information, nothing that needs libstdc++,
-# no library calls made up by the compiler, and never a sanitiser.
+# no library calls made up by the compiler, and never a sanitiser. Unwind tables: threads are cancelled and backtraces
+# taken inside a hooked call.
 set(SF_CLIENT_FLAGS -O2 -fPIC -mgeneral-regs-only -ffreestanding -fno-exceptions -fno-rtti
     -fno-threadsafe-statics -fno-stack-protector -fvisibility=hidden -ftls-model=initial-exec
-    -fno-asynchronous-unwind-tables -fno-sanitize=all -fcf-protection=none)
+    -fasynchronous-unwind-tables -fno-sanitize=all -fcf-protection=none)
 
 # sf_library(NAME SOURCES ... [DEPS ...]): code of the daemon, the command and the tests.
 function(sf_library name)

@@ -24,6 +24,11 @@
 
 namespace shortfuse::bypass {
 
+struct OwnedPolicy {
+  std::vector<char> image;
+  Policy policy = {};
+};
+
 static const std::set<uint64_t> *known_inodes;
 static uint64_t root_inode, root_device;
 
@@ -47,10 +52,7 @@ Tree::Tree(uint32_t mount_flags) : flags_(mount_flags) {
 
 Tree::~Tree() {
   detach();
-  if (policy_ != nullptr) {
-    free(const_cast<sf_image *>(static_cast<Policy *>(policy_)->image));
-    delete static_cast<Policy *>(policy_);
-  }
+  delete static_cast<OwnedPolicy *>(policy_);
   std::filesystem::remove_all(root_);
 }
 
@@ -244,13 +246,14 @@ static int server_of(sf_op op) {
   }
 }
 
-void Tree::policy(const std::vector<sf_op> &ops, int verdict) {
-  size_t code = sizeof(sf_image), bytes = code + ops.size() * 2 * sizeof(bpf_insn);
-  auto *image = static_cast<sf_image *>(calloc(1, bytes));
+std::vector<char> make_image(const std::vector<sf_op> &ops, int verdict) {
+  size_t code = sizeof(sf_image);
+  std::vector<char> bytes(code + ops.size() * 2 * sizeof(bpf_insn));
+  auto *image = reinterpret_cast<sf_image *>(bytes.data());
   image->magic = SF_IMAGE_MAGIC;
   image->format = SF_IMAGE_FORMAT;
   image->abi = SF_ABI_VERSION;
-  image->image_bytes = bytes;
+  image->image_bytes = bytes.size();
   for (sf_op op : ops) {
     sf_image_program &p = image->program[image->programs];
     p.slot = SF_SLOT_SYSCALL + op;
@@ -266,20 +269,21 @@ void Tree::policy(const std::vector<sf_op> &ops, int verdict) {
       insns[0].imm = server_of(op);
     }
     insns[1].code = BPF_JMP | BPF_EXIT;
-    memcpy(reinterpret_cast<char *>(image) + code, insns, sizeof insns);
+    memcpy(bytes.data() + code, insns, sizeof insns);
     code += sizeof insns;
     image->first[p.slot] = ++image->programs;
   }
-  auto *fresh = new Policy{};
-  fresh->image = image;
-  fresh->image_bytes = bytes;
-  fresh->epoch = 1;
+  return bytes;
+}
+
+void Tree::policy(const std::vector<sf_op> &ops, int verdict) {
+  auto *fresh = new OwnedPolicy{make_image(ops, verdict)};
+  fresh->policy.image = reinterpret_cast<const sf_image *>(fresh->image.data());
+  fresh->policy.image_bytes = fresh->image.size();
+  fresh->policy.epoch = 1;
   auto *m = static_cast<Mount *>(mount_);
-  __atomic_store_n(&m->policy, fresh, __ATOMIC_RELEASE);
-  if (policy_ != nullptr) {
-    free(const_cast<sf_image *>(static_cast<Policy *>(policy_)->image));
-    delete static_cast<Policy *>(policy_);
-  }
+  __atomic_store_n(&m->policy, &fresh->policy, __ATOMIC_RELEASE);
+  delete static_cast<OwnedPolicy *>(policy_);
   policy_ = fresh;
 }
 

@@ -59,6 +59,9 @@ class Tree {
   void *policy_ = nullptr;
 };
 
+/// A policy image as the daemon publishes it, interpreted: one program per operation.
+std::vector<char> make_image(const std::vector<sf_op> &ops, int verdict);
+
 /// A call through the bypass; when it is not handled, as the hook would make it.
 long through(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
 /// The same call made by the kernel.

@@ -83,8 +83,8 @@ static void scan_all() {
   Process *process = process_now();
   if (process == nullptr || !process->attach_latch.try_lock()) return;
   uint32_t euid = static_cast<uint32_t>(SF_SYS0(__NR_geteuid));
-  for (unsigned i = 0; i < registry_count; ++i) scan(&registries[i], euid);
   free_detached();
+  for (unsigned i = 0; i < registry_count; ++i) scan(&registries[i], euid);
   process->attach_latch.unlock();
 }
 

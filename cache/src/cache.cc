@@ -8,7 +8,12 @@
  *
  * Contents hang on a cid that only the ATTR record names. Renewing the cid in the node's state and dropping ATTR
  * voids any number of pages in O(1); begin() does so, and as every fill is refused until end(), the new cid is not
- * seen before the mutation is over, so end() has no need to renew it again. */
+ * seen before the mutation is over, so end() has no need to renew it again.
+ *
+ * Changes from outside are told by the stamp: size, mtime and ctime of the last fill. Contents are accepted only from
+ * requests younger than their stamp; so contents are never older than it, and if they are younger, the next stamp
+ * differs. After a mutation of our own that touches attributes only, the ctime has moved anyway, and size and mtime
+ * decide alone, as they do for the kernel's own page cache (FUSE_AUTO_INVAL_DATA). */
 #include "shortfuse/cache/cache.h"
 
 #include <pthread.h>
@@ -57,8 +62,12 @@ bool is_young(const fuse_attr &attr) {
 }
 
 uint64_t stamp_of(uint64_t seed, const fuse_attr &attr) {
-  const uint64_t parts[] = {attr.size, attr.mtime, attr.ctime, attr.mtimensec | uint64_t{attr.ctimensec} << 32};
+  const uint64_t parts[] = {attr.size, attr.mtime, attr.mtimensec};
   return hash_bytes(seed, parts, sizeof parts);
+}
+uint32_t ctime_stamp_of(uint64_t seed, const fuse_attr &attr) {
+  const uint64_t parts[] = {attr.ctime, attr.ctimensec};
+  return static_cast<uint32_t>(hash_bytes(seed, parts, sizeof parts));
 }
 
 }  // namespace
@@ -120,9 +129,9 @@ struct Cache::Impl {
     node->cid = ++last_cid;
     node->flags &= static_cast<uint8_t>(~kNodeListed);
   }
-  void unstamp(NodeState *node) { node->flags &= static_cast<uint8_t>(~(kNodeStamped | kNodeYoung)); }
-  void forget_attr(NodeState *node) {
-    store->remove({SF_REC_ATTR, node->nid});
+  void unstamp(NodeState *node) { node->flags &= static_cast<uint8_t>(~(kNodeStamped | kNodeYoung | kNodeChanged)); }
+  void void_contents(NodeState *node) {
+    renew_cid(node);
     unstamp(node);
   }
   void publish_node(const NodeState *node) {
@@ -310,8 +319,12 @@ void Cache::renamed(Nid from_dir, std::string_view from, Nid to_dir, std::string
 Moment Cache::moment() const { return impl_->clock.load(std::memory_order_acquire); }
 
 void Cache::Impl::touch(NodeState *node, uint32_t what, Flux &flux) {
-  forget_attr(node);
-  if ((what & kTouchContent) != 0) renew_cid(node);
+  store->remove({SF_REC_ATTR, node->nid});
+  if ((what & kTouchContent) != 0) {
+    void_contents(node);
+  } else {
+    node->flags |= kNodeChanged;
+  }
   ++node->flux;
   flux.nodes.push_back({node->nid, what});
 }
@@ -416,6 +429,7 @@ Moment Cache::end(const Flux &flux) {
       alone = false;
     }
   }
+  // The directories of names are among the nodes.
   for (const TouchedNode &touched : flux.nodes) {
     NodeState *node = impl.nodes.by_nid(touched.nid);
     if (node == nullptr) continue;
@@ -423,10 +437,7 @@ Moment Cache::end(const Flux &flux) {
     node->last_mutation = now;
   }
   for (Nid nid : flux.dirs) {
-    NodeState *dir = impl.nodes.by_nid(nid);
-    if (dir == nullptr) continue;
-    alone = alone && dir->name_flux == 0 && (dir->last_name <= flux.at || dir->last_name == now);
-    dir->last_name = now;
+    if (NodeState *dir = impl.nodes.by_nid(nid); dir != nullptr) dir->last_name = now;
   }
   if (flux.everything) {
     --impl.everything_flux;
@@ -446,8 +457,8 @@ void Cache::drop_everything() {
 }
 
 void Cache::Impl::drop(NodeState *node) {
-  forget_attr(node);
-  renew_cid(node);
+  store->remove({SF_REC_ATTR, node->nid});
+  void_contents(node);
   node->last_mutation = ++clock;
 }
 
@@ -519,13 +530,17 @@ bool Cache::fill_attr(Moment at, Nid nid, const fuse_attr &attr, uint64_t ttl_ns
   NodeState *node = impl.nodes.by_nid(nid);
   if (!impl.may_fill(node, at)) return impl.refuse();
 
-  const uint64_t stamp = stamp_of(impl.header()->hash_seed, attr);
-  if (!node->is(kNodeStamped) || node->is(kNodeYoung) || node->stamp != stamp) {
+  const uint64_t seed = impl.header()->hash_seed;
+  const uint64_t stamp = stamp_of(seed, attr);
+  const uint32_t stamp_ctime = ctime_stamp_of(seed, attr);
+  const bool same = node->stamp == stamp && (node->is(kNodeChanged) || node->stamp_ctime == stamp_ctime);
+  if (!node->is(kNodeStamped) || node->is(kNodeYoung) || !same) {
     // From here on, contents must come from requests that arrive later: those on their way may be older.
-    impl.renew_cid(node);
+    if (node->is(kNodeStamped)) impl.renew_cid(node);
     node->last_mutation = ++impl.clock;
   }
   node->stamp = stamp;
+  node->stamp_ctime = stamp_ctime;
   impl.unstamp(node);
   node->flags |= kNodeStamped;
   if (ttl_ns != kNever && is_young(attr)) node->flags |= kNodeYoung;

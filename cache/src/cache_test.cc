@@ -269,6 +269,25 @@ TEST_F(CacheTest, ContentMutationHidesContents) {
   EXPECT_TRUE(fill_page(file, cache->moment()));
 }
 
+TEST_F(CacheTest, AttributeMutationKeepsContentsUnlessSizeOrMtimeMoved) {
+  const Nid file = known(10, "file");
+  ASSERT_TRUE(fill_page(file, cache->moment()));
+  fuse_attr attr = attr_of(100);
+  cache->end(cache->begin(node(file, kTouchAttr), {}));
+  attr.mode = 0100600;
+  ++attr.ctime;
+  ASSERT_TRUE(cache->fill_attr(cache->moment(), file, attr, kNever));
+  EXPECT_EQ(SF_FIND_OK, find_page(file)) << "a chmod of our own moves the ctime";
+  ++attr.ctime;
+  ASSERT_TRUE(cache->fill_attr(cache->moment(), file, attr, kNever));
+  EXPECT_EQ(SF_FIND_ABSENT, find_page(file)) << "that ctime was moved by somebody else";
+  ASSERT_TRUE(fill_page(file, cache->moment()));
+  cache->end(cache->begin(node(file, kTouchAttr), {}));
+  ++attr.mtime;
+  ASSERT_TRUE(cache->fill_attr(cache->moment(), file, attr, kNever));
+  EXPECT_EQ(SF_FIND_ABSENT, find_page(file));
+}
+
 TEST_F(CacheTest, MutationsOfOtherNodesDoNotDisturb) {
   const Nid file = known(10, "file"), other = known(11, "other");
   const Moment before = cache->moment();

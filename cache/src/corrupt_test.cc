@@ -40,6 +40,7 @@ class Copy {
     std::memcpy(head, cache_->header(), head_bytes_);
     std::memcpy(chunk, cache_->view().chunks + chunk_bytes_, chunk_bytes_);
   }
+  uint64_t first_cid() const { return cids_[0]; }
   uint64_t head_words() const { return head_bytes_ / 8; }
   uint64_t chunk_words() const { return chunk_bytes_ / 8; }
 
@@ -165,6 +166,29 @@ TEST(Corrupt, WrongRefsInTheIndex) {
       if (entries[i] != 0 && random() % 2 == 0) entries[i] ^= hostile_word(random) >> 16;
     }
     for (int i = 0; i < 200; ++i) copy.look_around(random);
+  }
+}
+
+TEST(Corrupt, RecordThatClaimsToCrossTheEndOfItsChunk) {
+  Copy copy;
+  // A good record, moved to the very end of the chunk, where its length is a lie.
+  const uint64_t cid = copy.first_cid();
+  const uint64_t ref = sf_find_ref(&copy.view, SF_REC_LINK, cid, 0);
+  ASSERT_NE(0u, ref);
+  const uint64_t last = copy.view.chunk_bytes * 2 / SF_REF_UNIT - 1;
+  auto *record = reinterpret_cast<sf_record *>(copy.space + last * SF_REF_UNIT);
+  std::memcpy(static_cast<void *>(record), copy.space + ref * SF_REF_UNIT, sizeof *record);
+  auto *entries = reinterpret_cast<uint64_t *>(copy.head + SF_HEADER_BYTES);
+  for (uint64_t i = 0; i < copy.head_words() - SF_HEADER_BYTES / 8; ++i) {
+    if ((entries[i] & ((1ull << 48) - 1)) == ref) entries[i] = (entries[i] >> 48 << 48) | last;
+  }
+  std::vector<char> buffer(1 << 20);
+  uint32_t copied = 0;
+  for (uint32_t len : {24u, 25u, 200u, uint32_t{SF_PAYLOAD_MAX}, uint32_t{SF_PAYLOAD_MAX} + 1, 1u << 20, ~0u}) {
+    record->len = len;
+    EXPECT_EQ(len == 24 ? SF_FIND_OK : SF_FIND_ABSENT,
+              sf_find_blob(&copy.view, SF_REC_LINK, cid, buffer.data(), buffer.size(), &copied))
+        << len;
   }
 }
 

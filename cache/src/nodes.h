@@ -24,6 +24,7 @@ enum NodeFlag : uint8_t {
   kNodeStamped = 2,  ///< `stamp` is what the contents under `cid` belong to
   kNodeYoung = 4,    ///< the stamp was so young when it was taken that a later change may look the same
   kNodeListed = 8,   ///< a listing of several parts has been kept under `cid`
+  kNodeChanged = 16, ///< we have changed attributes since the stamp: another ctime says nothing about the contents
 };
 
 struct NodeState {
@@ -35,7 +36,7 @@ struct NodeState {
   Moment last_name = 0;       ///< fills of names in this directory must be as young
   Moment last_atime = 0;      ///< attributes that are older have a stale atime
   uint64_t cid = 0;
-  uint64_t stamp = 0;         ///< hash of size, mtime and ctime
+  uint64_t stamp = 0;         ///< hash of size and mtime
   char *name = nullptr;       ///< owned; name_len bytes
   uint32_t bridge_references = 0;
   uint32_t writers = 0;
@@ -43,6 +44,7 @@ struct NodeState {
   uint32_t name_flux = 0;     ///< those of names in this directory
   uint32_t next_by_nodeid = 0;
   uint32_t next_by_name = 0;
+  uint32_t stamp_ctime = 0;   ///< hash of the ctime
   uint8_t name_len = 0;
   uint8_t flags = 0;
 

@@ -149,6 +149,34 @@ TEST_F(Readers, ThreadsNeverSeeAnOlderStateThanTheLastEnded) {
   EXPECT_GT(shared->page_hits, 10u);
 }
 
+TEST_F(Readers, RecordsThatAreWrittenOverAreNeverTorn) {
+  const Nid nid = shared->nid[0];
+  auto all_alike = [](uint64_t value) {
+    fuse_attr attr{};
+    attr.ino = attr.size = attr.blocks = attr.atime = attr.mtime = attr.ctime = value;
+    attr.atimensec = attr.mtimensec = attr.ctimensec = attr.mode = attr.nlink = attr.uid = attr.gid = attr.rdev =
+        attr.blksize = attr.flags = static_cast<uint32_t>(value);
+    return attr;
+  };
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> hits{0}, torn{0};
+  std::thread reader([&] {
+    while (!stop) {
+      sf_attr_view found{};
+      if (find_attr(cache->view(), nid, &found) != SF_FIND_OK) continue;
+      const fuse_attr expected = all_alike(found.attr.ino);
+      if (std::memcmp(&expected, &found.attr, sizeof expected) != 0) ++torn;
+      ++hits;
+    }
+  });
+  for (uint64_t i = 0; i < 100 * kRounds || hits < 1000; ++i) {
+    cache->fill_attr(cache->moment(), nid, all_alike(i & 0xffffff), kNever);
+  }
+  stop = true;
+  reader.join();
+  EXPECT_EQ(0u, torn);
+}
+
 TEST_F(Readers, NamesNeverLeadToAnOlderNode) {
   // A name means node after node; `ended` of slot 0 says how far it is.
   std::vector<Nid> lives(4000);

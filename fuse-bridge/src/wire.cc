@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 
 #include <cstring>
 
@@ -120,6 +122,8 @@ bool take_handles(Request &r) {
       return take<fuse_setattr_in>(r, [&](auto &in) { r.flags = in.valid; });
     case FUSE_LISTXATTR:
       return take<fuse_getxattr_in>(r, [&](auto &in) { r.length = in.size; });
+    case FUSE_IOCTL:
+      return take<fuse_ioctl_in>(r, [&](auto &in) { r.file_handle = in.fh, r.flags = in.cmd; });
     default:
       return true;
   }
@@ -150,6 +154,17 @@ void touch_name(Touches &t, const cache::Cache &cache, uint64_t dir, std::string
   touched.child_content = child_content;
   touched.child_exists = child_exists;
   t.names.push_back(std::move(touched));
+}
+
+/// Requests that only ask: above all isatty(), which some run-time libraries call for every file they open.
+bool ioctl_asks(uint32_t command) {
+  switch (command) {
+    case TCGETS: case TIOCGWINSZ: case TIOCGPGRP: case FIONREAD: case FIGETBSZ:
+    case FS_IOC_GETFLAGS: case FS_IOC_GETVERSION: case FS_IOC_FSGETXATTR:
+      return true;
+    default:
+      return false;
+  }
 }
 
 /// Attributes whose change may take extended attributes with it (ACLs, file capabilities) or the data.
@@ -193,7 +208,10 @@ Touches touches_of(const Request &r, const cache::Cache &cache) {
       // File systems may delay what was written until now, its times included.
       if (cache::Nid nid = cache.nid_of(node); nid && cache.has_writer(nid)) t.nodes.push_back({nid, kTouchContent});
       break;
-    case FUSE_WRITE: case FUSE_FALLOCATE: case FUSE_SETXATTR: case FUSE_REMOVEXATTR: case FUSE_IOCTL:
+    case FUSE_IOCTL:
+      if (!ioctl_asks(r.flags)) touch_node(t, cache, node, kTouchContent);
+      break;
+    case FUSE_WRITE: case FUSE_FALLOCATE: case FUSE_SETXATTR: case FUSE_REMOVEXATTR:
     case FUSE_SETUPMAPPING: case FUSE_REMOVEMAPPING:
       touch_node(t, cache, node, kTouchContent);
       break;

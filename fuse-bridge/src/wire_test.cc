@@ -2,6 +2,10 @@
 #include "wire.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -88,6 +92,14 @@ TEST_F(WireTest, OpenOnlyForWriting) {
   EXPECT_EQ(touches(message(FUSE_OPEN, 20, {bytes_of(in)})).nodes.size(), 1u);
   in.flags = O_RDONLY | O_TRUNC;
   EXPECT_EQ(touches(message(FUSE_OPEN, 20, {bytes_of(in)})).nodes.size(), 1u);
+}
+
+TEST_F(WireTest, IoctlsThatOnlyAskTouchNothing) {
+  fuse_ioctl_in in{};
+  in.cmd = TCGETS;
+  EXPECT_TRUE(touches(message(FUSE_IOCTL, 20, {bytes_of(in)})).empty());
+  in.cmd = FS_IOC_SETFLAGS;
+  EXPECT_FALSE(touches(message(FUSE_IOCTL, 20, {bytes_of(in)})).empty());
 }
 
 TEST_F(WireTest, UnknownOpcodesTouchEverything) {

@@ -12,6 +12,7 @@
 
 #include "faults.h"
 #include "frame.h"
+#include "log.h"
 #include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/hook/hook.h"
 
@@ -142,7 +143,7 @@ extern "C" void sf_hook_vforked(void) {
 
 extern "C" void sf_hook_switch_off(const char *reason) {
   if (__atomic_exchange_n(&switched_off, true, __ATOMIC_ACQ_REL)) return;
-  (void)reason;
+  sf_log_debug(reason);
   for (uint8_t &kind : sf_hook_class)
     __atomic_store_n(&kind, (uint8_t)(kind & ~SF_CLASS_BYPASS), __ATOMIC_RELAXED);
   sf_bypass_before_fork(0, 0);  // offsets held here go back to the kernel

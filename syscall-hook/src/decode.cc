@@ -36,7 +36,8 @@ constexpr uint8_t kTwoByte[256] = {
     X, X, X, X, X, X, X, X, M, M, M, M, M, M, M, M, N, N, N, N, N, N, X, N, S, X, S, X, X, X, X, X,
     M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
     M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, MB, MB, MB, MB, M, M, M, N, S, M, X, X, M, M, M, M,
-    R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
+    R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32, R32,
+    M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
     N, N, N, M, MB, M, X, X, N, N, N, M, MB, M, M, M, M, M, M, M, M, M, M, M, M, M, MB, M, M, M, M, M,
     M, M, MB, M, MB, MB, MB, M, N, N, N, N, N, N, N, N, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
     M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
@@ -93,7 +94,7 @@ bool read_vex(Cursor *c, uint8_t first) {
   if (map == 1) {
     if (c->opcode == 0x77 && first != 0x62) c->shape = N;  // vzeroupper
     else if (kTwoByte[c->opcode] == MB) c->shape = MB;
-    return true;
+    return !(kTwoByte[c->opcode] & R32);  // jkzd, of a processor nobody has
   }
   if (map == 3) c->shape = MB;
   return map == 2 || map == 3 || (first == 0x62 && (map == 5 || map == 6));
@@ -185,69 +186,94 @@ void note_control(const Cursor *c, struct sf_insn *insn) {
   }
 }
 
+struct Shape {
+  int reg, rm;   // register fields of ModRM
+  bool direct;   // rm is a register
+};
+
+constexpr int kNotMovable = -2;
+
+// Operand size of a byte without REX: registers 4 to 7 would be ah, ch, dh and bh.
+bool is_high_byte(const Cursor *c, int reg) { return reg >= 4 && !c->rex; }
+
+void note_constant(const Cursor *c, struct sf_insn *insn, bool zero) {
+  if (c->operand16) return;
+  insn->flags |= SF_INSN_CONST;
+  insn->imm = zero ? 0 : read32(c->code + insn->length - 4);
+}
+
+void note_copy(const Cursor *c, struct sf_insn *insn, int source) {
+  if (c->operand16) return;
+  insn->flags |= SF_INSN_MOV_REG;
+  insn->source = (int8_t)source;
+}
+
+// add or adc sbb and sub xor cmp. Like the next two: the register written, -1 for none, or kNotMovable.
+int dest_of_arithmetic(const Cursor *c, const Shape &s, struct sf_insn *insn) {
+  const uint8_t op = c->opcode, form = op & 7;
+  if ((op & 0x38) == 0x38) return -1;  // cmp
+  if (form >= 4) return 0;
+  int dest = form & 2 ? s.reg : s.direct ? s.rm : -1;
+  if (!(form & 1) && is_high_byte(c, dest)) return kNotMovable;
+  if ((op == 0x31 || op == 0x33) && s.direct && s.reg == s.rm) note_constant(c, insn, true);
+  return dest;
+}
+
+int dest_of_one_byte(const Cursor *c, const Shape &s, struct sf_insn *insn) {
+  const uint8_t op = c->opcode;
+  const int direct_rm = s.direct ? s.rm : -1;
+  const bool compares = (c->modrm & 0x38) == 0x38;
+  if (op < 0x40 && (op & 7) < 6) return dest_of_arithmetic(c, s, insn);
+  if (op >= 0xb8 && op <= 0xbf) {
+    if (c->rex & 8 || c->operand16) return kNotMovable;  // imm64: rare, and longer than a slot cares for
+    note_constant(c, insn, false);
+    return (op & 7) | (c->rex & 1 ? 8 : 0);
+  }
+  switch (op) {
+    case 0x88: return is_high_byte(c, direct_rm) ? kNotMovable : direct_rm;
+    case 0x89:
+      if (s.direct) note_copy(c, insn, s.reg);
+      return direct_rm;
+    case 0x8b:
+      if (s.direct) note_copy(c, insn, s.rm);
+      return s.reg;
+    case 0x8d:
+    case 0x63: return s.reg;
+    case 0x84:
+    case 0x85:
+    case 0xa8:
+    case 0xa9: return -1;
+    case 0x80:
+      if (is_high_byte(c, direct_rm)) return kNotMovable;
+      return compares ? -1 : direct_rm;
+    case 0x81:
+    case 0x83: return compares ? -1 : direct_rm;
+    case 0xc7:
+      if (c->modrm & 0x38) return kNotMovable;
+      if (s.direct) note_constant(c, insn, false);
+      return direct_rm;
+    case 0xc1:
+    case 0xd1: return direct_rm;
+    case 0x90: return c->rex & 1 ? kNotMovable : -1;
+  }
+  return kNotMovable;
+}
+
+int dest_of_two_bytes(const Cursor *c, const Shape &s) {
+  const uint8_t op = c->opcode;
+  if ((op >= 0x40 && op <= 0x4f) || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf) return s.reg;  // cmov, movzx
+  return op == 0x1f ? -1 : kNotMovable;
+}
+
 // The short list of what compilers put around a system call. Everything else stays where it is.
 void note_movable(const Cursor *c, struct sf_insn *insn) {
   if (c->address32 || c->repeat || (c->map != 1 && c->map != 2)) return;
-  int reg = (c->modrm >> 3 & 7) | (c->rex & 4 ? 8 : 0);
-  int rm = (c->modrm & 7) | (c->rex & 1 ? 8 : 0);
-  bool direct = c->modrm >> 6 == 3;
-  int dest = -1;
-  uint8_t op = c->opcode;
-  if (c->map == 1 && op >= 0xb8 && op <= 0xbf) {
-    if (c->rex & 8) return;  // imm64: rare, and longer than a slot cares for
-    dest = (op & 7) | (c->rex & 1 ? 8 : 0);
-    if (c->operand16) return;
-    insn->flags |= SF_INSN_CONST;
-    insn->imm = read32(c->code + insn->length - 4);
-  } else if (c->map == 1 && op < 0x40 && (op & 7) < 6) {  // add or adc sbb and sub xor cmp
-    bool compares = (op & 0x38) == 0x38;
-    if ((op & 7) >= 4) {
-      dest = compares ? -1 : 0;
-    } else if (!compares) {
-      dest = op & 2 ? reg : direct ? rm : -1;
-      if ((op == 0x31 || op == 0x33) && direct && reg == rm && !c->operand16) insn->flags |= SF_INSN_CONST;
-    }
-    if (!(op & 1) && (op & 7) < 4 && dest >= 4 && !c->rex) return;  // ah..bh: not worth telling apart
-  } else if (c->map == 1 && (op == 0x89 || op == 0x88)) {
-    dest = direct ? rm : -1;
-    if (op == 0x88 && dest >= 4 && !c->rex) return;
-    if (op == 0x89 && direct && !c->operand16) {
-      insn->flags |= SF_INSN_MOV_REG;
-      insn->source = (int8_t)reg;
-    }
-  } else if (c->map == 1 && (op == 0x8b || op == 0x8d || op == 0x63)) {
-    dest = reg;
-    if (op == 0x8b && direct && !c->operand16) {
-      insn->flags |= SF_INSN_MOV_REG;
-      insn->source = (int8_t)rm;
-    }
-  } else if (c->map == 1 && (op == 0x84 || op == 0x85 || op == 0xa8 || op == 0xa9)) {
-    dest = -1;
-  } else if (c->map == 1 && (op == 0x81 || op == 0x83)) {
-    dest = direct && (c->modrm & 0x38) != 0x38 ? rm : -1;
-  } else if (c->map == 1 && op == 0x80) {
-    if (direct && !c->rex && rm >= 4) return;
-    dest = direct && (c->modrm & 0x38) != 0x38 ? rm : -1;
-  } else if (c->map == 1 && op == 0xc7 && (c->modrm & 0x38) == 0) {
-    dest = direct ? rm : -1;
-    if (direct && !c->operand16) {
-      insn->flags |= SF_INSN_CONST;
-      insn->imm = read32(c->code + insn->length - 4);
-    }
-  } else if (c->map == 1 && (op == 0xc1 || op == 0xd1)) {
-    dest = direct ? rm : -1;
-  } else if (c->map == 1 && op == 0x90) {
-    dest = -1;
-  } else if (c->map == 2 && ((op >= 0x40 && op <= 0x4f) || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf)) {
-    dest = reg;
-  } else if (c->map == 2 && op == 0x1f) {
-    dest = -1;
-  } else {
-    return;
-  }
-  if (dest == 4) {
+  const Shape shape = {(c->modrm >> 3 & 7) | (c->rex & 4 ? 8 : 0), (c->modrm & 7) | (c->rex & 1 ? 8 : 0),
+                       c->modrm >> 6 == 3};
+  int dest = c->map == 1 ? dest_of_one_byte(c, shape, insn) : dest_of_two_bytes(c, shape);
+  if (dest == kNotMovable || dest == 4) {  // 4: the stack pointer
     insn->flags &= ~(SF_INSN_CONST | SF_INSN_MOV_REG);
-    return;  // the stack pointer
+    return;
   }
   insn->dest = (int8_t)dest;
   insn->flags |= SF_INSN_MOVABLE;

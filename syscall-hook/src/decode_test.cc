@@ -30,7 +30,10 @@ class Decode : public testing::Test {
   // What sf_decode says of an instruction that Zydis knows must be true of it.
   void compare(const uint8_t *code, const Truth &t, const sf_insn &insn) {
     std::string bytes;
-    for (int i = 0; i < t.insn.length; i++) bytes += "0123456789abcdef"[code[i] >> 4], bytes += "0123456789abcdef"[code[i] & 15];
+    for (int i = 0; i < t.insn.length; i++) {
+      bytes += "0123456789abcdef"[code[i] >> 4];
+      bytes += "0123456789abcdef"[code[i] & 15];
+    }
     ASSERT_EQ(insn.length, t.insn.length) << bytes;
     bool relative = false, rip = false, writes_rsp = false;
     int written = -1;
@@ -42,7 +45,8 @@ class Decode : public testing::Test {
         ASSERT_TRUE(ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&t.insn, &o, 0x100000, &target)));
         EXPECT_EQ(insn.target, target) << bytes;
       }
-      if (o.type == ZYDIS_OPERAND_TYPE_MEMORY && o.mem.base == ZYDIS_REGISTER_RIP) rip = true;
+      if (o.type == ZYDIS_OPERAND_TYPE_MEMORY && (o.mem.base == ZYDIS_REGISTER_RIP || o.mem.base == ZYDIS_REGISTER_EIP))
+        rip = true;
       if (o.type == ZYDIS_OPERAND_TYPE_REGISTER && o.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
         auto wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o.reg.value);
         if (wide == ZYDIS_REGISTER_RSP) writes_rsp = true;
@@ -117,7 +121,7 @@ TEST_F(Decode, RandomBytes) {
     agreed++;
   }
   EXPECT_GT(agreed, 500000);
-  EXPECT_LT(unknown_here, agreed / 50);
+  EXPECT_LT(unknown_here, agreed / 20);  // privileged ones, and prefixes behind prefixes
 }
 
 TEST_F(Decode, CutOff) {

@@ -33,8 +33,9 @@ TEST(Memory, CopyAndMove) {
     }
     for (int distance : {-300, -33, -9, -8, -7, -1, 0, 1, 3, 8, 9, 31, 300}) {
       auto moved = source, expected = source;
-      for (size_t i = 0; i < bytes; i++) expected[(size_t)(1000 + distance) + i] = source[1000 + i];
-      EXPECT_EQ(sf_test_memmove(&moved[(size_t)(1000 + distance)], &moved[1000], bytes), &moved[(size_t)(1000 + distance)]);
+      const auto to = (size_t)(1000 + distance);
+      for (size_t i = 0; i < bytes; i++) expected[to + i] = source[1000 + i];
+      EXPECT_EQ(sf_test_memmove(&moved[to], &moved[1000], bytes), &moved[to]);
       ASSERT_EQ(moved, expected) << bytes << " " << distance;
     }
   }

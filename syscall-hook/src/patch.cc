@@ -75,7 +75,7 @@ void put_displaced(Writer *w, const uint8_t *code, unsigned bytes) {
 }
 
 void put_own_call(Writer *w, const sf_module *module, const sf_site *site) {
-  uint64_t window = module->base + site->window_at;
+  uint64_t window = sf_window_of(module, site);
   uint8_t *real = w->at;
   put_syscall(w);
   if (site->form == SF_SITE_AROUND) {
@@ -112,7 +112,7 @@ int sf_slots_close(void) {
 int sf_slot_add(const sf_module *module, const sf_site *site, int own_call) {
   if (sf_window_count == SF_SLOTS_MAX) return -1;
   uint8_t *slot = sf_hook_slots + sf_window_count * SF_SLOT_BYTES;
-  uint64_t window = module->base + site->window_at, behind = module->base + site->syscall_at + 2;
+  uint64_t window = sf_window_of(module, site), behind = module->base + site->syscall_at + 2;
   own_call |= site->form == SF_SITE_AROUND;
   __builtin_memcpy(slot, &behind, sizeof behind);
   Writer w = {slot + SF_SLOT_CODE, true};

@@ -2,8 +2,8 @@
  *
  * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's) or in $XDG_CACHE_HOME/shortfuse, else
  * $HOME/.cache/shortfuse. A file counts only when its owner and its directory's owner are this user or root, nobody
- * else may write to either, and its checksum fits; and even then every entry is compared with the bytes in memory
- * before anything is written there. Any doubt: search again. */
+ * else may write to either, and its checksum fits; and even then every entry that is used is compared with the bytes
+ * in memory (sf_site_matches, by the caller). Any doubt: search again. */
 #ifndef SHORTFUSE_HOOK_SITE_CACHE_H
 #define SHORTFUSE_HOOK_SITE_CACHE_H
 
@@ -17,7 +17,8 @@ struct sf_cache_place {
 };
 void sf_cache_place_find(char **envp, struct sf_cache_place *place);
 
-/* Returns how many sites were remembered for the module, or -1. `sites` holds SF_SITES_MAX. */
+/* Returns how many sites were remembered for the module, or -1. They are not yet compared with the module's text.
+ * `sites` holds SF_SITES_MAX. */
 int sf_cache_load(const struct sf_cache_place *place, const struct sf_module *module, struct sf_site *sites);
 
 /* Remembers them; failure is harmless and silent. */

@@ -46,6 +46,8 @@ struct Search {
   bool lost;  // a table overflowed: what is known of jumps is incomplete
 };
 
+// The high bit of each byte of `word` that equals `byte`. Bytes above a hit may be marked without being equal; none
+// that is equal is left out.
 inline uint64_t has_byte(uint64_t word, uint8_t byte) {
   uint64_t x = word ^ (0x0101010101010101ull * byte);
   return (x - 0x0101010101010101ull) & ~x & 0x8080808080808080ull;
@@ -55,6 +57,12 @@ inline uint64_t load64(const uint8_t *p) {
   uint64_t value;
   __builtin_memcpy(&value, p, sizeof value);
   return value;
+}
+
+uint32_t hash_of(const uint8_t *code, unsigned bytes) {
+  uint32_t hash = 2166136261u;  // FNV-1a
+  for (unsigned i = 0; i < bytes; i++) hash = (hash ^ code[i]) * 16777619u;
+  return hash;
 }
 
 inline int32_t load32(const uint8_t *p) {
@@ -76,8 +84,7 @@ void find_candidates(Search *search) {
   };
   size_t at = 0;
   for (; at + 9 <= bytes; at += 8) {
-    uint64_t found = has_byte(load64(text + at), 0x0f);
-    // The lowest hit is exact, those above it may be false: consider() looks again.
+    uint64_t found = has_byte(load64(text + at), 0x0f) & has_byte(load64(text + at + 1), 0x05);
     for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
   }
   for (; at < bytes; at++) consider(at);
@@ -111,15 +118,17 @@ void find_far_targets(Search *search) {
     for (uint32_t g = low; g <= high && g / 8 < kFilterBytes; g++) search->scratch->filter[g / 8] |= 1u << g % 8;
   }
   auto consider = [&](size_t at) {
-    size_t rel = text[at] == 0xe9 ? at + 1 : text[at] == 0x0f && at + 1 < bytes && (text[at + 1] & 0xf0) == 0x80 ? at + 2 : 0;
-    if (!rel || rel + 4 > bytes) return;
+    size_t rel = at + 1;
+    if (text[at] == 0x0f && rel < bytes && (text[rel] & 0xf0) == 0x80) rel++;
+    else if (text[at] != 0xe9) return;
+    if (rel + 4 > bytes) return;
     int64_t target = (int64_t)rel + 4 + load32(text + rel);
     if (target >= 0 && target < (int64_t)bytes) note_far_target(search, first + (uint32_t)target);
   };
   size_t at = 0;
-  for (; at + 8 <= bytes; at += 8) {
-    uint64_t word = load64(text + at);
-    uint64_t found = has_byte(word, 0x0f) | has_byte(word, 0xe9);
+  for (; at + 9 <= bytes; at += 8) {
+    uint64_t word = load64(text + at), next = load64(text + at + 1) & 0xf0f0f0f0f0f0f0f0ull;
+    uint64_t found = (has_byte(word, 0x0f) & has_byte(next, 0x80)) | has_byte(word, 0xe9);
     for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
   }
   for (; at < bytes; at++) consider(at);
@@ -205,11 +214,9 @@ void take_window(const Search *search, unsigned first, unsigned last, unsigned c
   const Insn *insn = search->scratch->insn;
   uint32_t end = insn[last - 1].at + insn[last - 1].insn.length;
   site->form = last == call ? SF_SITE_BEFORE : SF_SITE_AROUND;
-  site->window_at = insn[first].at;
   site->window_bytes = (uint8_t)(end - insn[first].at);
   site->pre_bytes = (uint8_t)(insn[call].at - insn[first].at);
-  for (unsigned i = 0; i < site->window_bytes; i++)
-    site->bytes[i] = ((const uint8_t *)(search->module->base + site->window_at))[i];
+  site->hash = hash_of((const uint8_t *)(search->module->base + insn[first].at), site->window_bytes);
 }
 
 unsigned bytes_between(const Search *search, unsigned first, unsigned last) {
@@ -239,7 +246,7 @@ void choose_window(const Search *search, unsigned call, sf_site *site) {
 }
 
 // The number in %eax, if one constant reaches the call on every way into it.
-int32_t find_number(const Search *search, unsigned call) {
+int16_t find_number(const Search *search, unsigned call) {
   const Insn *insn = search->scratch->insn;
   int wanted = 0;  // rax
   for (unsigned i = call; i-- > 0;) {
@@ -247,7 +254,7 @@ int32_t find_number(const Search *search, unsigned call) {
     const sf_insn *one = &insn[i].insn;
     if (!(one->flags & SF_INSN_MOVABLE)) return SF_NR_UNKNOWN;
     if (one->dest != wanted) continue;
-    if (one->flags & SF_INSN_CONST) return one->imm;
+    if (one->flags & SF_INSN_CONST && one->imm >= 0 && one->imm < INT16_MAX) return (int16_t)one->imm;
     return SF_NR_UNKNOWN;
   }
   return SF_NR_UNKNOWN;
@@ -274,44 +281,42 @@ int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
     if (cursor == search.function.insns) {
       // Decoding stopped before: bytes of a table, or an instruction unknown here. Reported as a site without a
       // window, so that nobody believes every site is known.
-      if (count < SF_SITES_MAX) sites[count++] = {at, 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, 0, {}};
+      if (count < SF_SITES_MAX) sites[count++] = {at, 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, {}};
       continue;
     }
     const Insn *insn = &search.scratch->insn[cursor];
     if (insn->at != at || !(insn->insn.flags & SF_INSN_SYSCALL)) continue;  // inside another instruction
     if (count == SF_SITES_MAX) return -1;
     sf_site *site = &sites[count++];
-    *site = {at, 0, find_number(&search, cursor), SF_SITE_NONE, 0, 0, 0, {}};
+    *site = {at, 0, find_number(&search, cursor), SF_SITE_NONE, 0, 0, {}};
     choose_window(&search, cursor, site);
   }
   return search.lost && !count ? -1 : count;
 }
 
 int sf_site_matches(const sf_module *module, const sf_site *site) {
-  uint64_t low = module->text - module->base, high = module->text_end - module->base;
-  if (site->syscall_at < low || site->syscall_at + 2ull > high) return 0;
-  auto code = (const uint8_t *)(module->base + site->syscall_at);
+  const uint64_t low = module->text - module->base, high = module->text_end - module->base;
+  const uint64_t at = site->syscall_at, start = at - site->pre_bytes;
+  if (at < low || at + 2 > high) return 0;
+  auto code = (const uint8_t *)(module->base + at);
   if (code[0] != 0x0f || code[1] != 0x05) return 0;
   if (site->form == SF_SITE_NONE) return 1;
   if (site->form != SF_SITE_BEFORE && site->form != SF_SITE_AROUND) return 0;
   if (site->window_bytes < SF_JUMP_BYTES || site->window_bytes > SF_WINDOW_MAX) return 0;
-  if (site->window_at < low || site->window_at + (uint64_t)site->window_bytes > high) return 0;
-  if (site->window_at + (uint32_t)site->pre_bytes != site->syscall_at) return 0;
+  if (start < low || start > at || start + site->window_bytes > high) return 0;
   if (site->form == SF_SITE_BEFORE && site->pre_bytes != site->window_bytes) return 0;
   if (site->form == SF_SITE_AROUND && site->pre_bytes + 2u > site->window_bytes) return 0;
-  auto window = (const uint8_t *)(module->base + site->window_at);
+  auto window = (const uint8_t *)(module->base + start);
+  if (hash_of(window, site->window_bytes) != site->hash) return 0;
   int32_t number = SF_NR_UNKNOWN;
-  for (unsigned at = 0; at < site->window_bytes;) {
+  for (unsigned i = 0; i < site->window_bytes;) {
     sf_insn insn;
-    if (sf_decode(window + at, site->window_bytes - at, 0, &insn)) return 0;
-    bool call = at == site->pre_bytes;
-    if (at < site->pre_bytes && at + insn.length > site->pre_bytes) return 0;
+    if (sf_decode(window + i, site->window_bytes - i, 0, &insn)) return 0;
+    bool call = i == site->pre_bytes;
+    if (i < site->pre_bytes && i + insn.length > site->pre_bytes) return 0;
     if (call ? !(insn.flags & SF_INSN_SYSCALL) : !(insn.flags & SF_INSN_MOVABLE)) return 0;
-    if (at < site->pre_bytes && insn.dest == 0) number = insn.flags & SF_INSN_CONST ? insn.imm : SF_NR_UNKNOWN;
-    at += insn.length;
+    if (i < site->pre_bytes && insn.dest == 0) number = insn.flags & SF_INSN_CONST ? insn.imm : SF_NR_UNKNOWN;
+    i += insn.length;
   }
-  if (number != SF_NR_UNKNOWN && number != site->nr) return 0;
-  for (unsigned i = 0; i < site->window_bytes; i++)
-    if (window[i] != site->bytes[i]) return 0;
-  return 1;
+  return site->nr == SF_NR_UNKNOWN || number == SF_NR_UNKNOWN || number == site->nr;
 }

@@ -21,15 +21,18 @@
 enum sf_site_form { SF_SITE_NONE = 0, SF_SITE_BEFORE = 1, SF_SITE_AROUND = 2 };
 
 struct sf_site {
-  uint32_t syscall_at;   /* relative to the module's base */
-  uint32_t window_at;
-  int32_t nr;            /* the call's number, or SF_NR_UNKNOWN */
+  uint32_t syscall_at;   /* relative to the module's base; the window starts `pre_bytes` before it */
+  uint32_t hash;         /* of the window's bytes as found */
+  int16_t nr;            /* the call's number, or SF_NR_UNKNOWN */
   uint8_t form;          /* enum sf_site_form; NONE: no window, the site stays as it is */
   uint8_t window_bytes;  /* whole instructions, at least SF_JUMP_BYTES */
   uint8_t pre_bytes;     /* of them, those before the `syscall` */
-  uint8_t pad;
-  uint8_t bytes[SF_WINDOW_MAX]; /* the window as found */
+  uint8_t pad[3];
 };
+
+static inline uint64_t sf_window_of(const struct sf_module *module, const struct sf_site *site) {
+  return module->base + site->syscall_at - site->pre_bytes;
+}
 
 /* Memory for one search; the caller maps it and gives it back. */
 #define SF_SITES_SCRATCH (1u << 20)

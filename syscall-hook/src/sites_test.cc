@@ -90,7 +90,7 @@ TEST_F(Made, NumberBefore) {
   sf_site site = only();
   EXPECT_EQ(site.form, SF_SITE_BEFORE);
   EXPECT_EQ(site.nr, 4);
-  EXPECT_EQ(site.window_at, kText);
+  EXPECT_EQ(sf_window_of(&module_, &site) - module_.base, kText);
   EXPECT_EQ(site.window_bytes, 5);
 }
 
@@ -99,7 +99,7 @@ TEST_F(Made, ZeroAndComparison) {
   sf_site site = only();
   EXPECT_EQ(site.form, SF_SITE_AROUND);
   EXPECT_EQ(site.nr, 0);
-  EXPECT_EQ(site.window_at, kText + 2);
+  EXPECT_EQ(sf_window_of(&module_, &site) - module_.base, kText + 2);
   EXPECT_EQ(site.window_bytes, 8);
   EXPECT_EQ(site.pre_bytes, 0);
 }
@@ -125,7 +125,7 @@ TEST_F(Made, JumpToTheSyscallItself) {
   function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0x3d, 1, 0, 0, 0, 0x74, 0xf7, 0xc3});
   sf_site site = only();
   EXPECT_EQ(site.form, SF_SITE_AROUND);
-  EXPECT_EQ(site.window_at, kText + 5);
+  EXPECT_EQ(sf_window_of(&module_, &site) - module_.base, kText + 5);
   EXPECT_EQ(site.nr, SF_NR_UNKNOWN);  // it may be reached with another number
 }
 
@@ -192,11 +192,11 @@ TEST_F(Made, MatchesOnlyTheseBytes) {
   EXPECT_EQ(changed([](sf_site *s) { s->nr = 5; }), 0);
   EXPECT_EQ(changed([](sf_site *s) { s->form = SF_SITE_AROUND; }), 0);
   EXPECT_EQ(changed([](sf_site *s) { s->form = 7; }), 0);
-  EXPECT_EQ(changed([](sf_site *s) { s->window_at++; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->hash++; }), 0);
   EXPECT_EQ(changed([](sf_site *s) { s->window_bytes = 255; }), 0);
   EXPECT_EQ(changed([](sf_site *s) { s->pre_bytes = 4; }), 0);
   EXPECT_EQ(changed([](sf_site *s) { s->syscall_at = 0xffffffff; }), 0);
-  EXPECT_EQ(changed([](sf_site *s) { s->window_at = 0xfffffff0; }), 0);
+  EXPECT_EQ(changed([](sf_site *s) { s->syscall_at = 2; }), 0);
 }
 
 // Random bytes for code: no crash, and whatever is found fits the bytes.

@@ -37,10 +37,21 @@ void *map(size_t bytes) {
 
 void unmap(void *at, size_t bytes) { SF_SYS2(__NR_munmap, at, bytes); }
 
+bool is_wanted(const sf_site *site) {
+  return site->nr < 0 || (site->nr < SF_CALLS && sf_hook_class[site->nr]);
+}
+
+// Whether the bytes in memory are what the file says of every site that is going to be changed.
+bool still_true(const sf_module *module, const sf_site *sites, int count) {
+  for (int i = 0; i < count; i++)
+    if (is_wanted(&sites[i]) && !sf_site_matches(module, &sites[i])) return false;
+  return true;
+}
+
 // Remembered, or searched for and then remembered.
 int sites_of(const sf_module *module, Workspace *work) {
   int count = sf_cache_load(&work->place, module, work->sites);
-  if (count >= 0) {
+  if (count >= 0 && still_true(module, work->sites, count)) {
     state.from_cache++;
     return count;
   }
@@ -50,10 +61,6 @@ int sites_of(const sf_module *module, Workspace *work) {
   unmap(scratch, SF_SITES_SCRATCH);
   sf_cache_store(&work->place, module, work->sites, count);
   return count;
-}
-
-bool is_wanted(const sf_site *site) {
-  return site->nr < 0 || (site->nr < SF_CALLS && sf_hook_class[site->nr]);
 }
 
 // Gives every wanted site of the module a slot. Returns why that must not go on, or NULL.
@@ -125,7 +132,7 @@ const char *prepare(char **envp) {
   const char *reason = fill_all_slots(envp, modules, count);
   if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
   if (!reason) reason = write_jumps(modules, count);
-  if (reason) sf_hook_switch_off(reason);
+  if (reason) sf_hook_switch_off("given up");
   return reason;
 }
 

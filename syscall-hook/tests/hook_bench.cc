@@ -57,7 +57,8 @@ int inner() {
 }
 
 double start_us(const char *library) {
-  std::string preload = std::string("LD_PRELOAD=") + library, home = std::string("HOME=") + (getenv("HOME") ? getenv("HOME") : "");
+  std::string preload = std::string("LD_PRELOAD=") + library;
+  std::string home = std::string("HOME=") + (getenv("HOME") ? getenv("HOME") : "");
   std::vector<char *> envp = {home.data()};
   if (*library) envp.push_back(preload.data());
   envp.push_back(nullptr);

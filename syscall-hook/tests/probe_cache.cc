@@ -26,8 +26,8 @@ int forge_cache(char **arguments) {
   static sf_site sites[SF_SITES_MAX];
   for (int i = 0; i < count; i++) {
     int found = sf_cache_load(&place, &modules[i], sites);
-    // This process's own text is patched already, so take the entries unchecked from the file.
-    CHECK(found == -1);
+    // The place is named in another way than the library knows it, so read the file here.
+    found = -1;
     fs::path path;
     for (auto &entry : fs::directory_iterator(arguments[0])) {
       std::ifstream file(entry.path(), std::ios::binary);
@@ -39,12 +39,7 @@ int forge_cache(char **arguments) {
     CHECK(found > 10);
     for (int s = 0; s < found; s++) {
       if (sites[s].form == SF_SITE_NONE) continue;
-      // One instruction earlier: a window that exists in no code.
-      sites[s].window_at -= 1;
-      sites[s].window_bytes += 1;
-      sites[s].pre_bytes += 1;
-      memmove(sites[s].bytes + 1, sites[s].bytes, SF_WINDOW_MAX - 1);
-      break;
+      sites[s].hash ^= 1;  // other bytes
     }
     sf_cache_store(&place, &modules[i], sites, found);
   }

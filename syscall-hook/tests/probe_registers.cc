@@ -17,9 +17,9 @@
 
 #include "probe.h"
 
-// Calls access(path, F_OK) with a pattern in every register but rdi, rsi and rsp, and 120 bytes of pattern in the red zone
-// below the frame of access(); stores what is found afterwards. access() in libc is `mov $21,%eax; syscall;
-// cmp; ja; ret`: everything but rax, rcx, r11 and the flags must be what it was.
+// Calls access(path, F_OK) with a pattern in every register but rdi, rsi and rsp, and 120 bytes of pattern in the red
+// zone below the frame of access(); stores what is found afterwards. access() in libc is `mov $21,%eax; syscall; cmp;
+// ja; ret`: everything but rax, rcx, r11 and the flags must be what it was.
 struct Registers {
   uint64_t general[12];  // rbx rbp rdx r8 r9 r10 r12 r13 r14 r15 rdi rsi
   uint64_t red_zone[15];
@@ -134,7 +134,8 @@ namespace {
 
 
 int registers(char **) {
-  const struct { const char *path; long result; } kCases[] = {{"/fake/1", hooked() ? 0 : -1}, {"/", 0}, {(char *)1, -1}};
+  const struct { const char *path; long result; } kCases[] = {
+      {"/fake/1", hooked() ? 0 : -1}, {"/", 0}, {(char *)1, -1}};
   auto function = (long (*)(const char *, long))dlsym(RTLD_DEFAULT, "access");
   for (int round = 0; round < 300; round++) {
     for (auto &one : kCases) {
@@ -188,7 +189,8 @@ int bad_pointers(char **) {
   char *none = (char *)mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(mprotect(none + 4096, 4096, PROT_NONE) == 0);
   for (int round = 0; round < 2000; round++) {
-    for (uint64_t bad : {8ull, 0x8000000000000000ull, 0xffffffffffffff00ull, 0x7fffffffffffull, (unsigned long long)(none + 4096)}) {
+    const uint64_t kBad[] = {8, 0x8000000000000000, 0xffffffffffffff00, 0x7fffffffffff, (uint64_t)none + 4096};
+    for (uint64_t bad : kBad) {
       errno = 0;
       CHECK(stat((char *)bad, &status) == -1 && errno == EFAULT);
       errno = 0;

@@ -73,8 +73,11 @@ inline ssize_t negative_errno(ssize_t result) { return result < 0 ? -errno : res
 /// errno.
 template <typename Attempt>
 auto with_descriptors(Filesystem& fs, Attempt attempt) {
+  constexpr int kAttempts = 10;
   auto result = attempt();
-  while (!result && (result.error() == EMFILE || result.error() == ENFILE) && fs.pressure.wait_for_room()) {
+  for (int i = 1; i < kAttempts; ++i) {
+    bool none_left = !result && (result.error() == EMFILE || result.error() == ENFILE);
+    if (!none_left || !fs.pressure.wait_for_room()) break;
     result = attempt();
   }
   return result;

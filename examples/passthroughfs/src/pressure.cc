@@ -15,9 +15,8 @@ namespace shortfuse::passthrough {
 namespace {
 
 // Shares of the descriptor limit, in percent.
-constexpr uint64_t kHigh = 70;    // begin to prune
-constexpr uint64_t kUrgent = 85;  // begin to drop names
-constexpr uint64_t kLow = 60;     // enough
+constexpr uint64_t kHigh = 70;  // begin
+constexpr uint64_t kLow = 60;   // enough
 constexpr size_t kBatch = 256;
 constexpr auto kForgetTime = std::chrono::milliseconds(1);  // for FORGETs to come in
 constexpr auto kFruitlessPause = std::chrono::milliseconds(5);
@@ -70,8 +69,9 @@ void Pressure::wake() {
 bool Pressure::wait_for_room() {
   uint64_t before = inodes_.size();
   wake();
-  // The only worker would wait for FORGETs that it has to take in itself.
-  if (single_threaded_) return false;
+  // The only worker would wait for FORGETs that it has to take in itself; and an old kernel drops no name in a directory
+  // while somebody waits for us there.
+  if (single_threaded_ || !can_prune_.load(std::memory_order_relaxed)) return false;
   for (int i = 0; i < kRoomPauses; ++i) {
     std::this_thread::sleep_for(kRoomPause);
     if (inodes_.size() < before) return true;
@@ -101,24 +101,25 @@ void Pressure::relieve() {
   uint64_t used = inodes_.size();
   if (used <= low) return;
   uint64_t surplus = used - low;
-  bool urgent = used > limit_ * kUrgent / 100;
   std::vector<uint64_t> batch;
+  auto offer = [&] {
+    if (!batch.empty() && can_prune_ && !prune(batch)) can_prune_ = false;
+    batch.clear();
+  };
   uint64_t extent = inodes_.extent();
   for (uint64_t steps = 0; steps < extent && surplus > 0; ++steps) {
     hand_ = hand_ + 1 < extent ? hand_ + 1 : 2;  // not the root
     uint64_t node = hand_ < extent ? inodes_.id_at(hand_) : 0;
     if (node == 0) continue;
-    --surplus;
     if (!can_prune_) {
-      if (urgent) drop_name(node);
+      surplus -= drop_name(node);
       continue;
     }
+    --surplus;
     batch.push_back(node);
-    if (batch.size() < kBatch && surplus > 0) continue;
-    can_prune_ = prune(batch);
-    batch.clear();
+    if (batch.size() == kBatch) offer();
   }
-  if (!batch.empty() && can_prune_) can_prune_ = prune(batch);
+  offer();
 }
 
 /// Asks the kernel to forget nodes that nobody uses. False: it does not know how.
@@ -130,19 +131,20 @@ bool Pressure::prune(const std::vector<uint64_t>& nodes) {
   return writev(fuse_session_fd(session_), parts, 3) >= 0 || errno != EINVAL;
 }
 
-/// Makes the kernel drop a file's name; the source's kernel knows where the file is now.
-void Pressure::drop_name(uint64_t node) {
+/// Makes the kernel drop a file's name; /proc knows which that is now. False: not this one.
+bool Pressure::drop_name(uint64_t node) {
   const Inode* inode = inodes_.find(node);
-  if (!inode || inode->version.type == S_IFDIR || inode->opens.load(std::memory_order_relaxed) > 0) return;
+  if (!inode || inode->version.type == S_IFDIR || inode->opens.load(std::memory_order_relaxed) > 0) return false;
   char path[PATH_MAX];
   ssize_t length = readlink(ProcName(inode->fd).absolute(), path, sizeof path - 1);
-  if (length <= 0) return;
+  if (length <= 0) return false;
   std::string where(path, static_cast<size_t>(length));
   size_t slash = where.rfind('/');
-  if (slash == std::string::npos) return;
+  if (slash == std::string::npos) return false;
   uint64_t parent = inodes_.find_key(source_.key_of(where.substr(0, slash + 1).c_str()));
-  if (parent == 0) return;
-  fuse_lowlevel_notify_inval_entry(session_, parent, where.c_str() + slash + 1, where.size() - slash - 1);
+  if (parent == 0) return false;
+  const char* name = where.c_str() + slash + 1;
+  return fuse_lowlevel_notify_inval_entry(session_, parent, name, where.size() - slash - 1) == 0;
 }
 
 }  // namespace shortfuse::passthrough

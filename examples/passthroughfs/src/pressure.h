@@ -3,8 +3,7 @@
  * is asked, well before the limit, to forget nodes that nobody uses; its FORGETs close the descriptors.
  *
  * A new kernel (FUSE 7.45) prunes by node and never touches what is in use. An older one can only drop a name, which
- * is asked for later (kUrgent), for files that are not open: dropping the name of a directory would confuse those who
- * work in it. */
+ * is asked for only for files that are not open: dropping the name of a directory would confuse those who work in it. */
 #pragma once
 #include <fuse_lowlevel.h>
 
@@ -43,7 +42,7 @@ class Pressure {
   void watch();
   void relieve();
   bool prune(const std::vector<uint64_t>& nodes);
-  void drop_name(uint64_t node);
+  bool drop_name(uint64_t node);
 
   InodeTable& inodes_;
   const Source& source_;
@@ -51,7 +50,7 @@ class Pressure {
   uint64_t limit_ = 0;
   std::atomic<uint64_t> high_{UINT64_MAX};
   uint64_t hand_ = 1;         // the slot where the last round ended
-  bool can_prune_ = false;
+  std::atomic<bool> can_prune_{false};
   bool single_threaded_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;

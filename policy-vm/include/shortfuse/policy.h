@@ -70,6 +70,9 @@ struct sf_fuse_exit_ctx {
   SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr */
 };
 
+/* As a time to live for sf_keep(): do not keep. */
+#define SF_DROP (~0ull)
+
 #ifdef __bpf__
 #define SEC(name) __attribute__((section(name), used))
 #define __ksym __attribute__((section(".ksyms")))
@@ -95,7 +98,6 @@ extern int sf_serve_statfs(void *ctx) __ksym;  /* statfs */
  * something changes it through the mount); negative_ttl_ns likewise for "no such entry" (SF_DROP: do not keep).
  * Covers every kind of reply that can be kept (lookup, getattr, setattr, create..., readdir(plus), readlink, read,
  * getxattr, listxattr, statfs). 0 on success; -ENOTSUP for replies that have nothing to keep. */
-#define SF_DROP (~0ull)
 extern int sf_keep(struct sf_fuse_exit_ctx *ctx, u64 ttl_ns, u64 negative_ttl_ns) __ksym;
 /* Forget what is cached of the request's node. */
 extern int sf_forget(void *ctx) __ksym;
