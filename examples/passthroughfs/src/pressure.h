@@ -50,7 +50,7 @@ class Pressure {
   uint64_t limit_ = 0;
   std::atomic<uint64_t> high_{UINT64_MAX};
   uint64_t hand_ = 1;         // the slot where the last round ended
-  std::atomic<bool> can_prune_{false};
+  std::atomic<bool> can_prune_{true};
   bool single_threaded_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
