@@ -133,6 +133,8 @@ int sf_bypass_start(char **envp, unsigned long auxv_vdso) {
 
 int sf_bypass_call(const struct sf_call *call, long *result) {
   if (g.inert || !g.started) return 0;
+  // In a child after fork, its state is put in order before anything looks at it.
+  if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0 && process_now() == nullptr) [[unlikely]] return 0;
   Handler handler = handler_of(call->nr);
   return handler != nullptr ? handler(call, result) : 0;
 }

@@ -108,14 +108,43 @@ TEST(Files, MissesReadAtOurOffset) {
   EXPECT_EQ(Tree::counts(SF_OP_READ).missed, missed + 1);
   ASSERT_TRUE(owned(fd));
   ASSERT_EQ(through(SYS_lseek, fd, 0, SEEK_CUR), 10000);
-  // Given to the kernel, the offset is where we were.
+  // A duplicate that is only there changes nothing; one that is read from makes the offset the kernel's, where we were.
   int copy = static_cast<int>(through(SYS_dup, fd));
-  EXPECT_FALSE(owned(fd));
+  EXPECT_TRUE(owned(fd));
   ASSERT_EQ(through(SYS_read, copy, arg(got.data() + 10000), 4000), 4000);
+  EXPECT_FALSE(owned(fd));
   ASSERT_EQ(through(SYS_read, fd, arg(got.data() + 14000), 6000), 6000);
   EXPECT_EQ(got, bytes);
   through(SYS_close, fd);
   through(SYS_close, copy);
+}
+
+void use_and_close(int copy) {
+  through(SYS_lseek, copy, 0, SEEK_CUR);
+  through(SYS_close, copy);
+}
+
+// The one that holds the offset is closed first: its duplicate goes on where it stood.
+TEST(Files, ADuplicateOutlivesItsOrigin) {
+  Tree tree(kPlainMount);
+  std::string bytes = random_bytes(1000, 8);
+  tree.file("f", bytes);
+  tree.attach();
+  char buffer[100];
+  for (int way = 0; way < 3; ++way) {
+    int fd = open_ours(tree, "f");
+    int copy = static_cast<int>(through(SYS_dup, fd)), second = static_cast<int>(through(SYS_dup, copy));
+    ASSERT_EQ(through(SYS_read, fd, arg(buffer), 60), 60);
+    if (way == 0) through(SYS_close, fd);
+    if (way == 1) through(SYS_close_range, fd, fd, 0);
+    if (way == 2) through(SYS_dup2, 0, fd);
+    ASSERT_EQ(through(SYS_read, second, arg(buffer), 40), 40);
+    EXPECT_EQ(std::string(buffer, 40), bytes.substr(60, 40));
+    EXPECT_EQ(through(SYS_lseek, copy, 0, SEEK_CUR), 100);
+    through(SYS_close, copy);
+    through(SYS_close, second);
+    through(SYS_close, fd);
+  }
 }
 
 TEST(Files, WhoSharesTheOffset) {
@@ -165,8 +194,8 @@ TEST(Files, WhoSharesTheOffset) {
       {"sendfile", [](int f) { through(SYS_sendfile, 9999, f, 0, 1); }},
       {"splice", [](int f) { through(SYS_splice, f, 0, 9999, 0, 1, 0); }},
       {"copy_file_range", [](int f) { through(SYS_copy_file_range, f, 0, 9999, 0, 1, 0); }},
-      {"F_DUPFD", [](int f) { close(static_cast<int>(through(SYS_fcntl, f, F_DUPFD, 100))); }},
-      {"dup2", [](int f) { close(static_cast<int>(through(SYS_dup2, f, 101))); }},
+      {"F_DUPFD", [](int f) { use_and_close(static_cast<int>(through(SYS_fcntl, f, F_DUPFD, 100))); }},
+      {"dup2", [](int f) { use_and_close(static_cast<int>(through(SYS_dup2, f, 101))); }},
       {"fdinfo", [](int) { close(static_cast<int>(through(SYS_open, arg("/proc/self/fdinfo/0"), O_RDONLY))); }},
       {"exec", [](int) { sf_bypass_before_fork(0, 1); }},
       {"SEEK_DATA", [](int f) { through(SYS_lseek, f, 0, 77); }},
@@ -364,7 +393,7 @@ TEST(Files, Xattrs) {
   auto check = [&] {
     for (const char *file : {"f", "d", "l", "absent"}) {
       std::string path = tree.path(file);
-      for (const char *name : {"user.one", "user.two", "user.absent", "trusted.three", "trusted.absent", "security.capability",
+      for (const char *name : {"user.one", "user.two", "user.absent", "trusted.three", "trusted.absent", "security.capability", "security.selinux",
                                "system.posix_acl_access", "user.", "nothing", ""}) {
         for (long room : {0L, 1L, 5L, 100L}) {
           for (long nr : {long(SYS_getxattr), long(SYS_lgetxattr)}) {

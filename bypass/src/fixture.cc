@@ -13,8 +13,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
+#include <semaphore>
 #include <span>
 #include <stdexcept>
 
@@ -120,8 +123,10 @@ static void fill_xattrs(cache::Cache &cache, cache::Moment at, const std::string
     ssize_t size = lgetxattr(path.c_str(), name, value, sizeof value);
     if (size >= 0) cache.fill_xattr(at, nid, name, std::as_bytes(std::span(value, static_cast<size_t>(size))), 0);
   }
-  for (const char *absent : {"user.absent", "trusted.absent", "security.capability"}) {
-    cache.fill_xattr(at, nid, absent, {}, -ENODATA);
+  for (const char *absent : {"user.absent", "trusted.absent", "security.capability", "security.selinux", "system.posix_acl_access"}) {
+    if (lgetxattr(path.c_str(), absent, value, sizeof value) < 0 && errno == ENODATA) {
+      cache.fill_xattr(at, nid, absent, {}, -ENODATA);
+    }
   }
 }
 
@@ -207,7 +212,17 @@ void Tree::attach(const std::vector<std::string> &negative) {
   header->mount_epoch = 1;
   header->policy_epoch = 1;
   header->state = SF_SEG_SERVING;
-  cache_->hold_liveness();
+  // Held by a thread that ends before the cache does: a thread keeps a list of such mutexes.
+  std::binary_semaphore held{0};
+  liveness_ = std::jthread([this, &held](std::stop_token stop) {
+    cache_->hold_liveness();
+    held.release();
+    std::mutex never;
+    std::unique_lock lock(never);
+    std::condition_variable_any().wait(lock, stop, [] { return false; });
+  });
+  held.acquire();
+  g.initial_user_ns = true;
   known_inodes = &inodes_;
   root_inode = root_attr.ino;
   struct ::stat st;
@@ -225,6 +240,7 @@ void Tree::detach() {
   mount_ = nullptr;
   known_inodes = nullptr;
   inodes_.clear();
+  liveness_ = {};
   cache_.reset();
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "shortfuse/bypass/bypass.h"
@@ -53,6 +54,7 @@ class Tree {
   std::string root_;
   uint32_t flags_;
   std::unique_ptr<cache::Cache> cache_;
+  std::jthread liveness_;
   std::vector<std::string> negative_;
   std::set<uint64_t> inodes_;
   void *mount_ = nullptr;

@@ -96,6 +96,7 @@ struct Global {
   bool offsets_off;       // io_uring, aio: every offset is the kernel's
   bool files_off;         // descriptors may change unseen: none is served
   bool cwd_off;           // threads may have different working directories
+  bool initial_user_ns;   // numbers of users are the kernel's own
   bool child_inert;       // the fork under way makes a child in other namespaces
   uint32_t generation;    // of the newest Process
   uint32_t creds_epoch;   // raised by whatever changes credentials; never 0 once started

@@ -17,14 +17,32 @@ bool serve_link(Op *op) {
   return op->answer(len);
 }
 
+// SELinux and Smack answer for their attributes themselves; their directories are there when they are active.
+static bool no_labels() {
+  static uint8_t known;  // 0: not looked yet; threads that look together find the same
+  if (known == 0) {
+    struct stat st;
+    auto exists = [&](const char *path) { return !is_error(SF_SYS2(__NR_stat, path, &st)); };
+    known = exists("/sys/fs") && !exists("/sys/fs/selinux") && !exists("/sys/fs/smackfs") ? 1 : 2;
+  }
+  return known == 1;
+}
+
+// Of these only the absence is served: what there is the kernel translates on its way.
+static bool translated(const char *name) {
+  return text_is(name, "security.capability") || text_starts(name, "system.posix_acl_");
+}
+
 // xattr_permission() for reading. -ENODATA and -EACCES are the kernel's answers before it asks the file system.
 static bool may_read_xattr(Op *op) {
   const char *name = op->name;
   uint32_t mode = op->attr.attr.mode;
-  if (text_starts(name, "system.")) return op->give_up(SF_MISS_UNSUPPORTED);  // ACLs have caches of their own
+  if (text_starts(name, "system.")) {
+    bool acl = text_is(name, "system.posix_acl_access") || text_is(name, "system.posix_acl_default");
+    return acl && !is_link(mode) && g.initial_user_ns ? true : op->give_up(SF_MISS_UNSUPPORTED);
+  }
   if (text_starts(name, "security.")) {
-    // Security modules may answer these themselves; file capabilities are the file system's.
-    return text_is(name, "security.capability") ? true : op->give_up(SF_MISS_UNSUPPORTED);
+    return text_is(name, "security.capability") || no_labels() ? true : op->give_up(SF_MISS_UNSUPPORTED);
   }
   if (text_starts(name, "trusted.")) {
     if (!op->creds->sys_admin) op->answer(-ENODATA);
@@ -59,8 +77,7 @@ bool serve_xattr(Op *op) {
     return wish_name(op);
   }
   if (error != 0) return op->answer(error);
-  // The kernel translates what capabilities a file has; that it has none needs no translation.
-  if (text_starts(op->name, "security.")) return op->give_up(SF_MISS_UNSUPPORTED);
+  if (translated(op->name)) return op->give_up(SF_MISS_UNSUPPORTED);
   return op->answer(op->length != 0 && len > op->length ? -ERANGE : static_cast<long>(len));
 }
 

@@ -92,7 +92,8 @@ static bool map_is_identity(const char *path) {
 }
 
 bool same_user_namespace(uint32_t daemon_pid) {
-  if (map_is_identity("/proc/self/uid_map") && map_is_identity("/proc/self/gid_map")) return true;
+  g.initial_user_ns = map_is_identity("/proc/self/uid_map") && map_is_identity("/proc/self/gid_map");
+  if (g.initial_user_ns) return true;
   char path[40], ours[64] = {}, theirs[64] = {};
   char *end = path;
   for (const char *s = "/proc/"; *s != 0; ++s) *end++ = *s;

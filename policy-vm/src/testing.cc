@@ -92,7 +92,7 @@ void Host::reset() {
   for (size_t m = 0; m < maps_.size(); m++) {
     const Policy::Map &map = maps_[m];
     for (uint32_t i = 0; i < map.def.value_size; i++) values_[m][i] = static_cast<unsigned char>(i * 37 + 11 * m);
-    memcpy(values_[m].get(), map.initial.data(), std::min<size_t>(map.initial.size(), map.def.value_size));
+    std::copy_n(map.initial.data(), std::min<size_t>(map.initial.size(), map.def.value_size), values_[m].get());
   }
   calls.clear();
 }

@@ -193,10 +193,11 @@ std::string Agent::ask(const std::string &question) {
   if (question.size() >= sizeof slate.question) throw Broken("question too long");
   std::memcpy(slate.question, question.c_str(), question.size() + 1);
   slate.turn.set(1);
-  if (!eventually([&] { return slate.turn.word.load() == 0 || !process_.running(); }, std::chrono::seconds(20))) {
-    throw Broken("no answer to: " + question);
+  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!slate.turn.await_briefly(0)) {
+    if (!process_.running()) throw Broken("the agent died, asked: " + question);
+    if (std::chrono::steady_clock::now() > end) throw Broken("no answer to: " + question);
   }
-  if (slate.turn.word.load() != 0) throw Broken("the agent died, asked: " + question);
   return slate.answer;
 }
 

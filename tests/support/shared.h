@@ -46,17 +46,21 @@ struct Signal {
   }
   /// Until the word is `wanted` or `stop` is set; false when stopped.
   bool await(uint32_t wanted, const std::atomic<uint32_t> &stop) {
-    for (unsigned spins = 0;; ++spins) {
-      uint32_t seen = word.load();
-      if (seen == wanted) return true;
+    while (!await_briefly(wanted)) {
       if (stop.load() != 0) return false;
-      if (spins < 200) {
-        __builtin_ia32_pause();
-      } else {
-        struct timespec limit = {0, 50'000'000};
-        raw(__NR_futex, &word, FUTEX_WAIT, seen, &limit);
-      }
     }
+    return true;
+  }
+  /// The same for 50 ms at most.
+  bool await_briefly(uint32_t wanted) {
+    for (unsigned spins = 0; spins < 200; ++spins) {
+      if (word.load() == wanted) return true;
+      __builtin_ia32_pause();
+    }
+    uint32_t seen = word.load();
+    struct timespec limit = {0, 50'000'000};
+    if (seen != wanted) raw(__NR_futex, &word, FUTEX_WAIT, seen, &limit);
+    return word.load() == wanted;
   }
 };
 

@@ -1,6 +1,7 @@
 #include "mounted.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -19,14 +20,6 @@ namespace {
 
 constexpr int kPatienceMs = 10000;
 
-bool eventually(auto condition) {
-  for (int waited = 0; waited < kPatienceMs; waited += 5) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
-}
-
 pid_t spawn(const std::vector<std::string>& command, int output) {
   pid_t child = fork();
   if (child != 0) return child;
@@ -41,13 +34,43 @@ pid_t spawn(const std::vector<std::string>& command, int output) {
   _exit(127);
 }
 
-int status_of(pid_t child) {
+}  // namespace
+
+bool eventually(const std::function<bool()>& condition) {
+  for (int waited = 0; waited < kPatienceMs; waited += 5) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+pid_t in_child(const std::function<int()>& body) {
+  pid_t child = fork();
+  if (child == 0) _exit(body());
+  return child;
+}
+
+int exit_status(pid_t child) {
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
   return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
-}  // namespace
+int as_user(uid_t uid, gid_t gid, const std::function<int()>& body) {
+  return exit_status(in_child([&] {
+    if (setgroups(0, nullptr) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) return 126;
+    return body();
+  }));
+}
+
+std::string contents(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
+}
 
 std::string program() { return PASSTHROUGHFS_PROGRAM; }
 
@@ -80,19 +103,19 @@ RunResult run(const std::vector<std::string>& command) {
   char block[4096];
   for (ssize_t n; (n = read(pipes[0], block, sizeof block)) > 0;) result.output.append(block, static_cast<size_t>(n));
   close(pipes[0]);
-  result.status = status_of(child);
+  result.status = exit_status(child);
   return result;
 }
 
-Mounted::Mounted(const std::string& options, std::vector<std::string> arguments) : base_(make_directory()) {
+Mounted::Mounted(const std::string& options, const std::vector<std::string>& prefix) : base_(make_directory()) {
   umask(022);
   source_ = base_ + "/source";
   mount_ = base_ + "/mount";
   plain_ = base_ + "/plain";
   for (const auto& dir : {source_, mount_, plain_}) mkdir(dir.c_str(), 0755);
-  std::vector<std::string> command{program(), source_, mount_, "-f"};
+  std::vector<std::string> command = prefix;
+  command.insert(command.end(), {program(), source_, mount_, "-f"});
   if (!options.empty()) command.insert(command.end(), {"-o", options});
-  command.insert(command.end(), arguments.begin(), arguments.end());
   daemon_ = spawn(command, -1);
   bool mounted = eventually([&] { return is_mounted(mount_) || waitpid(daemon_, nullptr, WNOHANG) != 0; });
   struct stat attr;
@@ -138,7 +161,7 @@ int Mounted::stop(int signal) {
   if (!ended) {
     ADD_FAILURE() << "the daemon does not end";
     kill(daemon_, SIGKILL);
-    status = status_of(daemon_);
+    status = exit_status(daemon_);
   }
   if (is_mounted(mount_)) umount2(mount_.c_str(), MNT_DETACH);
   daemon_ = -1;

@@ -2,6 +2,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,9 @@ namespace shortfuse::passthrough::testing {
 
 class Mounted {
  public:
-  /// Mounts with `options` ("-o" text, may be empty) and waits until the mount answers.
-  explicit Mounted(const std::string& options = "allow_other", std::vector<std::string> arguments = {});
+  /// Mounts with `options` ("-o" text, may be empty) and waits until the mount answers. `prefix` is a program that runs
+  /// the daemon, such as setpriv.
+  explicit Mounted(const std::string& options = "allow_other", const std::vector<std::string>& prefix = {});
   ~Mounted();
   Mounted(const Mounted&) = delete;
 
@@ -37,6 +39,17 @@ struct RunResult {
   std::string output;
 };
 RunResult run(const std::vector<std::string>& command);
+
+/// A child that runs `body` as somebody else; its exit status, which `body` returns. `body` must not use assertions.
+int as_user(uid_t uid, gid_t gid, const std::function<int()>& body);
+/// Runs `body` in a child; the caller waits for it with exit_status().
+pid_t in_child(const std::function<int()>& body);
+int exit_status(pid_t child);
+/// Whether it comes true within ten seconds.
+bool eventually(const std::function<bool()>& condition);
+
+std::string contents(const std::string& path);
+void write_file(const std::string& path, const std::string& text);
 
 std::string program();                      ///< the passthroughfs under test
 bool is_mounted(const std::string& path);

@@ -167,7 +167,8 @@ int fail(sf_jit_result *result, const char *why) {
   return -1;
 }
 
-int compile_guarded(sf_jit_program *programs, size_t count, sf_jit_result *result) {
+// Not inlined: nothing that a jump out of it could leave half-changed lies in the caller's frame.
+__attribute__((noinline)) int compile_guarded(sf_jit_program *programs, size_t count, sf_jit_result *result) {
   std::string error;
   Buffer buffer = compile(programs, count, &error);
   if (!buffer) return fail(result, error.c_str());
