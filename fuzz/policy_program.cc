@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (uint32_t pc = 1; pc < count && functions.size() < 3; pc++) {
     if (code[pc - 1].code == kOpExit && data[0] & 0x80) functions.push_back(pc);
   }
-  auto policy = testing::verified_policy({testing::make_program(code, sections[data[0] % std::size(sections)], functions)});
+  auto policy =
+      testing::verified_policy({testing::make_program(code, sections[data[0] % std::size(sections)], functions)});
   if (!policy) return 0;
   testing::Host host;
   host.path = "private/key.pem";

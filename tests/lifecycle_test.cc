@@ -36,7 +36,8 @@ class Lifecycle : public testing::Test {
   }
   uint64_t served(Mount &at) {
     uint64_t sum = 0;
-    for (const auto &client : status_of(at.daemon().pid())["clients"]) sum += client["served"].get<uint64_t>();
+    auto status = status_of(at.daemon().pid());
+    for (const auto &client : status["clients"]) sum += client["served"].get<uint64_t>();
     return sum;
   }
   TempDir temp;
@@ -51,7 +52,7 @@ TEST_F(Lifecycle, AProcessThatWasThereBeforeTheMount) {
   EXPECT_TRUE(eventually([&] {
     expect_shows(agent, point, "one");
     return served(*mounted) > 0;
-  })) << "a process started before the mount is never served";
+  })) << "a process started before the mount is never served: " << status_of(mounted->daemon().pid())["clients"];
   mounted->unmount();
   EXPECT_EQ(agent.ask_often("stat " + point + "/f"), "ENOENT");
   agent.finish();

@@ -134,7 +134,8 @@ static void map_chunk(Mount *m, uint32_t index, uint32_t generation, int fd) {
 static void drop_chunk(Mount *m, uint32_t index) {
   __atomic_store_n(&m->view.mapped_generation[index], 0u, __ATOMIC_RELEASE);
   char *at = static_cast<char *>(m->chunks) + index * m->view.chunk_bytes;
-  SF_SYS6(__NR_mmap, at, m->view.chunk_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  SF_SYS6(__NR_mmap, at, m->view.chunk_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+          0);
 }
 
 static bool map_head(PacketRoom &room, uint64_t bytes, Mount *m) {

@@ -69,7 +69,8 @@ bool identify(int fd, Identity *out);
 Mount *adopt_for_test(const sf_view &view, const char *mount_point, const RootFacts &root, const Policy *policy);
 void drop_for_test(Mount *m);
 extern bool (*identify_for_test)(int fd, Identity *out);
-/// The only registry that is looked at, at the next attach_start(); null: none, so that no mount of this machine matters.
+/// The only registry that is looked at, at the next attach_start(). Null: none, so that no mount of this machine
+/// matters.
 extern const char *registry_for_test;
 #endif
 

@@ -16,7 +16,8 @@ void fold_session(const sf_session &session);
 /// Takes the latch itself; nothing when another thread holds it.
 void detach(Mount *m);
 
-/// Fills m->root and finds out whether the mount point is this mount in this process's eyes. Null when it is, else why not.
+/// Fills m->root and finds out whether the mount point is this mount in this process's eyes. Null when it is, else
+/// why not.
 const char *verify_at_attach(Mount *m);
 /// Again, after the mount table, the root or the credentials changed. True when paths may be walked.
 bool verify_again(Mount *m);

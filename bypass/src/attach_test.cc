@@ -35,7 +35,18 @@ constexpr uint32_t kPlainMount = SF_MNT_DEFAULT_PERMISSIONS | SF_MNT_ALLOW_OTHER
 const std::vector<sf_op> kAll = {SF_OP_STAT, SF_OP_READ, SF_OP_READDIR};
 
 /// How a daemon can be wrong.
-enum class Fault { None, UnsealedHead, ShortHead, BadMagic, ShortSession, BadImage, TruncatedImage, TooManyChunks, Silent, Garbage };
+enum class Fault {
+  None,
+  UnsealedHead,
+  ShortHead,
+  BadMagic,
+  ShortSession,
+  BadImage,
+  TruncatedImage,
+  TooManyChunks,
+  Silent,
+  Garbage
+};
 
 int sealed_file(const void *bytes, size_t n, int seals) {
   int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -46,7 +57,8 @@ int sealed_file(const void *bytes, size_t n, int seals) {
 
 class Daemon {
  public:
-  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault) : tree_(kPlainMount), fault_(fault), registry_(registry) {
+  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault)
+      : tree_(kPlainMount), fault_(fault), registry_(registry) {
     tree_.dir("d");
     tree_.file("d/f", "hello");
     tree_.file("d/g", "secret");
@@ -254,7 +266,8 @@ class Attach : public testing::Test {
   }
   uint64_t tell(char what) {
     uint64_t answer = 0;
-    if (send(commands_, &what, 1, MSG_NOSIGNAL) != 1 || read(commands_, &answer, sizeof answer) != sizeof answer) return ~0ull;
+    if (send(commands_, &what, 1, MSG_NOSIGNAL) != 1 || read(commands_, &answer, sizeof answer) != sizeof answer)
+      return ~0ull;
     return answer;
   }
 
@@ -297,6 +310,9 @@ TEST_F(Attach, ServesFromADaemonsCache) {
     EXPECT_EQ(stat_of("absent"), -ENOENT);
     EXPECT_EQ(served(), 2u);
     EXPECT_EQ(mounts[0].view.header->daemon_pid, static_cast<uint32_t>(daemon_));
+    // The daemon learns what is in use.
+    for (int i = 0; i < 200; ++i) stat_of("d/f");
+    EXPECT_NE(session_of(mounts[0])->recency[0], 0u);
     // The cache cannot be written from here.
     EXPECT_NE(mprotect(mounts[0].head, 4096, PROT_READ | PROT_WRITE), 0);
   });
@@ -417,7 +433,9 @@ TEST_F(Attach, ReportsWhatItDid) {
     std::string text;
     std::ifstream in(registry_ + "/report-" + std::to_string(getpid()));
     std::getline(in, text);
-    EXPECT_NE(text.find("\"stat\":{\"served\":1,\"denied\":0,\"missed\":1,\"passed\":0,\"miss\":{\"dentry\":1}}"), std::string::npos) << text;
+    EXPECT_NE(text.find("\"stat\":{\"served\":1,\"denied\":0,\"missed\":1,\"passed\":0,\"miss\":{\"dentry\":1}}"),
+              std::string::npos)
+        << text;
     EXPECT_NE(text.find("\"mounts\":1"), std::string::npos);
     EXPECT_FALSE(std::getline(in, text));
   });
@@ -425,7 +443,8 @@ TEST_F(Attach, ReportsWhatItDid) {
 }
 
 TEST_F(Attach, WrongDaemonsAreNotAttachedTo) {
-  for (Fault fault : {Fault::UnsealedHead, Fault::ShortHead, Fault::BadMagic, Fault::ShortSession, Fault::TooManyChunks, Fault::Silent, Fault::Garbage}) {
+  for (Fault fault : {Fault::UnsealedHead, Fault::ShortHead, Fault::BadMagic, Fault::ShortSession, Fault::TooManyChunks,
+                      Fault::Silent, Fault::Garbage}) {
     SCOPED_TRACE(static_cast<int>(fault));
     start(fault);
     client([&] {

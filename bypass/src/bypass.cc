@@ -143,7 +143,8 @@ void sf_bypass_abandoned(const struct sf_call *call) {
   abandon_stay();
   if (op_of_call(call->nr) != SF_OP_OTHER) count_outside(op_of_call(call->nr), SF_MISS_FAULT);
   // The original call goes by the kernel's offset.
-  bool by_offset = call->nr == __NR_read || call->nr == __NR_readv || call->nr == __NR_preadv2 || call->nr == __NR_getdents64;
+  bool by_offset =
+      call->nr == __NR_read || call->nr == __NR_readv || call->nr == __NR_preadv2 || call->nr == __NR_getdents64;
   if (by_offset) give_back(static_cast<int>(call->arg[0]));
 }
 

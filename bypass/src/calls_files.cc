@@ -228,7 +228,8 @@ int call_offset_user(const sf_call *c, long *) {
     case __NR_sendmsg: give_back_sent(reinterpret_cast<const KernelMsghdr *>(c->arg[1])); break;
     case __NR_sendmmsg: {
       const auto *messages = reinterpret_cast<const KernelMmsghdr *>(c->arg[1]);
-      for (unsigned i = 0, n = static_cast<unsigned>(c->arg[2]); i < n && i < 1024; ++i) give_back_sent(&messages[i].hdr);
+      for (unsigned i = 0, n = static_cast<unsigned>(c->arg[2]); i < n && i < 1024; ++i)
+        give_back_sent(&messages[i].hdr);
       break;
     }
     default: files_give_back_all();  // pidfd_getfd, kcmp: a process may take its own descriptors

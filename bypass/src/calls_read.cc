@@ -60,7 +60,8 @@ bool try_read(Op *op, Wish *wish, const File &file, Buffers *b, int64_t offset, 
   op->offset = static_cast<uint64_t>(offset);
   op->length = b->bytes;
   if (!prepare(op)) return false;
-  if (!supported || offset < 0 || offset > INT64_MAX - static_cast<int64_t>(b->bytes)) return op->give_up(SF_MISS_UNSUPPORTED);
+  if (!supported || offset < 0 || offset > INT64_MAX - static_cast<int64_t>(b->bytes))
+    return op->give_up(SF_MISS_UNSUPPORTED);
   op->nid = nid_of(file);
   if (op->nid == 0) return op->give_up(SF_MISS_ATTR);
   return run_policy(op, result);

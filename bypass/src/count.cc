@@ -26,9 +26,26 @@ void count_start(Op *op) {
   op->started_ns = clock_ns();
 }
 
+// Tells the daemon now and then which records are in use, so that eviction takes others.
+static void note_use(const Op &op) {
+  constexpr uint64_t kOneIn = 16;  // divides SF_LATENCY_SAMPLE: the countdown passes through its multiples
+  static_assert(SF_LATENCY_SAMPLE % kOneIn == 0);
+  if (op.shared_lane || op.lane->sample_countdown % kOneIn != 0 || op.error != 0 || !op.have_attr) return;
+  sf_session *session = session_of(*op.mount);
+  if (session == nullptr) return;
+  const sf_view *view = &op.mount->view;
+  uint64_t ref = op.kind == SF_OP_READ ? sf_find_ref(view, SF_REC_DATA, op.attr.cid, op.offset / SF_PAGE_BYTES)
+                                       : sf_find_ref(view, SF_REC_ATTR, op.nid, 0);
+  // Samples that overwrite each other are only fewer samples.
+  uint32_t next = __atomic_fetch_add(&session->recency_next, 1u, __ATOMIC_RELAXED);
+  if (ref != 0) __atomic_store_n(&session->recency[next % SF_RECENCY], ref, __ATOMIC_RELAXED);
+}
+
 void count_served(const Op &op) {
+  note_use(op);
   add(&op.lane->count[op.kind][SF_OUT_SERVED], op.shared_lane, 1);
-  if (op.kind == SF_OP_READ && op.value > 0) add(&op.lane->bytes_served, op.shared_lane, static_cast<uint64_t>(op.value));
+  if (op.kind == SF_OP_READ && op.value > 0)
+    add(&op.lane->bytes_served, op.shared_lane, static_cast<uint64_t>(op.value));
   if (op.started_ns != 0) add_latency(op.lane, op.shared_lane, op.kind, 0, clock_ns() - op.started_ns);
 }
 

@@ -49,7 +49,8 @@ const Creds &creds_now() {
 }
 
 void creds_changed() {
-  if (__atomic_add_fetch(&g.creds_epoch, 1, __ATOMIC_ACQ_REL) == 0) __atomic_store_n(&g.creds_epoch, 1, __ATOMIC_RELEASE);
+  if (__atomic_add_fetch(&g.creds_epoch, 1, __ATOMIC_ACQ_REL) == 0)
+    __atomic_store_n(&g.creds_epoch, 1, __ATOMIC_RELEASE);
   // The way to a mount point was walked with the old credentials.
   __atomic_add_fetch(&g.verify_epoch, 1, __ATOMIC_ACQ_REL);
 }

@@ -21,7 +21,8 @@ static FileSlot *slot_for(int fd) {
     if (fresh == nullptr) return nullptr;
     FileSlot *none = nullptr;
     // Another thread may have been faster.
-    if (!__atomic_compare_exchange_n(page, &none, static_cast<FileSlot *>(fresh), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    if (!__atomic_compare_exchange_n(page, &none, static_cast<FileSlot *>(fresh), false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE)) {
       unmap(fresh, kFilesPerPage * sizeof(FileSlot));
     }
   }
@@ -46,7 +47,9 @@ static void set_position(FileSlot *slot, int64_t position) {
 static void empty(FileSlot *slot) {
   uint64_t state = slot_state(*slot);
   if (kind_of(state) != kOnMount) return;
-  if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return;
+  if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_ACQ_REL,
+                                   __ATOMIC_RELAXED))
+    return;
   set_position(slot, kKernelOwned);
   set_stream(slot, nullptr);
 }
@@ -282,7 +285,8 @@ void files_cwd_changed() {
 
 static void remember_cwd(const Cwd &cwd) {
   uint32_t even = __atomic_load_n(&cwd_lock, __ATOMIC_RELAXED);
-  if ((even & 1) || !__atomic_compare_exchange_n(&cwd_lock, &even, even + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
+  if ((even & 1) || !__atomic_compare_exchange_n(&cwd_lock, &even, even + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+    return;
   cwd_known = cwd;
   __atomic_store_n(&cwd_lock, even + 2, __ATOMIC_RELEASE);
 }

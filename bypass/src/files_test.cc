@@ -64,10 +64,17 @@ TEST(Files, ReadsAndSeeksLikeThePlainFile) {
     struct iovec vb[3] = {{b.data(), n / 3}, {b.data() + n / 3, 0}, {b.data() + n / 3, n - n / 3}};
     switch (rng() % 8) {
       case 0:
-      case 1: ra = through(SYS_read, ours, arg(a.data()), long(n)), rb = by_kernel(SYS_read, plain, arg(b.data()), long(n)); break;
-      case 2: ra = through(SYS_pread64, ours, arg(a.data()), long(n), offset), rb = by_kernel(SYS_pread64, plain, arg(b.data()), long(n), offset); break;
+      case 1:
+        ra = through(SYS_read, ours, arg(a.data()), long(n)), rb = by_kernel(SYS_read, plain, arg(b.data()), long(n));
+        break;
+      case 2:
+        ra = through(SYS_pread64, ours, arg(a.data()), long(n), offset),
+        rb = by_kernel(SYS_pread64, plain, arg(b.data()), long(n), offset);
+        break;
       case 3: ra = through(SYS_readv, ours, arg(va), 3), rb = by_kernel(SYS_readv, plain, arg(vb), 3); break;
-      case 4: ra = through(SYS_preadv, ours, arg(va), 3, offset), rb = by_kernel(SYS_preadv, plain, arg(vb), 3, offset); break;
+      case 4:
+        ra = through(SYS_preadv, ours, arg(va), 3, offset), rb = by_kernel(SYS_preadv, plain, arg(vb), 3, offset);
+        break;
       case 5: {
         long at = rng() % 3 ? offset : -1;
         ra = through(SYS_preadv2, ours, arg(va), 3, at, 0, 0), rb = by_kernel(SYS_preadv2, plain, arg(vb), 3, at, 0, 0);
@@ -393,12 +400,14 @@ TEST(Files, Xattrs) {
   auto check = [&] {
     for (const char *file : {"f", "d", "l", "absent"}) {
       std::string path = tree.path(file);
-      for (const char *name : {"user.one", "user.two", "user.absent", "trusted.three", "trusted.absent", "security.capability", "security.selinux",
-                               "system.posix_acl_access", "user.", "nothing", ""}) {
+      for (const char *name :
+           {"user.one", "user.two", "user.absent", "trusted.three", "trusted.absent", "security.capability",
+            "security.selinux", "system.posix_acl_access", "user.", "nothing", ""}) {
         for (long room : {0L, 1L, 5L, 100L}) {
           for (long nr : {long(SYS_getxattr), long(SYS_lgetxattr)}) {
             char a[100] = {}, b[100] = {};
-            ASSERT_EQ(through(nr, arg(path.c_str()), arg(name), arg(a), room), by_kernel(nr, arg(path.c_str()), arg(name), arg(b), room))
+            ASSERT_EQ(through(nr, arg(path.c_str()), arg(name), arg(a), room),
+                      by_kernel(nr, arg(path.c_str()), arg(name), arg(b), room))
                 << file << " " << name << " " << room;
             ASSERT_EQ(memcmp(a, b, sizeof a), 0) << file << " " << name << " " << room;
           }

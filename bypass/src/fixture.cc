@@ -123,7 +123,8 @@ static void fill_xattrs(cache::Cache &cache, cache::Moment at, const std::string
     ssize_t size = lgetxattr(path.c_str(), name, value, sizeof value);
     if (size >= 0) cache.fill_xattr(at, nid, name, std::as_bytes(std::span(value, static_cast<size_t>(size))), 0);
   }
-  for (const char *absent : {"user.absent", "trusted.absent", "security.capability", "security.selinux", "system.posix_acl_access"}) {
+  for (const char *absent :
+       {"user.absent", "trusted.absent", "security.capability", "security.selinux", "system.posix_acl_access"}) {
     if (lgetxattr(path.c_str(), absent, value, sizeof value) < 0 && errno == ENODATA) {
       cache.fill_xattr(at, nid, absent, {}, -ENODATA);
     }

@@ -1,7 +1,7 @@
 // For unit tests: a real directory tree, the same tree in a cache, and a policy that serves everything.
 //
-// The kernel's answer about the directory is what the bypass has to give about the cache: the tree plays the file system
-// of a mount whose mount point it is. Numbers of nodes are inode numbers, 1 for the root.
+// The kernel's answer about the directory is what the bypass has to give about the cache: the tree plays the file
+// system of a mount whose mount point it is. Numbers of nodes are inode numbers, 1 for the root.
 #pragma once
 #include <sys/types.h>
 

@@ -10,7 +10,8 @@
 
 namespace shortfuse::bypass {
 
-constexpr uint64_t kRepeatPauseNs = 50'000'000;  // the same hint again: the bridge could not keep it, or is not done yet
+// The same hint again so soon: the bridge could not keep what it fetched, or is not done yet.
+constexpr uint64_t kRepeatPauseNs = 50'000'000;
 
 static bool is_there(sf_find find) { return find == SF_FIND_OK || find == SF_FIND_BUSY; }
 
@@ -22,7 +23,8 @@ static bool fulfilled(const Mount &m, const Wish &w) {
   uint64_t other;
   uint32_t len, parts;
   if (w.kind == SF_HINT_DENTRY) {
-    return is_there(sf_find_dentry(view, w.nid, w.name, w.name_len, sf_name_hash(view, w.name, w.name_len), &moment, &other));
+    return is_there(
+        sf_find_dentry(view, w.nid, w.name, w.name_len, sf_name_hash(view, w.name, w.name_len), &moment, &other));
   }
   if (w.kind == SF_HINT_STATFS) {
     fuse_kstatfs st;
@@ -45,7 +47,8 @@ static bool fulfilled(const Mount &m, const Wish &w) {
 }
 
 static uint64_t key_of(unsigned mount, const Wish &w) {
-  uint64_t key = (w.nid * 0x9e3779b97f4a7c15ull) ^ (w.offset * 0xc2b2ae3d27d4eb4full) ^ (w.kind * 0x165667b19e3779f9ull) ^ mount;
+  uint64_t key =
+      (w.nid * 0x9e3779b97f4a7c15ull) ^ (w.offset * 0xc2b2ae3d27d4eb4full) ^ (w.kind * 0x165667b19e3779f9ull) ^ mount;
   for (unsigned i = 0; i < w.name_len; ++i) key = (key ^ static_cast<unsigned char>(w.name[i])) * 0x100000001b3ull;
   return key ^ (key >> 29) ^ 1;
 }

@@ -1,8 +1,8 @@
 // An accelerated mount as this process has it mapped.
 //
-// Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the holder
-// of Process.attach_latch changes it. Every other thread reads it between enter() and leave(), which mark its lane
-// active; what a thread may be reading is unmapped only when no lane of the session is active (attach.cc, reclaim).
+// Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the
+// holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
+// lane active; what a thread may be reading is unmapped only when no lane of the process is active (stay.cc).
 // Everything but `state`, `policy`, the view's generations and the verification is constant while Attached.
 #pragma once
 #include "creds.h"

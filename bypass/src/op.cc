@@ -88,7 +88,8 @@ bool run_policy(Op *op, long *result) {
 static void settle_miss(Op *op, uint64_t ns) {
   count_missed(*op, ns);
   if (op->unmapped) refresh(op->mount);
-  if (op->wish != nullptr && op->miss != SF_MISS_POLICY && op->miss != SF_MISS_NO_POLICY) leave_hint(op->mount, *op->wish);
+  if (op->wish != nullptr && op->miss != SF_MISS_POLICY && op->miss != SF_MISS_NO_POLICY)
+    leave_hint(op->mount, *op->wish);
 }
 
 long fall_back(Op *op, const sf_call &instead) {

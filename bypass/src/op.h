@@ -1,7 +1,7 @@
 // One operation on an accelerated mount, from the normalised call to its answer.
 //
-//   prepare (calls_*.cc) -> Op -> run_policy() -> a host function serves from the cache (serve_*.cc) -> settle(): count,
-//   answer; or make the real call, count the miss, leave a hint.
+//   prepare (calls_*.cc) -> Op -> run_policy() -> a host function serves from the cache (serve_*.cc) -> count, answer;
+//   or make the real call, count the miss, leave a hint (fall_back).
 #pragma once
 #include "attach.h"
 #include "files.h"

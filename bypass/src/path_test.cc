@@ -186,7 +186,8 @@ TEST(Path, RandomPathsAsOthers) {
   tree.give("closed", 1001, 2001);
   tree.give("searchable/f", 1002, 2001);
   tree.attach(kAbsent);
-  const Who people[] = {{1001, 2001, {}}, {1002, 2002, {2001}}, {1003, 2003, {2002, 2001}}, {1003, 2002, {}}, {1004, 2004, {}}};
+  const Who people[] = {
+      {1001, 2001, {}}, {1002, 2002, {2001}}, {1003, 2003, {2002, 2001}}, {1003, 2002, {}}, {1004, 2004, {}}};
   for (const Who &who : people) {
     int status = in_child([&] {
       ASSERT_EQ(syscall(SYS_setgroups, who.groups.size(), who.groups.data()), 0);
@@ -238,7 +239,8 @@ TEST(Path, PermissionMatrix) {
       ASSERT_EQ(syscall(SYS_setresgid, who.gid, who.gid, who.gid), 0);
       ASSERT_EQ(syscall(SYS_setresuid, who.uid, who.uid, who.uid), 0);
       for (unsigned mode = 0; mode < 0777; mode += 7) {
-        for (std::string name : {"f" + std::to_string(mode), "d" + std::to_string(mode), "d" + std::to_string(mode) + "/x"}) {
+        for (std::string name :
+             {"f" + std::to_string(mode), "d" + std::to_string(mode), "d" + std::to_string(mode) + "/x"}) {
           for (int want = 0; want < 8; ++want) {
             std::string path = tree.path(name);
             ASSERT_EQ(do_access(through, path, want), do_access(by_kernel, path, want)) << name << " " << want;
@@ -362,9 +364,12 @@ TEST(Path, StatxMasksAndFlags) {
   Tree tree(kPlainMount);
   tree.file("f", "x");
   tree.attach();
-  for (unsigned mask : {0u, unsigned(STATX_BASIC_STATS), unsigned(STATX_SIZE | STATX_CTIME), unsigned(STATX_MNT_ID), 0x80000000u}) {
-    for (int flags : {0, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC | AT_STATX_FORCE_SYNC, AT_NO_AUTOMOUNT, 1}) {
-      EXPECT_EQ(do_statx(through, AT_FDCWD, tree.path("f"), flags, mask), do_statx(by_kernel, AT_FDCWD, tree.path("f"), flags, mask))
+  for (unsigned mask :
+       {0u, unsigned(STATX_BASIC_STATS), unsigned(STATX_SIZE | STATX_CTIME), unsigned(STATX_MNT_ID), 0x80000000u}) {
+    for (int flags :
+         {0, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC | AT_STATX_FORCE_SYNC, AT_NO_AUTOMOUNT, 1}) {
+      EXPECT_EQ(do_statx(through, AT_FDCWD, tree.path("f"), flags, mask),
+                do_statx(by_kernel, AT_FDCWD, tree.path("f"), flags, mask))
           << mask << " " << flags;
     }
   }
@@ -414,7 +419,8 @@ TEST(Path, AtTheEndOfAPage) {
     struct stat a, b;
     memset(&a, 0, sizeof a);
     memset(&b, 0, sizeof b);
-    EXPECT_EQ(stat_text(through(SYS_stat, arg(at), arg(&a)), a), stat_text(by_kernel(SYS_stat, arg(at), arg(&b)), b)) << path;
+    EXPECT_EQ(stat_text(through(SYS_stat, arg(at), arg(&a)), a), stat_text(by_kernel(SYS_stat, arg(at), arg(&b)), b))
+        << path;
   }
   munmap(pages, 8192);
 }

@@ -71,7 +71,8 @@ bool serve_xattr(Op *op) {
   if (!op->need_contents(SF_MISS_XATTR, SF_HINT_XATTR)) return wish_name(op);
   uint32_t len = 0;
   int error = 0;
-  sf_find find = sf_find_xattr(&op->mount->view, op->attr.cid, op->name, op->name_len, op->out, op->length, &len, &error);
+  sf_find find =
+      sf_find_xattr(&op->mount->view, op->attr.cid, op->name, op->name_len, op->out, op->length, &len, &error);
   if (find != SF_FIND_OK) {
     op->missing(find, SF_MISS_XATTR, SF_HINT_XATTR, op->nid);
     return wish_name(op);

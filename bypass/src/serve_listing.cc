@@ -68,7 +68,8 @@ static bool serve_stream(Op *op, uint32_t parts) {
   uint64_t bytes;
   sf_find find = listing_bytes(*op, parts, &bytes);
   Stream *stream = find == SF_FIND_OK ? new_stream(bytes) : nullptr;
-  if (stream == nullptr) return op->missing(find == SF_FIND_OK ? SF_FIND_BUSY : find, SF_MISS_LISTING, SF_HINT_LISTING, op->nid);
+  if (stream == nullptr)
+    return op->missing(find == SF_FIND_OK ? SF_FIND_BUSY : find, SF_MISS_LISTING, SF_HINT_LISTING, op->nid);
   find = fill_stream(*op, parts, stream, bytes);
   if (find != SF_FIND_OK) {
     unmap(stream, stream->room);

@@ -54,8 +54,10 @@ void release_lanes() {
 static void add_lane(sf_lane *to, const sf_lane &from) {
   __atomic_add_fetch(&to->bytes_served, from.bytes_served, __ATOMIC_RELAXED);
   for (unsigned op = 0; op < SF_OP_COUNT; ++op) {
-    for (unsigned i = 0; i < SF_OUT_COUNT; ++i) __atomic_add_fetch(&to->count[op][i], from.count[op][i], __ATOMIC_RELAXED);
-    for (unsigned i = 0; i < SF_MISS_COUNT; ++i) __atomic_add_fetch(&to->miss[op][i], from.miss[op][i], __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < SF_OUT_COUNT; ++i)
+      __atomic_add_fetch(&to->count[op][i], from.count[op][i], __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < SF_MISS_COUNT; ++i)
+      __atomic_add_fetch(&to->miss[op][i], from.miss[op][i], __ATOMIC_RELAXED);
   }
 }
 

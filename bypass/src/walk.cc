@@ -2,8 +2,8 @@
 //
 // The caller's string is walked where it lies, without a copy; a thread that changes it meanwhile gets some
 // answer, as in the kernel. A caller that may search every directory (and so most of the time root, or a mount without
-// default_permissions) needs no attributes on the way: whether a name means a directory shows in its having entries, and
-// only where it has none is the type looked up. Everybody else needs the ATTR record of each directory.
+// default_permissions) needs no attributes on the way: whether a name means a directory shows in its having entries,
+// and only where it has none is the type looked up. Everybody else needs the ATTR record of each directory.
 // Constant work per component; anything not certain is a miss, and the kernel answers.
 #include "walk.h"
 

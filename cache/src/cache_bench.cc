@@ -19,7 +19,7 @@ struct Filled {
   std::vector<std::string> names;
 
   explicit Filled(uint64_t files, bool pages) {
-    cache = std::move(*Cache::create({.budget_bytes = pages ? 8192 * files + (64 << 20) : 1024 * files + (64 << 20)}));
+    cache = std::move(*Cache::create({.budget_bytes = (pages ? 8192 : 1024) * files + (64 << 20)}));
     fuse_attr attr{};
     attr.ctime = 1;
     attr.mode = 0100644;
@@ -105,7 +105,8 @@ void BM_find_data_4096(benchmark::State &state) {
   alignas(64) char buffer[SF_PAGE_BYTES];
   uint32_t copied;
   for (auto _ : state) {
-    if (sf_find_data(view, attr.cid, 0, 0, SF_PAGE_BYTES, buffer, &copied) != SF_FIND_OK) state.SkipWithError("absent");
+    const auto found = sf_find_data(view, attr.cid, 0, 0, SF_PAGE_BYTES, buffer, &copied);
+    if (found != SF_FIND_OK) state.SkipWithError("absent");
     benchmark::DoNotOptimize(buffer);
   }
 }

@@ -708,7 +708,8 @@ TEST_F(CacheTest, PathsFollowRenames) {
 TEST_F(CacheTest, LateReplyDoesNotBringAnOldNameBack) {
   const Nid file = known(10, "old");
   const Moment before = cache->moment();
-  const auto flux = cache->begin({}, std::vector<TouchedName>{{SF_NID_ROOT, "old"}, {SF_NID_ROOT, "new", false, false}});
+  std::vector<TouchedName> names = {{SF_NID_ROOT, "old"}, {SF_NID_ROOT, "new", false, false}};
+  const auto flux = cache->begin({}, names);
   cache->renamed(SF_NID_ROOT, "old", SF_NID_ROOT, "new", false);
   cache->end(flux);
   cache->learn(10, SF_NID_ROOT, "old", false, Holder::Kernel, before);

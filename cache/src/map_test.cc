@@ -1,9 +1,12 @@
 #include "shortfuse/cache/map.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <random>
@@ -192,6 +195,58 @@ TEST(Map, ReadersFindWhatIsThereWhileTheWriterWorks) {
   stop = true;
   one.join();
   two.join();
+}
+
+/* A reader is held up on an element (by a page without access) while that element is taken out and comes back into
+ * use elsewhere. It must not lose the key behind it. */
+struct HeldUp {
+  char *page;
+  size_t bytes;
+  void *storage;
+  uint64_t here, elsewhere;  ///< the key of the element, and the key that it is reused for
+  char *element_value;
+  int times;
+};
+HeldUp held_up;
+
+void while_reader_is_held_up(int, siginfo_t *, void *) {
+  if (mprotect(held_up.page, held_up.bytes, PROT_READ | PROT_WRITE) != 0) abort();
+  ++held_up.times;
+  static char value[8192];
+  sf_map_delete(held_up.storage, &held_up.here);
+  for (int i = 0; i < 1000; ++i) {
+    if (sf_map_update(held_up.storage, &held_up.elsewhere, value, kAny) != 0) abort();
+    if (sf_map_lookup(held_up.storage, &held_up.elsewhere) == held_up.element_value) return;
+  }
+  abort();
+}
+
+TEST(Map, ReaderWhoseElementMovesAwayFindsItsKeyAllTheSame) {
+  struct sigaction action{}, before;
+  action.sa_sigaction = while_reader_is_held_up;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  ASSERT_EQ(0, sigaction(SIGSEGV, &action, &before));
+  const sf_map_shape shape{1, 8, 8192, 2};
+  const size_t bytes = (sf_map_bytes(&shape) + 4095) & ~size_t{4095};
+  auto *storage = static_cast<char *>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  static char value[8192];
+  held_up = {};
+  for (uint64_t round = 0; round < 200; ++round) {
+    sf_map_init(storage, &shape);
+    const uint64_t key = 1000 + round, here = 2000 + round, elsewhere = 3000 + round;
+    ASSERT_EQ(0, sf_map_update(storage, &key, value, kAny));
+    ASSERT_EQ(0, sf_map_update(storage, &here, value, kAny));
+    auto *at = static_cast<char *>(sf_map_lookup(storage, &here));
+    auto *page = reinterpret_cast<char *>(reinterpret_cast<uintptr_t>(at - 24) & ~uintptr_t{4095});
+    held_up = {page, 4096, storage, here, elsewhere, at, held_up.times};
+    ASSERT_NE(storage, page) << "the header must stay accessible";
+    ASSERT_EQ(0, mprotect(page, 4096, PROT_NONE));
+    EXPECT_NE(nullptr, sf_map_lookup(storage, &key)) << round;
+    mprotect(page, 4096, PROT_READ | PROT_WRITE);
+  }
+  EXPECT_GT(held_up.times, 20) << "keys that share a bucket";
+  sigaction(SIGSEGV, &before, nullptr);
+  munmap(storage, bytes);
 }
 
 TEST(Map, CorruptLinksNeitherHangNorLeaveTheMap) {

@@ -2,9 +2,9 @@
  *
  * The model is the truth: what the file system holds at this moment. A mutation begins, is executed at some later
  * step, and ends at some later step; a read request arrives, is executed, and its reply fills at still other
- * steps; many of both overlap. After every step: what the cache gives is the truth of every node that no mutation
- * is in flight for, and for the others one of the states since it began. Absence is always right; where there is ample room
- * the hits are counted, so that a cache that keeps nothing fails too. */
+ * steps; many of both overlap. After every step: what the cache gives is the truth, and it gives nothing of what a
+ * mutation in flight touches. Absence is always right; but the hits are counted, so that a cache that keeps nothing
+ * fails too. */
 #include <deque>
 #include <map>
 #include <random>
@@ -174,8 +174,12 @@ class History {
 
   void begin_read() {
     if (reads_.size() > 12) return;
-    Read r{.what = static_cast<What>(pick(4)), .inode = pick(kInodes), .dir = pick(kDirs), .name = name_of(pick(kNames)),
-           .at = cache_->moment(), .nid = 0};
+    Read r{.what = static_cast<What>(pick(4)),
+           .inode = pick(kInodes),
+           .dir = pick(kDirs),
+           .name = name_of(pick(kNames)),
+           .at = cache_->moment(),
+           .nid = 0};
     r.nid = nid_of(r.inode);
     // Entries without a name come too, as from READDIRPLUS.
     if (r.nid == 0) r.nid = cache_->learn(inodes_[r.inode].nodeid, 0, "", false, Holder::Kernel, r.at);
@@ -251,7 +255,9 @@ class History {
     const std::vector<std::byte> bytes(SF_PAGE_BYTES);
     const Nid nid = dirs_[0];
     cache_->fill_attr(cache_->moment(), nid, attr_of(1), kNever);
-    for (int i = 0; i < 3; ++i) cache_->fill_data(cache_->moment(), nid, (noise_++ % 4096) * SF_PAGE_BYTES, bytes, false);
+    for (int i = 0; i < 3; ++i) {
+      cache_->fill_data(cache_->moment(), nid, (noise_++ % 4096) * SF_PAGE_BYTES, bytes, false);
+    }
   }
 
   bool hidden(int inode) const {

@@ -413,8 +413,9 @@ bool Store::evict_by_clock(SizeClass &size_class) {
   return false;
 }
 
-/// Of those of the next few spans that are other classes', empties the one with the fewest referenced records, if they are at most
-/// `limit_permille` of its slots. Spans whose class evicts nothing are aged here. False when nothing was emptied.
+/// Looks at the next few spans, and of those that are other classes' empties the one with the fewest referenced
+/// records, if they are at most `limit_permille` of its slots. Spans whose class evicts nothing are aged here. False
+/// when nothing was emptied.
 bool Store::take_over_coldest(unsigned taker, uint32_t limit_permille) {
   Span *coldest = nullptr;
   const uint64_t spans = chunks_.size() << span_shift_;

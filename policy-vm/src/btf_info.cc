@@ -12,6 +12,7 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr int kTypeDepthMax = 32;
+constexpr size_t kBtfBytesMax = 1u << 20;  // of .BTF, and of .BTF.ext
 constexpr uint32_t kKeyBytesMax = 512, kValueBytesMax = 1u << 20;
 
 std::unexpected<Refusal> malformed(const std::string &what) {
@@ -49,7 +50,8 @@ const char *check_header(const std::vector<unsigned char> &raw) {
   if (h.magic != BTF_MAGIC || h.version != BTF_VERSION || h.flags != 0) return "its magic number or version";
   if (h.hdr_len != sizeof h) return "the length of its header";
   uint64_t rest = raw.size() - sizeof h;
-  if (uint64_t{h.type_off} + h.type_len > rest || uint64_t{h.str_off} + h.str_len > rest) return "its parts lie outside";
+  if (uint64_t{h.type_off} + h.type_len > rest || uint64_t{h.str_off} + h.str_len > rest)
+    return "its parts lie outside";
   if (h.type_off % 4 != 0 || uint64_t{h.type_off} + h.type_len > h.str_off) return "its parts overlap";
   return nullptr;
 }
@@ -68,9 +70,10 @@ const btf_type *resolve(const btf *b, uint32_t id, uint32_t *resolved = nullptr)
   return nullptr;
 }
 
-const char *name_of(const btf *b, uint32_t offset) {
+// A string of the type information, cut where it is longer than any name or line that is worth showing.
+std::string name_of(const btf *b, uint32_t offset) {
   const char *s = btf__name_by_offset(b, offset);
-  return s ? s : "";
+  return s ? std::string(s, strnlen(s, kNameBytesMax)) : "";
 }
 
 // `int (*name)[N]` says N; `T *name` says sizeof(T).
@@ -100,7 +103,8 @@ std::expected<MapDeclaration, Refusal> read_map(const btf *b, const std::string 
   for (int i = 0; i < btf_vlen(type); i++, member++) {
     const std::string field = name_of(b, member->name_off);
     const btf_type *pointer = resolve(b, member->type);
-    if (!pointer || !btf_is_ptr(pointer)) return bad_map(name, "field \"" + field + "\" is not made by __uint or __type");
+    if (!pointer || !btf_is_ptr(pointer))
+      return bad_map(name, "field \"" + field + "\" is not made by __uint or __type");
     bool ok = true;
     uint32_t flags = 0;
     if (field == "type") ok = number_of_member(b, pointer, &map.type);
@@ -131,12 +135,14 @@ std::optional<Refusal> check_map(const MapDeclaration &map) {
     return Refusal{"map-type-unsupported", "map \"" + map.name + "\" is of kind " + kind_of_map(map.type) + " (" +
                    std::to_string(map.type) + "); supported here are HASH and ARRAY", ""};
   }
-  if (map.key_size == 0 || map.key_size > kKeyBytesMax) return bad_map(map.name, "its keys have no bytes or over 512").error();
+  if (map.key_size == 0 || map.key_size > kKeyBytesMax)
+    return bad_map(map.name, "its keys have no bytes or over 512").error();
   if (map.value_size == 0 || map.value_size > kValueBytesMax) {
     return bad_map(map.name, "its values have no bytes or over 1 MiB").error();
   }
   if (map.max_entries == 0) return bad_map(map.name, "max_entries is 0 or missing").error();
-  if (map.type == BPF_MAP_TYPE_ARRAY && map.key_size != 4) return bad_map(map.name, "keys of an ARRAY have 4 bytes").error();
+  if (map.type == BPF_MAP_TYPE_ARRAY && map.key_size != 4)
+    return bad_map(map.name, "keys of an ARRAY have 4 bytes").error();
   return std::nullopt;
 }
 
@@ -158,13 +164,17 @@ std::expected<BtfInfo, Refusal> BtfInfo::read(const ElfFile &file) {
   if (!section || section->data.empty()) {
     return std::unexpected(Refusal{"btf-missing", "the object has no type information: compile with -g", ""});
   }
+  const ElfSection *ext = file.section(".BTF.ext");
+  if (section->data.size() > kBtfBytesMax || (ext && ext->data.size() > kBtfBytesMax)) {
+    return malformed("it is larger than 1 MiB");
+  }
   if (const char *wrong = check_header(section->data)) return malformed(wrong);
   Quiet quiet;
   BtfInfo info;
   btf *parsed = btf__new(section->data.data(), static_cast<uint32_t>(section->data.size()));
   if (!parsed || libbpf_get_error(parsed)) return malformed("libbpf cannot read it");
   info.btf_.reset(parsed);
-  if (const ElfSection *ext = file.section(".BTF.ext"); ext && !ext->data.empty()) {
+  if (ext && !ext->data.empty()) {
     if (const char *wrong = info.read_ext(ext->data)) return malformed(wrong);
   }
   return info;
@@ -185,7 +195,8 @@ const char *BtfInfo::read_ext(const std::vector<unsigned char> &ext) {
   if (h.hdr_len >= sizeof h) memcpy(&h, ext.data(), sizeof h);
   const unsigned char *base = ext.data() + h.hdr_len;
   uint64_t rest = ext.size() - h.hdr_len;
-  if (uint64_t{h.line_off} + h.line_len > rest || uint64_t{h.core_off} + h.core_len > rest) return ".BTF.ext ends early";
+  if (uint64_t{h.line_off} + h.line_len > rest || uint64_t{h.core_off} + h.core_len > rest)
+    return ".BTF.ext ends early";
   if (h.core_len > 12) {
     uint32_t name = 0;
     if (read_at(base + h.core_off, h.core_len, 4, &name)) relocated_section_ = string_at(name);
@@ -198,7 +209,8 @@ const char *BtfInfo::read_ext(const std::vector<unsigned char> &ext) {
 const char *BtfInfo::read_lines(const unsigned char *data, size_t size) {
   struct Record { uint32_t byte, file, text, place; };
   uint32_t record_bytes = 0;
-  if (!read_at(data, size, 0, &record_bytes) || record_bytes < sizeof(Record) || record_bytes > 256) return "its line table";
+  if (!read_at(data, size, 0, &record_bytes) || record_bytes < sizeof(Record) || record_bytes > 256)
+    return "its line table";
   size_t at = 4;
   while (at < size) {
     uint32_t name = 0, count = 0;
@@ -229,7 +241,7 @@ std::expected<std::vector<MapDeclaration>, Refusal> BtfInfo::maps() const {
   const btf *b = btf_.get();
   for (uint32_t id = 1; id < btf__type_cnt(b); id++) {
     const btf_type *section = btf__type_by_id(b, id);
-    if (!section || !btf_is_datasec(section) || strcmp(name_of(b, section->name_off), ".maps") != 0) continue;
+    if (!section || !btf_is_datasec(section) || name_of(b, section->name_off) != ".maps") continue;
     const btf_var_secinfo *entry = btf_var_secinfos(section);
     for (int i = 0; i < btf_vlen(section); i++, entry++) {
       const btf_type *var = btf__type_by_id(b, entry->type);

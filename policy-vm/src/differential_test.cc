@@ -40,13 +40,16 @@ class Generator {
  private:
   uint64_t below(uint64_t n) { return random_() % n; }
   bool rarely() { return below(60) == 0; }
-  int number() { static constexpr int r[] = {0, 1, 2, 3, 4, 5, 9}; return rarely() ? static_cast<int>(below(11)) : r[below(std::size(r))]; }
+  int number() {
+    static constexpr int r[] = {0, 1, 2, 3, 4, 5, 9};
+    return rarely() ? static_cast<int>(below(11)) : r[below(std::size(r))];
+  }
   int scratch() { return number(); }
   int number_field() { return static_cast<int>(8 * (1 + below(4))); }
   int32_t constant() {
     switch (below(4)) {
       case 0: return static_cast<int32_t>(below(16));
-      case 1: return static_cast<int32_t>(1u << below(32)) - static_cast<int32_t>(below(2));
+      case 1: return static_cast<int32_t>((1u << below(32)) - static_cast<uint32_t>(below(2)));
       case 2: return -static_cast<int32_t>(below(200));
       default: return static_cast<int32_t>(random_());
     }
@@ -126,7 +129,8 @@ class Generator {
       case 2: emit(raw(kClassAlu | kRsh, index, 0, 0, 26 + static_cast<int>(below(4)))); break;
       default:
         jumps_.push_back(code_.size());
-        emit(raw((below(2) ? kClassJmp : kClassJmp32) | (below(2) ? kGt : kSgt), index, 0, 0, static_cast<int>(below(70))));
+        emit(raw((below(2) ? kClassJmp : kClassJmp32) | (below(2) ? kGt : kSgt), index, 0, 0,
+                 static_cast<int>(below(70))));
     }
     if (below(3) == 0) {
       emit(mov_reg(pointer, 10));
@@ -214,7 +218,8 @@ TEST(Differential, RandomPrograms) {
         for (uint64_t &word : context) word = run == 0 ? 0 : random() >> random() % 64;
         Host checked, interpreted, compiled;
         uint64_t r0 = 0;
-        ASSERT_EQ(checked.checked_run(p.insns, p.info.slot, context, &r0), "") << "program " << accepted - 100 + int(i);
+        ASSERT_EQ(checked.checked_run(p.insns, p.info.slot, context, &r0), "")
+            << "program " << accepted - 100 + int(i);
         ASSERT_EQ(image->interpret(i, context, interpreted.env()), r0);
         ASSERT_EQ(image->run_code(i, context, compiled.env()), r0) << "program " << accepted - 100 + int(i);
         ASSERT_TRUE(interpreted.effects() == checked.effects() && compiled.effects() == checked.effects());

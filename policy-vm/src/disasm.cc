@@ -51,7 +51,8 @@ std::string alu(const Insn &in) {
 std::string atomic(const Insn &in) {
   std::string at = memory(in, in.dst), s = reg(in.src, in.wide);
   if (in.atomic == AtomicOp::Xchg) return s + " = atomic_xchg(" + at + ", " + s + ")";
-  if (in.atomic == AtomicOp::Cmpxchg) return reg(0, in.wide) + " = atomic_cmpxchg(" + at + ", " + reg(0, in.wide) + ", " + s + ")";
+  if (in.atomic == AtomicOp::Cmpxchg)
+    return reg(0, in.wide) + " = atomic_cmpxchg(" + at + ", " + reg(0, in.wide) + ", " + s + ")";
   if (in.fetch) return s + " = atomic_fetch(" + at + " " + text_of(in.atomic) + " " + s + ")";
   return "lock " + at + " " + text_of(in.atomic) + " " + s;
 }
@@ -76,7 +77,11 @@ std::string disassemble(const Insn &in, uint32_t pc) {
     case Kind::Invalid: return "not an instruction";
     case Kind::Alu: return alu(in);
     case Kind::Endian:
-      return reg(in.dst) + " = " + (in.wide ? "bswap" : in.from_reg ? "be" : "le") + std::to_string(in.imm) + " " + reg(in.dst);
+      return reg(in.dst) + " = " +
+             (in.wide       ? "bswap"
+              : in.from_reg ? "be"
+                            : "le") +
+             std::to_string(in.imm) + " " + reg(in.dst);
     case Kind::LoadImm64: return load_imm64(in);
     case Kind::Load: return reg(in.dst) + " = " + memory(in, in.src);
     case Kind::Store: return memory(in, in.dst) + " = " + reg(in.src);
@@ -84,7 +89,8 @@ std::string disassemble(const Insn &in, uint32_t pc) {
     case Kind::Atomic: return atomic(in);
     case Kind::Jump:
       return "if " + reg(in.dst, in.wide) + " " + text_of(in.jump) + " " +
-             (in.from_reg ? reg(in.src, in.wide) : std::to_string(in.imm)) + " goto " + std::to_string(pc + in.distance());
+             (in.from_reg ? reg(in.src, in.wide) : std::to_string(in.imm)) + " goto " +
+             std::to_string(pc + in.distance());
     case Kind::JumpAlways: return "goto " + std::to_string(pc + in.distance());
     case Kind::Call: return call(in, pc);
     case Kind::Exit: return "exit";

@@ -5,6 +5,7 @@
 #include <libelf.h>
 #include <string.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace shortfuse::vm {
@@ -35,11 +36,11 @@ const char *check_ident(const unsigned char *bytes, size_t size) {
   return nullptr;
 }
 
-// A NUL-terminated string out of a string table, copied; "" when it is out of range.
+// A NUL-terminated string out of a string table, copied, cut where it is longer than any name; "" when out of range.
 std::string string_at(const std::vector<unsigned char> &table, uint64_t offset) {
   if (offset >= table.size()) return "";
   const char *s = reinterpret_cast<const char *>(table.data()) + offset;
-  return std::string(s, strnlen(s, table.size() - offset));
+  return std::string(s, strnlen(s, std::min<size_t>(table.size() - offset, kNameBytesMax)));
 }
 
 const char *read_sections(Elf *elf, size_t file_bytes, std::vector<ElfSection> *out, std::vector<GElf_Shdr> *headers) {
@@ -48,7 +49,7 @@ const char *read_sections(Elf *elf, size_t file_bytes, std::vector<ElfSection> *
   if (elf_getshdrstrndx(elf, &names_section) != 0 || names_section >= count) return "its section names";
   out->resize(count);
   headers->resize(count);
-  uint64_t zeros = 0;
+  uint64_t zeros = 0, contents = 0;
   for (size_t i = 1; i < count; i++) {
     Elf_Scn *scn = elf_getscn(elf, i);
     GElf_Shdr &header = (*headers)[i];
@@ -58,12 +59,16 @@ const char *read_sections(Elf *elf, size_t file_bytes, std::vector<ElfSection> *
     section.flags = header.sh_flags;
     section.bytes = header.sh_size;
     if (header.sh_type == SHT_NOBITS) {
-      if (header.sh_size > kElfZerosMax || (zeros += header.sh_size) > kElfZerosMax) return "its zeroed data is too large";
+      if (header.sh_size > kElfZerosMax || (zeros += header.sh_size) > kElfZerosMax)
+        return "its zeroed data is too large";
       continue;
     }
     if (header.sh_type == SHT_NULL) section.bytes = 0;
     if (section.bytes == 0) continue;
-    if (header.sh_offset > file_bytes || header.sh_size > file_bytes - header.sh_offset) return "a section lies outside";
+    if (header.sh_offset > file_bytes || header.sh_size > file_bytes - header.sh_offset)
+      return "a section lies outside";
+    // Sections do not overlap; those that did could make much of little.
+    if ((contents += header.sh_size) > file_bytes) return "its sections overlap";
     Elf_Data *data = elf_rawdata(scn, nullptr);
     if (!data || !data->d_buf || data->d_size != header.sh_size) return "the contents of a section";
     const auto *p = static_cast<const unsigned char *>(data->d_buf);

@@ -45,6 +45,7 @@ struct ElfFile {
   const ElfSection *section(const std::string &name) const;
 };
 
+inline constexpr size_t kNameBytesMax = 255;
 inline constexpr size_t kElfBytesMax = 16u << 20;
 inline constexpr size_t kElfSectionsMax = 1024;
 inline constexpr size_t kElfSymbolsMax = 1u << 16;

@@ -43,7 +43,8 @@ struct Builder {
         if (jumps(in)) {
           int64_t target = pc + in.distance();
           if (target < function.start || target >= function.end || !starts_insn(static_cast<uint32_t>(target))) {
-            return Unexpected({"jump-out-of-range", pc, "the jump leaves its function or lands inside an instruction"});
+            return Unexpected(
+                {"jump-out-of-range", pc, "the jump leaves its function or lands inside an instruction"});
           }
           flow.meeting[static_cast<size_t>(target)] = true;
         }

@@ -32,7 +32,8 @@ bool code_well_formed(const sf_image &image, const RawInsn *code, uint32_t count
   for (uint32_t pc = 0; pc < count; pc++) {
     Insn in;
     if (decode_insn(code + pc, count - pc, &in)) return false;
-    bool jumps = in.kind == Kind::Jump || in.kind == Kind::JumpAlways || (in.kind == Kind::Call && in.src == kCallLocal);
+    bool jumps =
+        in.kind == Kind::Jump || in.kind == Kind::JumpAlways || (in.kind == Kind::Call && in.src == kCallLocal);
     if (jumps) {
       int64_t target = pc + in.distance();
       if (target < 0 || target >= count) return false;
@@ -99,8 +100,9 @@ extern "C" int sf_policy_run(const struct sf_image *image, unsigned slot, void *
   for (uint32_t i = image->first[slot]; i != 0; i = image->program[i - 1].next) {
     const sf_image_program &p = image->program[i - 1];
     env->fuel = kFuel;
-    uint64_t r0 = p.code_offset ? reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(ctx, env)
-                                : sf_interpret(base + p.insns_offset, p.insns, ctx, env);
+    uint64_t r0 = p.code_offset
+                      ? reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(ctx, env)
+                      : sf_interpret(base + p.insns_offset, p.insns, ctx, env);
     int verdict = clamp(r0);
     if (verdict != SF_PASS && slot < SF_SLOT_FUSE_EXIT) return verdict;
   }

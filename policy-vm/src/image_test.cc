@@ -41,12 +41,14 @@ TEST(Image, ChainStopsAtTheFirstVerdict) {
     EXPECT_EQ(run(chain_of({{"fuse/lookup", -13}, {"fuse/lookup", 1}}), lookup, how), -13);
     EXPECT_EQ(run(chain_of({{"fuse/lookup", -13}}), SF_SLOT_FUSE + 2, how), SF_PASS);
     EXPECT_EQ(run(chain_of({{"fuse/lookup", -13}}), SF_SLOTS, how), SF_PASS);
-    EXPECT_EQ(run(chain_of({{"fuse_exit/lookup", -13}, {"fuse_exit/lookup", 1}}), SF_SLOT_FUSE_EXIT + 1, how), SF_PASS);
+    EXPECT_EQ(run(chain_of({{"fuse_exit/lookup", -13}, {"fuse_exit/lookup", 1}}), SF_SLOT_FUSE_EXIT + 1, how),
+              SF_PASS);
   }
 }
 
 TEST(Image, VerdictsAreClamped) {
-  for (auto [given, expected] : std::initializer_list<std::pair<int, int>>{{1, 1}, {2, 0}, {-1, -1}, {-4095, -4095}, {-4096, 0}, {1 << 30, 0}, {-(1 << 30), 0}}) {
+  for (auto [given, expected] : std::initializer_list<std::pair<int, int>>{
+           {1, 1}, {2, 0}, {-1, -1}, {-4095, -4095}, {-4096, 0}, {1 << 30, 0}, {-(1 << 30), 0}}) {
     EXPECT_EQ(run(chain_of({{"syscall/stat", given}}), SF_SLOT_SYSCALL, Lowering::Auto), expected) << given;
   }
 }
@@ -97,8 +99,10 @@ std::vector<uint64_t> copy_of(const Image &image) {
 }
 
 TEST(Image, CheckRefusesEveryBrokenField) {
-  Code code = load_value(2, 3) + Code{load(8, 0, 2, 0), jump_imm(kEq, 0, 5, 1), call_local(1), leave(), mov(0, 0), leave()};
-  auto policy = verified_policy({make_program(code, "fuse/lookup", {6}), make_program(verdict(1), "fuse/lookup"), make_program(verdict(1), "fuse/read")});
+  Code code =
+      load_value(2, 3) + Code{load(8, 0, 2, 0), jump_imm(kEq, 0, 5, 1), call_local(1), leave(), mov(0, 0), leave()};
+  auto policy = verified_policy({make_program(code, "fuse/lookup", {6}), make_program(verdict(1), "fuse/lookup"),
+                                 make_program(verdict(1), "fuse/read")});
   ASSERT_TRUE(policy) << policy.error().str();
   auto image = Image::publish(*policy, Lowering::Required);
   ASSERT_TRUE(image);
@@ -108,7 +112,9 @@ TEST(Image, CheckRefusesEveryBrokenField) {
     change(copy);
     return sf_image_check(copy, image->bytes() - bytes_less);
   };
-  auto insn = [](sf_image *i, uint32_t at) { return reinterpret_cast<RawInsn *>(reinterpret_cast<char *>(i) + i->program[0].insns_offset) + at; };
+  auto insn = [](sf_image *i, uint32_t at) {
+    return reinterpret_cast<RawInsn *>(reinterpret_cast<char *>(i) + i->program[0].insns_offset) + at;
+  };
   EXPECT_EQ(check([](sf_image *) {}), 0);
   EXPECT_EQ(check([](sf_image *) {}, 1), -EINVAL);
   EXPECT_EQ(check([](sf_image *) {}, image->bytes() - 10), -EINVAL);

@@ -27,8 +27,11 @@ namespace shortfuse::vm {
 
 // Signed division shares the codes of Div and Mod and is told apart by offset 1. -1 is a case of its own: the
 // smallest number divided by it is itself.
-#define SF_SIGNED_OPS(X)                                                                                         \
-  X(Sdiv, 0x30, "s/=", b == 0 ? U{0} : b == ~U{0} ? static_cast<U>(U{0} - a) : static_cast<U>(static_cast<S>(a) / static_cast<S>(b))) \
+#define SF_SIGNED_OPS(X)                                                  \
+  X(Sdiv, 0x30, "s/=",                                                    \
+    b == 0       ? U{0}                                                   \
+    : b == ~U{0} ? static_cast<U>(U{0} - a)                               \
+                 : static_cast<U>(static_cast<S>(a) / static_cast<S>(b))) \
   X(Smod, 0x90, "s%=", b == 0 ? a : b == ~U{0} ? U{0} : static_cast<U>(static_cast<S>(a) % static_cast<S>(b)))
 
 #define SF_JUMP_OPS(X)                                                \

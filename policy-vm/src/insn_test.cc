@@ -18,7 +18,9 @@ using namespace testing;
 class Bench {
  public:
   uint32_t add(const Code &body) {
-    Code code = Code{load(8, 6, 1, offsetof(sf_fuse_ctx, node)), load(8, 7, 1, offsetof(sf_fuse_ctx, nodeid)), mov(0, 0)} + body;
+    Code code =
+        Code{load(8, 6, 1, offsetof(sf_fuse_ctx, node)), load(8, 7, 1, offsetof(sf_fuse_ctx, nodeid)), mov(0, 0)} +
+        body;
     programs_.push_back(make_program(code, "fuse/read"));
     return static_cast<uint32_t>(programs_.size()) - 1;
   }
@@ -48,10 +50,42 @@ class Bench {
   std::optional<Image> image_;
 };
 
-constexpr uint64_t kEdges[] = {0, 1, 2, 3, 5, 7, 8, 31, 32, 33, 63, 64, 65, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 0x10000,
-    0x7fffffff, 0x80000000, 0x80000001, 0xfffffffe, 0xffffffff, 0x100000000, 0x1234567890abcdef, 0x7fffffffffffffff,
-    0x8000000000000000, 0x8000000000000001, 0xfffffffffffffff0, 0xffffffff80000000, 0xffffffff7fffffff,
-    0xfffffffffffffffe, 0xffffffffffffffff};
+constexpr uint64_t kEdges[] = {0,
+                               1,
+                               2,
+                               3,
+                               5,
+                               7,
+                               8,
+                               31,
+                               32,
+                               33,
+                               63,
+                               64,
+                               65,
+                               127,
+                               128,
+                               255,
+                               256,
+                               0x7fff,
+                               0x8000,
+                               0xffff,
+                               0x10000,
+                               0x7fffffff,
+                               0x80000000,
+                               0x80000001,
+                               0xfffffffe,
+                               0xffffffff,
+                               0x100000000,
+                               0x1234567890abcdef,
+                               0x7fffffffffffffff,
+                               0x8000000000000000,
+                               0x8000000000000001,
+                               0xfffffffffffffff0,
+                               0xffffffff80000000,
+                               0xffffffff7fffffff,
+                               0xfffffffffffffffe,
+                               0xffffffffffffffff};
 
 struct AluCase {
   const char *name;
@@ -63,23 +97,27 @@ struct AluCase {
 using i128 = __int128;
 
 const AluCase kAlu[] = {
-  {"add", kAdd, 0, [](auto a, auto b) { return uint64_t(i128(a) + b); }, [](auto a, auto b) { return uint32_t(uint64_t(a) + b); }},
-  {"sub", kSub, 0, [](auto a, auto b) { return uint64_t(i128(a) - b); }, [](auto a, auto b) { return uint32_t(int64_t(a) - int64_t(b)); }},
-  {"mul", kMul, 0, [](auto a, auto b) { return uint64_t((unsigned __int128)a * b); }, [](auto a, auto b) { return uint32_t(uint64_t(a) * b); }},
-  {"div", kDiv, 0, [](auto a, auto b) { return b ? a / b : 0; }, [](auto a, auto b) { return b ? a / b : 0; }},
-  {"mod", kMod, 0, [](auto a, auto b) { return b ? a % b : a; }, [](auto a, auto b) { return b ? a % b : a; }},
-  {"sdiv", kDiv, 1, [](auto a, auto b) { return b ? uint64_t(i128(int64_t(a)) / int64_t(b)) : 0; },
-   [](auto a, auto b) { return b ? uint32_t(int64_t(int32_t(a)) / int32_t(b)) : 0; }},
-  {"smod", kMod, 1, [](auto a, auto b) { return b ? uint64_t(i128(int64_t(a)) % int64_t(b)) : a; },
-   [](auto a, auto b) { return b ? uint32_t(int64_t(int32_t(a)) % int32_t(b)) : a; }},
-  {"or", kOr, 0, [](auto a, auto b) { return a | b; }, [](auto a, auto b) { return a | b; }},
-  {"and", kAnd, 0, [](auto a, auto b) { return a & b; }, [](auto a, auto b) { return a & b; }},
-  {"xor", kXor, 0, [](auto a, auto b) { return (a | b) & ~(a & b); }, [](auto a, auto b) { return (a | b) & ~(a & b); }},
-  {"mov", kMov, 0, [](auto, auto b) { return b; }, [](auto, auto b) { return b; }},
-  {"lsh", kLsh, 0, [](auto a, auto b) { return a << b % 64; }, [](auto a, auto b) { return a << b % 32; }},
-  {"rsh", kRsh, 0, [](auto a, auto b) { return a >> b % 64; }, [](auto a, auto b) { return a >> b % 32; }},
-  {"arsh", kArsh, 0, [](auto a, auto b) { return uint64_t(i128(int64_t(a)) >> b % 64); },
-   [](auto a, auto b) { return uint32_t(int64_t(int32_t(a)) >> b % 32); }},
+    {"add", kAdd, 0, [](auto a, auto b) { return uint64_t(i128(a) + b); },
+     [](auto a, auto b) { return uint32_t(uint64_t(a) + b); }},
+    {"sub", kSub, 0, [](auto a, auto b) { return uint64_t(i128(a) - b); },
+     [](auto a, auto b) { return uint32_t(int64_t(a) - int64_t(b)); }},
+    {"mul", kMul, 0, [](auto a, auto b) { return uint64_t((unsigned __int128)a * b); },
+     [](auto a, auto b) { return uint32_t(uint64_t(a) * b); }},
+    {"div", kDiv, 0, [](auto a, auto b) { return b ? a / b : 0; }, [](auto a, auto b) { return b ? a / b : 0; }},
+    {"mod", kMod, 0, [](auto a, auto b) { return b ? a % b : a; }, [](auto a, auto b) { return b ? a % b : a; }},
+    {"sdiv", kDiv, 1, [](auto a, auto b) { return b ? uint64_t(i128(int64_t(a)) / int64_t(b)) : 0; },
+     [](auto a, auto b) { return b ? uint32_t(int64_t(int32_t(a)) / int32_t(b)) : 0; }},
+    {"smod", kMod, 1, [](auto a, auto b) { return b ? uint64_t(i128(int64_t(a)) % int64_t(b)) : a; },
+     [](auto a, auto b) { return b ? uint32_t(int64_t(int32_t(a)) % int32_t(b)) : a; }},
+    {"or", kOr, 0, [](auto a, auto b) { return a | b; }, [](auto a, auto b) { return a | b; }},
+    {"and", kAnd, 0, [](auto a, auto b) { return a & b; }, [](auto a, auto b) { return a & b; }},
+    {"xor", kXor, 0, [](auto a, auto b) { return (a | b) & ~(a & b); },
+     [](auto a, auto b) { return (a | b) & ~(a & b); }},
+    {"mov", kMov, 0, [](auto, auto b) { return b; }, [](auto, auto b) { return b; }},
+    {"lsh", kLsh, 0, [](auto a, auto b) { return a << b % 64; }, [](auto a, auto b) { return a << b % 32; }},
+    {"rsh", kRsh, 0, [](auto a, auto b) { return a >> b % 64; }, [](auto a, auto b) { return a >> b % 32; }},
+    {"arsh", kArsh, 0, [](auto a, auto b) { return uint64_t(i128(int64_t(a)) >> b % 64); },
+     [](auto a, auto b) { return uint32_t(int64_t(int32_t(a)) >> b % 32); }},
 };
 
 TEST(Instructions, ArithmeticWithRegisters) {
@@ -94,7 +132,8 @@ TEST(Instructions, ArithmeticWithRegisters) {
     for (uint64_t a : kEdges) {
       for (uint64_t b : kEdges) {
         ASSERT_EQ(bench.run(wide[i], a, b), kAlu[i].wide(a, b)) << kAlu[i].name << " " << std::hex << a << " " << b;
-        ASSERT_EQ(bench.run(narrow[i], a, b), kAlu[i].narrow(uint32_t(a), uint32_t(b))) << kAlu[i].name << "32 " << std::hex << a << " " << b;
+        ASSERT_EQ(bench.run(narrow[i], a, b), kAlu[i].narrow(uint32_t(a), uint32_t(b)))
+            << kAlu[i].name << "32 " << std::hex << a << " " << b;
       }
     }
   }
@@ -112,7 +151,8 @@ TEST(Instructions, ArithmeticWithConstants) {
     for (size_t i = 0; i < std::size(kAlu); i++) {
       for (uint64_t a : kEdges) {
         ASSERT_EQ(bench.run(wide[i], a, 0), kAlu[i].wide(a, uint64_t(int64_t(imm)))) << kAlu[i].name << " " << imm;
-        ASSERT_EQ(bench.run(narrow[i], a, 0), kAlu[i].narrow(uint32_t(a), uint32_t(imm))) << kAlu[i].name << "32 " << imm;
+        ASSERT_EQ(bench.run(narrow[i], a, 0), kAlu[i].narrow(uint32_t(a), uint32_t(imm)))
+            << kAlu[i].name << "32 " << imm;
       }
     }
   }
@@ -126,12 +166,17 @@ struct JumpCase {
 };
 
 const JumpCase kJumpCases[] = {
-  {"==", kEq, [](i128 a, i128 b) { return a == b; }, false},  {"!=", kNe, [](i128 a, i128 b) { return a != b; }, false},
-  {">", kGt, [](i128 a, i128 b) { return a > b; }, false},    {">=", kGe, [](i128 a, i128 b) { return a >= b; }, false},
-  {"<", kLt, [](i128 a, i128 b) { return a < b; }, false},    {"<=", kLe, [](i128 a, i128 b) { return a <= b; }, false},
-  {"s>", kSgt, [](i128 a, i128 b) { return a > b; }, true},   {"s>=", kSge, [](i128 a, i128 b) { return a >= b; }, true},
-  {"s<", kSlt, [](i128 a, i128 b) { return a < b; }, true},   {"s<=", kSle, [](i128 a, i128 b) { return a <= b; }, true},
-  {"&", kSet, [](i128 a, i128 b) { return (a & b) != 0; }, false},
+    {"==", kEq, [](i128 a, i128 b) { return a == b; }, false},
+    {"!=", kNe, [](i128 a, i128 b) { return a != b; }, false},
+    {">", kGt, [](i128 a, i128 b) { return a > b; }, false},
+    {">=", kGe, [](i128 a, i128 b) { return a >= b; }, false},
+    {"<", kLt, [](i128 a, i128 b) { return a < b; }, false},
+    {"<=", kLe, [](i128 a, i128 b) { return a <= b; }, false},
+    {"s>", kSgt, [](i128 a, i128 b) { return a > b; }, true},
+    {"s>=", kSge, [](i128 a, i128 b) { return a >= b; }, true},
+    {"s<", kSlt, [](i128 a, i128 b) { return a < b; }, true},
+    {"s<=", kSle, [](i128 a, i128 b) { return a <= b; }, true},
+    {"&", kSet, [](i128 a, i128 b) { return (a & b) != 0; }, false},
 };
 
 TEST(Instructions, Jumps) {
@@ -148,8 +193,12 @@ TEST(Instructions, Jumps) {
   for (size_t i = 0; i < std::size(kJumpCases); i++) {
     const JumpCase &c = kJumpCases[i];
     auto expected = [&](uint64_t a, uint64_t b, bool is_wide) -> uint64_t {
-      if (is_wide) return c.holds(c.is_signed ? i128(int64_t(a)) : i128(a), c.is_signed ? i128(int64_t(b)) : i128(b)) ? 2 : 1;
-      return c.holds(c.is_signed ? i128(int32_t(a)) : i128(uint32_t(a)), c.is_signed ? i128(int32_t(b)) : i128(uint32_t(b))) ? 2 : 1;
+      if (is_wide)
+        return c.holds(c.is_signed ? i128(int64_t(a)) : i128(a), c.is_signed ? i128(int64_t(b)) : i128(b)) ? 2 : 1;
+      return c.holds(c.is_signed ? i128(int32_t(a)) : i128(uint32_t(a)),
+                     c.is_signed ? i128(int32_t(b)) : i128(uint32_t(b)))
+                 ? 2
+                 : 1;
     };
     for (uint64_t a : kEdges) {
       ASSERT_EQ(bench.run(wide_imm[i], a, 0), expected(a, uint64_t(-2), true)) << c.name;
@@ -201,7 +250,8 @@ TEST(Instructions, Singles) {
     ASSERT_EQ(decode_insn(s.body.data(), uint32_t(s.body.size()), &in), nullptr) << s.text;
     EXPECT_EQ(disassemble(in, 0), s.text);
     Code body = s.body;
-    if (in.kind == Kind::JumpAlways) body = {jump_reg(kNe, 6, 6, 1), s.body[0], s.body[1], s.body[2]};  // all of it reachable
+    if (in.kind == Kind::JumpAlways)
+      body = {jump_reg(kNe, 6, 6, 1), s.body[0], s.body[1], s.body[2]};  // all of it reachable
     bench.add(body + Code{mov_reg(0, 6), leave()});
   }
   ASSERT_NO_FATAL_FAILURE(bench.finish());
@@ -216,8 +266,10 @@ TEST(Instructions, MemoryOfEverySize) {
   for (int bytes : {1, 2, 4, 8}) {
     // A pattern, part of it overwritten, all of it read back.
     Code prepare{mov(1, -1), store(8, 10, -16, 1), store(8, 10, -8, 1)};
-    loads.push_back(bench.add(prepare + Code{store(bytes, 10, -16 + bytes, 6), load(bytes, 0, 10, -16 + bytes), leave()}));
-    if (bytes < 8) sign_loads.push_back(bench.add(prepare + Code{store(bytes, 10, -9, 6), load_sx(bytes, 0, 10, -9), leave()}));
+    loads.push_back(
+        bench.add(prepare + Code{store(bytes, 10, -16 + bytes, 6), load(bytes, 0, 10, -16 + bytes), leave()}));
+    if (bytes < 8)
+      sign_loads.push_back(bench.add(prepare + Code{store(bytes, 10, -9, 6), load_sx(bytes, 0, 10, -9), leave()}));
     immediates.push_back(bench.add(prepare + Code{store_imm(bytes, 10, -16, -5), load(8, 0, 10, -16), leave()}));
   }
   ASSERT_NO_FATAL_FAILURE(bench.finish());
@@ -244,11 +296,15 @@ struct AtomicCase {
 };
 
 const AtomicCase kAtomics[] = {
-  {"add", 0x00, false, [](uint64_t m, uint64_t o) { return m + o; }}, {"or", 0x40, false, [](uint64_t m, uint64_t o) { return m | o; }},
-  {"and", 0x50, false, [](uint64_t m, uint64_t o) { return m & o; }}, {"xor", 0xa0, false, [](uint64_t m, uint64_t o) { return m ^ o; }},
-  {"fetch add", 0x01, true, [](uint64_t m, uint64_t o) { return m + o; }}, {"fetch or", 0x41, true, [](uint64_t m, uint64_t o) { return m | o; }},
-  {"fetch and", 0x51, true, [](uint64_t m, uint64_t o) { return m & o; }}, {"fetch xor", 0xa1, true, [](uint64_t m, uint64_t o) { return m ^ o; }},
-  {"xchg", 0xe1, true, [](uint64_t, uint64_t o) { return o; }},
+    {"add", 0x00, false, [](uint64_t m, uint64_t o) { return m + o; }},
+    {"or", 0x40, false, [](uint64_t m, uint64_t o) { return m | o; }},
+    {"and", 0x50, false, [](uint64_t m, uint64_t o) { return m & o; }},
+    {"xor", 0xa0, false, [](uint64_t m, uint64_t o) { return m ^ o; }},
+    {"fetch add", 0x01, true, [](uint64_t m, uint64_t o) { return m + o; }},
+    {"fetch or", 0x41, true, [](uint64_t m, uint64_t o) { return m | o; }},
+    {"fetch and", 0x51, true, [](uint64_t m, uint64_t o) { return m & o; }},
+    {"fetch xor", 0xa1, true, [](uint64_t m, uint64_t o) { return m ^ o; }},
+    {"xchg", 0xe1, true, [](uint64_t, uint64_t o) { return o; }},
 };
 
 // Memory holds a, the operand is b; seen are what is in memory afterwards and what the operand's register holds.
@@ -269,7 +325,8 @@ TEST(Instructions, Atomics) {
     for (uint64_t a : kEdges) {
       for (uint64_t b : kEdges) {
         ASSERT_EQ(bench.run(memory[1][i], a, b), c.value(a, b)) << c.name;
-        ASSERT_EQ(bench.run(memory[0][i], a, b), uint32_t(c.value(uint32_t(a), uint32_t(b))) | (a >> 32 << 32)) << c.name << " 32";
+        ASSERT_EQ(bench.run(memory[0][i], a, b), uint32_t(c.value(uint32_t(a), uint32_t(b))) | (a >> 32 << 32))
+            << c.name << " 32";
         ASSERT_EQ(bench.run(fetched[1][i], a, b), c.fetch ? a : b) << c.name;
         ASSERT_EQ(bench.run(fetched[0][i], a, b), c.fetch ? uint32_t(a) : b) << c.name << " 32";
       }
@@ -301,10 +358,26 @@ TEST(Instructions, SubPrograms) {
   Bench bench;
   std::vector<LinkedProgram> programs;
   // main: saves a below, calls f(a) = f2(a + 1) * 2, checks that its stack and r6 are as before.
-  Code code{load(8, 6, 1, 16), store(8, 10, -8, 6), mov_reg(1, 6), call_local(4), load(8, 1, 10, -8), alu_reg(kSub, 1, 6),
-            alu_reg(kAdd, 0, 1), leave(),
-            store_imm(8, 10, -8, 5), alu_imm(kAdd, 1, 1), mov(6, 99), call_local(3), alu_imm(kMul, 0, 2), alu_reg(kAdd, 0, 6), leave(),
-            store(8, 10, -16, 1), mov(6, 3), mov(7, 4), load(8, 0, 10, -16), leave()};
+  Code code{load(8, 6, 1, 16),
+            store(8, 10, -8, 6),
+            mov_reg(1, 6),
+            call_local(4),
+            load(8, 1, 10, -8),
+            alu_reg(kSub, 1, 6),
+            alu_reg(kAdd, 0, 1),
+            leave(),
+            store_imm(8, 10, -8, 5),
+            alu_imm(kAdd, 1, 1),
+            mov(6, 99),
+            call_local(3),
+            alu_imm(kMul, 0, 2),
+            alu_reg(kAdd, 0, 6),
+            leave(),
+            store(8, 10, -16, 1),
+            mov(6, 3),
+            mov(7, 4),
+            load(8, 0, 10, -16),
+            leave()};
   auto policy = verified_policy({make_program(code, "fuse/read", {8, 15})});
   ASSERT_TRUE(policy) << policy.error().str();
   EXPECT_EQ(policy->programs[0].stack_bytes, 32u);
@@ -335,7 +408,8 @@ TEST(Instructions, FuelEndsARun) {
   sf_fuse_ctx ctx{};
   EXPECT_EQ(image->run_code(0, &ctx, host.env()), 7u);
   host.env()->fuel = 10;
-  auto entry = reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(image->get()) + image->get()->program[0].code_offset);
+  auto entry = reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(image->get()) +
+                                                image->get()->program[0].code_offset);
   EXPECT_EQ(entry(&ctx, host.env()), uint64_t(SF_PASS));
 }
 

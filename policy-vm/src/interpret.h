@@ -173,7 +173,8 @@ uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *en
         if (in.src() == kCallLocal) {
           if (!m.enter(pc, in.off)) return SF_PASS;
           pc += in.imm;
-        } else if (!memory.call(static_cast<uint32_t>(in.imm), m.r) || !call_host(static_cast<uint32_t>(in.imm), m.r, env)) {
+        } else if (!memory.call(static_cast<uint32_t>(in.imm), m.r) ||
+                   !call_host(static_cast<uint32_t>(in.imm), m.r, env)) {
           return SF_PASS;
         }
         break;

@@ -29,7 +29,8 @@ struct sf_jit_result {
 /* Compiles the programs into one block of position-independent code without relocations. 0, or -1 and `error`.
  * Thread-safe: LLVM's state is made for the call and taken down. Never ends the process: LLVM's fatal errors come
  * back as -1. `version` is SF_JIT_VERSION of the caller. */
-typedef int (*sf_jit_compile_fn)(uint32_t version, struct sf_jit_program *programs, size_t count, struct sf_jit_result *result);
+typedef int (*sf_jit_compile_fn)(uint32_t version, struct sf_jit_program *programs, size_t count,
+                                 struct sf_jit_result *result);
 int sf_jit_compile(uint32_t version, struct sf_jit_program *programs, size_t count, struct sf_jit_result *result);
 
 #ifdef __cplusplus

@@ -49,7 +49,8 @@ class Mutator {
       size_t at = r.from + below(r.bytes);
       if (below(3) == 0) at &= ~size_t{7};
       if (at + 8 > b.size()) continue;
-      static constexpr uint64_t kValues[] = {0, 1, 7, 8, 10, 0x18, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, ~0ull};
+      static constexpr uint64_t kValues[] = {0,    1,    7,      8,          10,         0x18,       0x7f,
+                                             0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, ~0ull};
       uint64_t v = kValues[below(std::size(kValues))];
       switch (below(5)) {
         case 0: b[at] ^= static_cast<unsigned char>(1u << below(8)); break;
@@ -71,7 +72,8 @@ class Mutator {
     std::vector<Range> code;
     for (size_t i = 2; i < ranges_.size(); i++) {
       const Range &r = ranges_[i];
-      if (r.bytes >= 16 && r.bytes % 8 == 0 && r.from + r.bytes <= b.size() && b[r.from + r.bytes - 8] == kOpExit) code.push_back(r);
+      if (r.bytes >= 16 && r.bytes % 8 == 0 && r.from + r.bytes <= b.size() && b[r.from + r.bytes - 8] == kOpExit)
+        code.push_back(r);
     }
     for (uint64_t n = 1 + below(3); n > 0 && !code.empty(); n--) {
       const Range &r = code[below(code.size())];

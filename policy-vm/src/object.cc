@@ -66,7 +66,8 @@ class Linker {
       if (file_.sections[functions_[f].section].name == ".text") continue;
       if (auto ok = link_program(f); !ok) return ok;
     }
-    if (out_.programs.empty()) return refuse("no-programs", "the object has no program in a section syscall/OP, fuse/OP or fuse_exit/OP");
+    if (out_.programs.empty())
+      return refuse("no-programs", "the object has no program in a section syscall/OP, fuse/OP or fuse_exit/OP");
     return {};
   }
 
@@ -96,7 +97,8 @@ class Linker {
   // Where a map lies: the type information leaves that to the symbols.
   const ElfSymbol *map_symbol(const std::string &name) const {
     for (const ElfSymbol &s : file_.symbols) {
-      if (s.type == STT_OBJECT && s.name == name && s.section != 0 && file_.sections[s.section].name == ".maps") return &s;
+      if (s.type == STT_OBJECT && s.name == name && s.section != 0 && file_.sections[s.section].name == ".maps")
+        return &s;
     }
     return nullptr;
   }
@@ -119,9 +121,11 @@ class Linker {
       const ElfSection &section = file_.sections[i];
       if (!is_data_section(section) || section.bytes == 0) continue;
       if (!section.relocations.empty()) {
-        return refuse("data-relocation", "section \"" + section.name + "\" holds an address, which is not supported in data");
+        return refuse("data-relocation",
+                      "section \"" + section.name + "\" holds an address, which is not supported in data");
       }
-      if (section.bytes > kDataBytesMax) return refuse("data-too-large", "section \"" + section.name + "\" is larger than 1 MiB");
+      if (section.bytes > kDataBytesMax)
+        return refuse("data-too-large", "section \"" + section.name + "\" is larger than 1 MiB");
       Policy::Map map;
       map.frozen = starts_with(section.name, ".rodata");
       map.initial = section.data;
@@ -157,7 +161,8 @@ class Linker {
     program.section = file_.sections[function.section].name;
     program.name = function.name;
     auto slot = slot_of_section(program.section);
-    if (!slot) return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
+    if (!slot)
+      return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
     program.slot = *slot;
     const std::string given = out_.btf.context_of(program.name), wanted = side_struct(side_of_slot(program.slot));
     if (!given.empty() && given != wanted) {
@@ -184,14 +189,16 @@ class Linker {
     const Function &function = functions_[f];
     const ElfSection &section = file_.sections[function.section];
     const std::string where = section.name + " (" + function.name + ")";
-    if (function.start % 8 != 0 || function.bytes % 8 != 0 || function.bytes == 0 || function.start > section.data.size() ||
-        function.bytes > section.data.size() - function.start) {
+    if (function.start % 8 != 0 || function.bytes % 8 != 0 || function.bytes == 0 ||
+        function.start > section.data.size() || function.bytes > section.data.size() - function.start) {
       return refuse("elf-malformed", where + ": the function does not lie inside its section");
     }
     uint32_t base = static_cast<uint32_t>(program->code.size()), count = static_cast<uint32_t>(function.bytes / 8);
     if (count > kInsnsMax - base) return refuse("program-too-large", where + ": more than 65536 instructions");
-    if ((insns_ += count) > kObjectInsnsMax) return refuse("program-too-large", "more than 262144 instructions in all");
-    if (program->functions.size() >= kFunctionsMax) return refuse("program-too-large", where + ": more than 256 functions");
+    if ((insns_ += count) > kObjectInsnsMax)
+      return refuse("program-too-large", "more than 262144 instructions in all");
+    if (program->functions.size() >= kFunctionsMax)
+      return refuse("program-too-large", where + ": more than 256 functions");
     program->functions.push_back({function.name, base, base + count});
     placed_[f] = base;
     program->code.resize(base + count);
@@ -218,14 +225,16 @@ class Linker {
     return {};
   }
 
-  std::expected<void, Refusal> resolve_address(RawInsn *insn, const ElfRelocation *relocation, const std::string &where) {
+  std::expected<void, Refusal> resolve_address(RawInsn *insn, const ElfRelocation *relocation,
+                                               const std::string &where) {
     if (!relocation) {
       if (insn->src() != kImmValue) return refuse("elf-malformed", where + ": an address without its relocation");
       return {};
     }
     const ElfSymbol &symbol = file_.symbols[relocation->symbol];
     const std::string shown = symbol.name.empty() ? file_.sections[symbol.section].name : symbol.name;
-    if (relocation->type != kRelocAddress) return refuse("elf-malformed", where + ": unexpected relocation of " + shown);
+    if (relocation->type != kRelocAddress)
+      return refuse("elf-malformed", where + ": unexpected relocation of " + shown);
     if (symbol.section == 0) {
       return refuse("extern-unknown", where + ": \"" + shown + "\" is external, and not a function that is called: "
                     "only functions can be external here");
@@ -242,7 +251,8 @@ class Linker {
     } else if (auto data = data_map_.find(symbol.section); data != data_map_.end()) {
       kind = kImmMapValue;
       index = data->second;
-      if (offset >= section.bytes) return refuse("elf-malformed", where + ": \"" + shown + "\" lies outside its section");
+      if (offset >= section.bytes)
+        return refuse("elf-malformed", where + ": \"" + shown + "\" lies outside its section");
     } else if (section.executable()) {
       return refuse("callback-unsupported", where + ": the address of function \"" + shown +
                     "\" is taken; callbacks are not supported here");
@@ -256,8 +266,8 @@ class Linker {
     return {};
   }
 
-  std::expected<void, Refusal> resolve_call(RawInsn *insn, uint32_t at, const ElfRelocation *relocation, uint32_t section,
-                                            uint64_t byte, const std::string &where) {
+  std::expected<void, Refusal> resolve_call(RawInsn *insn, uint32_t at, const ElfRelocation *relocation,
+                                            uint32_t section, uint64_t byte, const std::string &where) {
     insn->off = 0;
     uint64_t target = 0;
     if (relocation) {
@@ -274,7 +284,8 @@ class Linker {
       return refuse("call-unsupported", where + ": a call of an unknown form");
     }
     auto function = function_at_.find({section, target});
-    if (function == function_at_.end()) return refuse("elf-malformed", where + ": a call whose target is not a function");
+    if (function == function_at_.end())
+      return refuse("elf-malformed", where + ": a call whose target is not a function");
     insn->regs = static_cast<uint8_t>(kCallLocal << 4);
     calls_.push_back({at, function->second});
     return {};
@@ -324,8 +335,8 @@ class Linker {
     size_t wanted = 0;
     while (wanted < std::size(f.args) && f.args[wanted] != Arg::None) wanted++;
     if (declared->parameters.size() != wanted) {
-      return refuse("extern-type", what + " has " + std::to_string(declared->parameters.size()) + " parameters, it takes " +
-                    std::to_string(wanted));
+      return refuse("extern-type", what + " has " + std::to_string(declared->parameters.size()) +
+                                       " parameters, it takes " + std::to_string(wanted));
     }
     for (size_t i = 0; i < wanted; i++) {
       bool pointer = f.args[i] != Arg::Scalar && f.args[i] != Arg::Size;
@@ -335,7 +346,8 @@ class Linker {
                       (pointer ? "a pointer" : "an integer"));
       }
     }
-    if (declared->result.pointer || declared->result.bytes != 4) return refuse("extern-type", what + " must return int");
+    if (declared->result.pointer || declared->result.bytes != 4)
+      return refuse("extern-type", what + " must return int");
     checked_.insert(f.id);
     return {};
   }

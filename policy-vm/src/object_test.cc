@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "testing.h"
 
@@ -57,7 +59,9 @@ TEST(Object, RunsWhatClangMade) {
     Host host(policy->maps);
     sf_fuse_exit_ctx ctx{};
     ctx.req.node = 3;  // odd: the test's hash has no such key
-    auto run = [&](uint32_t i) { return compiled ? image->run_code(i, &ctx, host.env()) : image->interpret(i, &ctx, host.env()); };
+    auto run = [&](uint32_t i) {
+      return compiled ? image->run_code(i, &ctx, host.env()) : image->interpret(i, &ctx, host.env());
+    };
     auto variable = [&](const char *name, size_t index) {
       for (size_t i = 0; i < policy->maps.size(); i++) {
         if (std::string(policy->maps[i].def.name) != name) continue;
@@ -101,22 +105,23 @@ struct Refused { const char *object, *code, *text, *detail; };
 
 TEST(Object, Refusals) {
   const Refused cases[] = {
-    {"section", "section-unknown", "section \"fuse/lokup\": there is no such operation under fuse/", "readdirplus"},
-    {"side", "section-unknown", "a program goes into a section syscall/OP, fuse/OP or fuse_exit/OP", "listxattr"},
-    {"noprograms", "no-programs", "the object has no program", ""},
-    {"extern", "extern-unknown", "there is no function \"sf_frobnicate\" here", "sf_serve_attr"},
-    {"externcount", "extern-type", "the declaration of sf_forget() has 2 parameters, it takes 1", ""},
-    {"externtype", "extern-type", "the declaration of sf_forget(): parameter 1 must be a pointer", ""},
-    {"externvariable", "extern-unknown", "\"sf_number\" is external, and not a function", ""},
-    {"helper", "helper-unknown", "helper number 6 is not offered here", "bpf_map_lookup_elem (1)"},
-    {"mapkind", "map-type-unsupported", "map \"events\" is of kind RINGBUF (27); supported here are HASH and ARRAY", ""},
-    {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
-    {"mapflags", "map-malformed", "map_flags are not supported", ""},
-    {"callback", "callback-unsupported", "the address of function", ""},
-    {"dataaddress", "data-relocation", "holds an address", ""},
-    {"context", "context-type", "the program takes a struct sf_fuse_ctx, but is given a struct sf_syscall_ctx", ""},
-    {"core", "core-unsupported", "CO-RE relocations", ""},
-    {"nodebug", "btf-missing", "compile with -g", ""},
+      {"section", "section-unknown", "section \"fuse/lokup\": there is no such operation under fuse/", "readdirplus"},
+      {"side", "section-unknown", "a program goes into a section syscall/OP, fuse/OP or fuse_exit/OP", "listxattr"},
+      {"noprograms", "no-programs", "the object has no program", ""},
+      {"extern", "extern-unknown", "there is no function \"sf_frobnicate\" here", "sf_serve_attr"},
+      {"externcount", "extern-type", "the declaration of sf_forget() has 2 parameters, it takes 1", ""},
+      {"externtype", "extern-type", "the declaration of sf_forget(): parameter 1 must be a pointer", ""},
+      {"externvariable", "extern-unknown", "\"sf_number\" is external, and not a function", ""},
+      {"helper", "helper-unknown", "helper number 6 is not offered here", "bpf_map_lookup_elem (1)"},
+      {"mapkind", "map-type-unsupported", "map \"events\" is of kind RINGBUF (27); supported here are HASH and ARRAY",
+       ""},
+      {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
+      {"mapflags", "map-malformed", "map_flags are not supported", ""},
+      {"callback", "callback-unsupported", "the address of function", ""},
+      {"dataaddress", "data-relocation", "holds an address", ""},
+      {"context", "context-type", "the program takes a struct sf_fuse_ctx, but is given a struct sf_syscall_ctx", ""},
+      {"core", "core-unsupported", "CO-RE relocations", ""},
+      {"nodebug", "btf-missing", "compile with -g", ""},
   };
   for (const Refused &c : cases) {
     SCOPED_TRACE(c.object);
@@ -151,7 +156,29 @@ TEST(Object, UnreadableFiles) {
   EXPECT_EQ(code("/dev/zero"), "file-unreadable");
   EXPECT_EQ(code("/proc/self/exe"), "elf-malformed");
   EXPECT_EQ(load_policy({}).error().code, "no-programs");
-  EXPECT_EQ(load_policy_bytes("", 0, "empty").error().text, "empty: not a well-formed eBPF object: the file is too short");
+  EXPECT_EQ(load_policy_bytes("", 0, "empty").error().text,
+            "empty: not a well-formed eBPF object: the file is too short");
+}
+
+// No state is shared: threads load, compile and run side by side.
+TEST(Object, ThreadsDoNotMeet) {
+  std::vector<std::jthread> threads;
+  std::atomic<int> good{0};
+  for (int t = 0; t < 4; t++) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 10; i++) {
+        auto refused = load_policy({path_of(t % 2 ? "extern" : "unsafe")});
+        auto policy = load_policy({path_of("whole")});
+        if (refused || !policy) continue;
+        auto image = Image::publish(*policy, i % 5 ? Lowering::InterpretOnly : Lowering::Required);
+        Host host(policy->maps);
+        sf_fuse_exit_ctx ctx{};
+        if (image && sf_policy_run(image->get(), SF_SLOT_FUSE + 1, &ctx, host.env()) != SF_PASS) good++;
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(good, 40);
 }
 
 // Nothing of a refusal, whatever the object says, can break a line or steer a terminal.

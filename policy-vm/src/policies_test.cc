@@ -37,11 +37,14 @@ class Loaded {
     EXPECT_TRUE(image_) << image_.error().str();
     EXPECT_EQ(sf_image_check(image_->get(), image_->bytes()), 0);
   }
-  template <typename Ctx> Outcome run(const std::string &section, Ctx ctx, const std::string &path = "", std::vector<unsigned char> args = {}) {
+  template <typename Ctx>
+  Outcome run(const std::string &section, Ctx ctx, const std::string &path = "",
+              std::vector<unsigned char> args = {}) {
     return run_with(host, section, ctx, path, args);
   }
   template <typename Ctx>
-  Outcome run_with(Host &with, const std::string &section, Ctx ctx, const std::string &path, std::vector<unsigned char> args) {
+  Outcome run_with(Host &with, const std::string &section, Ctx ctx, const std::string &path,
+                   std::vector<unsigned char> args) {
     const unsigned slot = slot_of_section(section).value();
     Host other(policy.maps);
     Outcome results[2];
@@ -141,13 +144,27 @@ std::vector<unsigned char> rename_arguments(const std::string &from, const std::
 
 TEST(Policies, DenyDeniesTheListAndBelow) {
   Loaded p("deny");
-  struct { const char *path; int verdict; } const cases[] = {
-    {"", 0}, {"public", 0}, {"secret", -EACCES}, {"secret/a", -EACCES}, {"secret/a/b", -EACCES}, {"secrets", 0}, {"secre", 0},
-    {"a/secret", 0}, {"private", 0}, {"private/key.pem", -EACCES}, {"private/key.pem2", 0}, {"private/key.pe", 0},
-    {"private/other", 0}, {"private/key.pem/x", -EACCES}, {"SECRET", 0},
+  struct { const char *path; int verdict;
+  } const cases[] = {
+      {"", 0},
+      {"public", 0},
+      {"secret", -EACCES},
+      {"secret/a", -EACCES},
+      {"secret/a/b", -EACCES},
+      {"secrets", 0},
+      {"secre", 0},
+      {"a/secret", 0},
+      {"private", 0},
+      {"private/key.pem", -EACCES},
+      {"private/key.pem2", 0},
+      {"private/key.pe", 0},
+      {"private/other", 0},
+      {"private/key.pem/x", -EACCES},
+      {"SECRET", 0},
   };
   for (auto &[path, verdict] : cases) {
-    for (const char *section : {"fuse/lookup", "fuse/open", "fuse/getattr", "fuse/create", "fuse/readdir", "fuse/unlink", "fuse/readlink"}) {
+    for (const char *section :
+         {"fuse/lookup", "fuse/open", "fuse/getattr", "fuse/create", "fuse/readdir", "fuse/unlink", "fuse/readlink"}) {
       EXPECT_EQ(p.run(section, request(), path).verdict, verdict) << section << " " << path;
     }
     EXPECT_EQ(p.run("fuse/lookup", request(1), path).verdict, verdict) << "the bridge's own must not fill the cache";

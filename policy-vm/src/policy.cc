@@ -34,7 +34,9 @@ struct Descriptor {
 };
 
 std::expected<std::vector<unsigned char>, Refusal> read_file(const std::string &path) {
-  auto fail = [&](const std::string &why) { return std::unexpected(Refusal{"file-unreadable", "cannot read policy " + path + ": " + why, ""}); };
+  auto fail = [&](const std::string &why) {
+    return std::unexpected(Refusal{"file-unreadable", "cannot read policy " + path + ": " + why, ""});
+  };
   Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat st;
   if (file.fd < 0 || fstat(file.fd, &st) != 0) return fail(strerror(errno));
@@ -54,7 +56,8 @@ std::expected<std::vector<unsigned char>, Refusal> read_file(const std::string &
 }
 
 // Adds one object to the chain.
-std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t bytes, const std::string &name, uint64_t *steps_left) {
+std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t bytes, const std::string &name,
+                                        uint64_t *steps_left) {
   const std::string shown = name.substr(name.find_last_of('/') + 1);
   auto file = ElfFile::read(elf, bytes);
   if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
@@ -90,7 +93,8 @@ std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths
   for (const std::string &path : paths) {
     auto bytes = read_file(path);
     if (!bytes) return refused(bytes.error());
-    if (auto ok = add_object(&policy, bytes->data(), bytes->size(), path, &steps_left); !ok) return std::unexpected(ok.error());
+    if (auto ok = add_object(&policy, bytes->data(), bytes->size(), path, &steps_left); !ok)
+      return std::unexpected(ok.error());
   }
   return policy;
 }

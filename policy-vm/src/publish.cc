@@ -217,7 +217,8 @@ class Memfd {
 std::expected<PublishedImage, Refusal> publish_bytes(const std::vector<unsigned char> &bytes) {
   Memfd memfd("shortfuse-image");
   if (memfd.get() < 0 || !memfd.fill_and_seal(bytes)) {
-    return std::unexpected(Refusal{"image-memory", std::string("cannot make the policy's image: ") + strerror(errno), ""});
+    return std::unexpected(
+        Refusal{"image-memory", std::string("cannot make the policy's image: ") + strerror(errno), ""});
   }
   return PublishedImage{memfd.release(), bytes.size(), ""};
 }
@@ -240,7 +241,8 @@ std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lower
     } else {
       why = code.error();
     }
-    if (lowering == Lowering::Required) return std::unexpected(Refusal{"lowering-failed", "no machine code: " + why, ""});
+    if (lowering == Lowering::Required)
+      return std::unexpected(Refusal{"lowering-failed", "no machine code: " + why, ""});
   }
   auto published = publish_bytes(build_image(policy, nullptr));
   if (published) published->why_interpreted = why;

@@ -77,7 +77,8 @@ void sharpen_from_bits(Scalar *s) {
   narrow(&s->umin, &s->umax, least, most);
   narrow(&s->umin32, &s->umax32, static_cast<uint32_t>(least), static_cast<uint32_t>(most));
   uint64_t sign = 1ull << 63;
-  narrow(&s->smin, &s->smax, static_cast<int64_t>(least | (s->bits.mask & sign)), static_cast<int64_t>(most & ~(s->bits.mask & sign)));
+  narrow(&s->smin, &s->smax, static_cast<int64_t>(least | (s->bits.mask & sign)),
+         static_cast<int64_t>(most & ~(s->bits.mask & sign)));
   uint32_t sign32 = 1u << 31, mask32 = static_cast<uint32_t>(s->bits.mask);
   narrow(&s->smin32, &s->smax32, static_cast<int32_t>(static_cast<uint32_t>(least) | (mask32 & sign32)),
          static_cast<int32_t>(static_cast<uint32_t>(most) & ~(mask32 & sign32)));
@@ -122,7 +123,8 @@ Scalar add(const Scalar &a, const Scalar &b) {
   if (__builtin_add_overflow(a.smin, b.smin, &r.smin) || __builtin_add_overflow(a.smax, b.smax, &r.smax)) {
     r.smin = kS64Min, r.smax = kS64Max;
   }
-  if (!__builtin_add_overflow(a.umax32, b.umax32, &r.umax32)) r.umin32 = a.umin32 + b.umin32; else r.umin32 = 0, r.umax32 = ~0u;
+  if (!__builtin_add_overflow(a.umax32, b.umax32, &r.umax32)) r.umin32 = a.umin32 + b.umin32;
+  else r.umin32 = 0, r.umax32 = ~0u;
   if (__builtin_add_overflow(a.smin32, b.smin32, &r.smin32) || __builtin_add_overflow(a.smax32, b.smax32, &r.smax32)) {
     r.smin32 = kS32Min, r.smax32 = kS32Max;
   }
@@ -354,8 +356,8 @@ bool Scalar::contains(uint64_t v) const {
 }
 
 bool Scalar::includes(const Scalar &o) const {
-  return umin <= o.umin && o.umax <= umax && smin <= o.smin && o.smax <= smax && umin32 <= o.umin32 && o.umax32 <= umax32 &&
-         smin32 <= o.smin32 && o.smax32 <= smax32 && bits.contains(o.bits);
+  return umin <= o.umin && o.umax <= umax && smin <= o.smin && o.smax <= smax && umin32 <= o.umin32 &&
+         o.umax32 <= umax32 && smin32 <= o.smin32 && o.smax32 <= smax32 && bits.contains(o.bits);
 }
 
 bool Scalar::meet(const Scalar &o) {
@@ -443,7 +445,8 @@ bool scalar_assume(JumpOp op, bool wide, bool taken, Scalar *a, Scalar *b) {
     if (!assume_bits(taken, wide, a, *b)) return false;
   } else {
     JumpOp holds = taken ? op : negated(op);
-    bool possible = wide ? assume_order(holds, ranges64(a), ranges64(b)) : assume_order(holds, ranges32(a), ranges32(b));
+    bool possible =
+        wide ? assume_order(holds, ranges64(a), ranges64(b)) : assume_order(holds, ranges32(a), ranges32(b));
     if (!possible) return false;
     if (holds == JumpOp::Eq && wide) {
       if (!tnum_meet(a->bits, b->bits, &a->bits)) return false;

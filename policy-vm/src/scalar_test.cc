@@ -8,10 +8,11 @@
 namespace shortfuse::vm {
 namespace {
 
-constexpr AluOp kOps[] = {AluOp::Add, AluOp::Sub, AluOp::Mul, AluOp::Div, AluOp::Or, AluOp::And, AluOp::Lsh, AluOp::Rsh,
-                          AluOp::Neg, AluOp::Mod, AluOp::Xor, AluOp::Mov, AluOp::Arsh, AluOp::Sdiv, AluOp::Smod};
-constexpr JumpOp kJumps[] = {JumpOp::Eq, JumpOp::Ne, JumpOp::Gt, JumpOp::Ge, JumpOp::Lt, JumpOp::Le, JumpOp::Sgt, JumpOp::Sge,
-                             JumpOp::Slt, JumpOp::Sle, JumpOp::Set};
+constexpr AluOp kOps[] = {AluOp::Add, AluOp::Sub, AluOp::Mul,  AluOp::Div,  AluOp::Or,
+                          AluOp::And, AluOp::Lsh, AluOp::Rsh,  AluOp::Neg,  AluOp::Mod,
+                          AluOp::Xor, AluOp::Mov, AluOp::Arsh, AluOp::Sdiv, AluOp::Smod};
+constexpr JumpOp kJumps[] = {JumpOp::Eq,  JumpOp::Ne,  JumpOp::Gt,  JumpOp::Ge,  JumpOp::Lt, JumpOp::Le,
+                             JumpOp::Sgt, JumpOp::Sge, JumpOp::Slt, JumpOp::Sle, JumpOp::Set};
 
 class Random {
  public:
@@ -50,7 +51,8 @@ class Random {
 };
 
 uint64_t concrete(AluOp op, bool wide, uint64_t a, uint64_t b) {
-  return wide ? alu_value<uint64_t>(op, a, b) : alu_value<uint32_t>(op, static_cast<uint32_t>(a), static_cast<uint32_t>(b));
+  return wide ? alu_value<uint64_t>(op, a, b)
+              : alu_value<uint32_t>(op, static_cast<uint32_t>(a), static_cast<uint32_t>(b));
 }
 
 TEST(Scalar, ArithmeticHoldsEveryResult) {
@@ -63,8 +65,8 @@ TEST(Scalar, ArithmeticHoldsEveryResult) {
     bool wide = random.below(2);
     Scalar r = scalar_alu(op, wide, x, y);
     ASSERT_TRUE(r.contains(concrete(op, wide, a, b)))
-        << "op " << int(op) << " wide " << wide << ": " << a << " in {" << x.str() << "}, " << b << " in {" << y.str() << "} gave "
-        << concrete(op, wide, a, b) << " outside of {" << r.str() << "}";
+        << "op " << int(op) << " wide " << wide << ": " << a << " in {" << x.str() << "}, " << b << " in {" << y.str()
+        << "} gave " << concrete(op, wide, a, b) << " outside of {" << r.str() << "}";
   }
 }
 
@@ -75,7 +77,8 @@ TEST(Scalar, BranchesLoseNoValue) {
     Scalar x = random.around(a), y = random.around(b);
     JumpOp op = kJumps[random.below(std::size(kJumps))];
     bool wide = random.below(2);
-    bool taken = wide ? jump_taken<uint64_t>(op, a, b) : jump_taken<uint32_t>(op, static_cast<uint32_t>(a), static_cast<uint32_t>(b));
+    bool taken = wide ? jump_taken<uint64_t>(op, a, b)
+                      : jump_taken<uint32_t>(op, static_cast<uint32_t>(a), static_cast<uint32_t>(b));
     int decided = scalar_decide(op, wide, x, y);
     ASSERT_TRUE(decided == -1 || decided == taken);
     ASSERT_TRUE(scalar_assume(op, wide, taken, &x, &y));

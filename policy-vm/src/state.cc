@@ -101,7 +101,7 @@ void drop_irrelevant(State *state, const std::vector<uint16_t> &live) {
   }
 }
 
-bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live) {
+bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, uint32_t *looked_at) {
   if (seen.frames.size() != now.frames.size()) return false;
   for (size_t f = 0; f < seen.frames.size(); f++) {
     if (seen.frames[f].return_pc != now.frames[f].return_pc) return false;
@@ -110,9 +110,11 @@ bool state_includes(const State &seen, const State &now, const std::vector<uint1
   for (size_t f = seen.frames.size(); f-- > 0;) {  // the innermost differs first
     const Frame &a = seen.frames[f], &b = now.frames[f];
     for (unsigned r = 0; r < 10; r++) {
+      ++*looked_at;
       if ((live[f] >> r & 1) && !reg_includes(a.reg[r], b.reg[r], &pairs)) return false;
     }
     for (uint32_t i = 0; i < a.stack.size(); i++) {
+      ++*looked_at;
       if (!slot_includes(a.stack[i], b.slot(i), &pairs)) return false;
     }
   }

@@ -17,8 +17,9 @@ struct Reg {
   Type type = Type::None;
   uint8_t frame = 0;   // Stack: whose
   uint16_t map = 0;    // Map, MapValue, MapValueOrNull
-  // Not 0: related to all others with the same id. MapValueOrNull: they are one address, so a null check of one decides
-  // all. Numbers: each is X + delta for one unknown X (modulo 2^32 where `modulo32`), so a bound of one bounds all.
+  // Not 0: related to all others with the same id. MapValueOrNull: they are one address, so a null check of one
+  // decides all. Numbers: each is X + delta for one unknown X (modulo 2^32 where `modulo32`), so a bound of one bounds
+  // all.
   uint32_t id = 0;
   Scalar value;        // Number: the value. Addresses: how far behind the beginning (of a stack: behind its top, < 0)
   uint64_t delta = 0;
@@ -75,7 +76,7 @@ struct State {
 void drop_irrelevant(State *state, const std::vector<uint16_t> &live);
 
 /// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are
-/// the registers that frame i may still read.
-bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live);
+/// the registers that frame i may still read. `looked_at` counts the registers and slots compared.
+bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, uint32_t *looked_at);
 
 }  // namespace shortfuse::vm

@@ -16,7 +16,8 @@ std::vector<Policy::Map> test_maps() {
     strncpy(m.def.name, name, sizeof m.def.name - 1);
     return m;
   };
-  std::vector<Policy::Map> maps{map("hash", 1, 8, 16, 64), map("array", 2, 4, 16, 4), map("t.rodata", 2, 4, 16, 1), map("t.bss", 2, 4, 64, 1)};
+  std::vector<Policy::Map> maps{map("hash", 1, 8, 16, 64), map("array", 2, 4, 16, 4), map("t.rodata", 2, 4, 16, 1),
+                                map("t.bss", 2, 4, 64, 1)};
   maps[2].frozen = true;
   maps[2].initial = {'c', 'o', 'n', 's', 't', 'a', 'n', 't', 0, 1, 2, 3, 7, 7, 7, 7};
   maps[3].initial.resize(64);
@@ -32,7 +33,8 @@ LinkedProgram make_program(const Code &code, const std::string &section, std::ve
   p.lines.resize(code.size());
   functions.insert(functions.begin(), 0);
   functions.push_back(static_cast<uint32_t>(code.size()));
-  for (size_t i = 0; i + 1 < functions.size(); i++) p.functions.push_back({"f" + std::to_string(i), functions[i], functions[i + 1]});
+  for (size_t i = 0; i + 1 < functions.size(); i++)
+    p.functions.push_back({"f" + std::to_string(i), functions[i], functions[i + 1]});
   return p;
 }
 
@@ -99,7 +101,8 @@ void Host::reset() {
 
 Host::Effects Host::effects() const {
   Effects e{calls, {}};
-  for (size_t m = 0; m < maps_.size(); m++) e.values.emplace_back(values_[m].get(), values_[m].get() + maps_[m].def.value_size);
+  for (size_t m = 0; m < maps_.size(); m++)
+    e.values.emplace_back(values_[m].get(), values_[m].get() + maps_[m].def.value_size);
   return e;
 }
 
@@ -162,7 +165,8 @@ struct Checker {
     if (within(at, bytes, stack, kStackBytes)) return true;
     if (within(at, bytes, context, context_bytes)) return writes ? fail("write to the context") : true;
     for (size_t m = 0; m < host.maps_.size(); m++) {
-      if (!within(at, bytes, reinterpret_cast<uint64_t>(host.values_[m].get()), host.maps_[m].def.value_size)) continue;
+      if (!within(at, bytes, reinterpret_cast<uint64_t>(host.values_[m].get()), host.maps_[m].def.value_size))
+        continue;
       return writes && (in_application || host.maps_[m].frozen) ? fail("write to a read-only map") : true;
     }
     return fail(std::string(writes ? "write" : "read") + " of memory that is not the program's");
@@ -190,9 +194,11 @@ struct Checker {
 std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0) {
   const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx)};
   Side side = side_of_slot(slot);
-  Checker checker{*this, reinterpret_cast<uint64_t>(ctx), context_bytes[static_cast<int>(side)], side == Side::Syscall};
+  Checker checker{*this, reinterpret_cast<uint64_t>(ctx), context_bytes[static_cast<int>(side)],
+                  side == Side::Syscall};
   env_.fuel = 50'000'000;
-  *r0 = interpret(reinterpret_cast<const RawInsn *>(insns.data()), static_cast<uint32_t>(insns.size()), ctx, &env_, checker);
+  *r0 = interpret(reinterpret_cast<const RawInsn *>(insns.data()), static_cast<uint32_t>(insns.size()), ctx, &env_,
+                  checker);
   if (env_.fuel == 0) return "it did not end";
   return checker.wrong;
 }

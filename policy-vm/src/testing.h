@@ -25,29 +25,52 @@ using Code = std::vector<RawInsn>;
 // ---- an assembler
 
 constexpr RawInsn raw(int code, int dst, int src, int off, int64_t imm) {
-  return {static_cast<uint8_t>(code), static_cast<uint8_t>(dst | src << 4), static_cast<int16_t>(off), static_cast<int32_t>(imm)};
+  return {static_cast<uint8_t>(code), static_cast<uint8_t>(dst | src << 4), static_cast<int16_t>(off),
+          static_cast<int32_t>(imm)};
 }
-constexpr int kAdd = 0x00, kSub = 0x10, kMul = 0x20, kDiv = 0x30, kOr = 0x40, kAnd = 0x50, kLsh = 0x60, kRsh = 0x70, kNeg = 0x80,
-              kMod = 0x90, kXor = 0xa0, kMov = 0xb0, kArsh = 0xc0;
-constexpr int kEq = 0x10, kGt = 0x20, kGe = 0x30, kSet = 0x40, kNe = 0x50, kSgt = 0x60, kSge = 0x70, kLt = 0xa0, kLe = 0xb0,
-              kSlt = 0xc0, kSle = 0xd0;
+constexpr int kAdd = 0x00, kSub = 0x10, kMul = 0x20, kDiv = 0x30, kOr = 0x40, kAnd = 0x50, kLsh = 0x60, kRsh = 0x70,
+              kNeg = 0x80, kMod = 0x90, kXor = 0xa0, kMov = 0xb0, kArsh = 0xc0;
+constexpr int kEq = 0x10, kGt = 0x20, kGe = 0x30, kSet = 0x40, kNe = 0x50, kSgt = 0x60, kSge = 0x70, kLt = 0xa0,
+              kLe = 0xb0, kSlt = 0xc0, kSle = 0xd0;
 constexpr int size_bits(int bytes) { return bytes == 8 ? 0x18 : bytes == 4 ? 0x00 : bytes == 2 ? 0x08 : 0x10; }
 
-constexpr RawInsn alu_imm(int op, int dst, int64_t imm, int off = 0) { return raw(kClassAlu64 | op, dst, 0, off, imm); }
-constexpr RawInsn alu_reg(int op, int dst, int src, int off = 0) { return raw(kClassAlu64 | op | kSourceReg, dst, src, off, 0); }
-constexpr RawInsn alu32_imm(int op, int dst, int64_t imm, int off = 0) { return raw(kClassAlu | op, dst, 0, off, imm); }
-constexpr RawInsn alu32_reg(int op, int dst, int src, int off = 0) { return raw(kClassAlu | op | kSourceReg, dst, src, off, 0); }
+constexpr RawInsn alu_imm(int op, int dst, int64_t imm, int off = 0) {
+  return raw(kClassAlu64 | op, dst, 0, off, imm);
+}
+constexpr RawInsn alu_reg(int op, int dst, int src, int off = 0) {
+  return raw(kClassAlu64 | op | kSourceReg, dst, src, off, 0);
+}
+constexpr RawInsn alu32_imm(int op, int dst, int64_t imm, int off = 0) {
+  return raw(kClassAlu | op, dst, 0, off, imm);
+}
+constexpr RawInsn alu32_reg(int op, int dst, int src, int off = 0) {
+  return raw(kClassAlu | op | kSourceReg, dst, src, off, 0);
+}
 constexpr RawInsn mov(int dst, int64_t imm) { return alu_imm(kMov, dst, imm); }
 constexpr RawInsn mov_reg(int dst, int src) { return alu_reg(kMov, dst, src); }
-constexpr RawInsn load(int bytes, int dst, int src, int off) { return raw(kClassLdx | kModeMem | size_bits(bytes), dst, src, off, 0); }
-constexpr RawInsn load_sx(int bytes, int dst, int src, int off) { return raw(kClassLdx | kModeMemSx | size_bits(bytes), dst, src, off, 0); }
-constexpr RawInsn store(int bytes, int dst, int off, int src) { return raw(kClassStx | kModeMem | size_bits(bytes), dst, src, off, 0); }
-constexpr RawInsn store_imm(int bytes, int dst, int off, int64_t imm) { return raw(kClassSt | kModeMem | size_bits(bytes), dst, 0, off, imm); }
-constexpr RawInsn atomic(int bytes, int dst, int off, int src, int op) { return raw(kClassStx | kModeAtomic | size_bits(bytes), dst, src, off, op); }
+constexpr RawInsn load(int bytes, int dst, int src, int off) {
+  return raw(kClassLdx | kModeMem | size_bits(bytes), dst, src, off, 0);
+}
+constexpr RawInsn load_sx(int bytes, int dst, int src, int off) {
+  return raw(kClassLdx | kModeMemSx | size_bits(bytes), dst, src, off, 0);
+}
+constexpr RawInsn store(int bytes, int dst, int off, int src) {
+  return raw(kClassStx | kModeMem | size_bits(bytes), dst, src, off, 0);
+}
+constexpr RawInsn store_imm(int bytes, int dst, int off, int64_t imm) {
+  return raw(kClassSt | kModeMem | size_bits(bytes), dst, 0, off, imm);
+}
+constexpr RawInsn atomic(int bytes, int dst, int off, int src, int op) {
+  return raw(kClassStx | kModeAtomic | size_bits(bytes), dst, src, off, op);
+}
 constexpr RawInsn jump_imm(int op, int dst, int64_t imm, int off) { return raw(kClassJmp | op, dst, 0, off, imm); }
-constexpr RawInsn jump_reg(int op, int dst, int src, int off) { return raw(kClassJmp | op | kSourceReg, dst, src, off, 0); }
+constexpr RawInsn jump_reg(int op, int dst, int src, int off) {
+  return raw(kClassJmp | op | kSourceReg, dst, src, off, 0);
+}
 constexpr RawInsn jump32_imm(int op, int dst, int64_t imm, int off) { return raw(kClassJmp32 | op, dst, 0, off, imm); }
-constexpr RawInsn jump32_reg(int op, int dst, int src, int off) { return raw(kClassJmp32 | op | kSourceReg, dst, src, off, 0); }
+constexpr RawInsn jump32_reg(int op, int dst, int src, int off) {
+  return raw(kClassJmp32 | op | kSourceReg, dst, src, off, 0);
+}
 constexpr RawInsn go(int off) { return raw(kClassJmp, 0, 0, off, 0); }
 constexpr RawInsn call(sf_host_id id) { return raw(kOpCall, 0, 0, 0, id); }
 constexpr RawInsn call_local(int distance) { return raw(kOpCall, 0, kCallLocal, 0, distance); }
@@ -56,10 +79,13 @@ constexpr RawInsn leave() { return raw(kOpExit, 0, 0, 0, 0); }
 // Concatenates instructions and pairs of them.
 inline Code operator+(Code a, const Code &b) { return a.insert(a.end(), b.begin(), b.end()), a; }
 inline Code load64(int dst, uint64_t v) {
-  return {raw(kOpLoadImm64, dst, kImmValue, 0, static_cast<int64_t>(static_cast<uint32_t>(v))), raw(0, 0, 0, 0, static_cast<int64_t>(v >> 32))};
+  return {raw(kOpLoadImm64, dst, kImmValue, 0, static_cast<int64_t>(static_cast<uint32_t>(v))),
+          raw(0, 0, 0, 0, static_cast<int64_t>(v >> 32))};
 }
 inline Code load_map(int dst, int map) { return {raw(kOpLoadImm64, dst, kImmMap, 0, map), raw(0, 0, 0, 0, 0)}; }
-inline Code load_value(int dst, int map, int off = 0) { return {raw(kOpLoadImm64, dst, kImmMapValue, 0, map), raw(0, 0, 0, 0, off)}; }
+inline Code load_value(int dst, int map, int off = 0) {
+  return {raw(kOpLoadImm64, dst, kImmMapValue, 0, map), raw(0, 0, 0, 0, off)};
+}
 
 // ---- maps, verifying, running
 
@@ -112,7 +138,8 @@ class Host {
   int verdict = SF_SERVED;                   // of sf_serve_*()
   std::vector<std::vector<uint64_t>> calls;  // id, then numbers that do not depend on addresses
 
-  /// The interpreter, every access checked against the context, the stack and the map values. What it did wrong, or "".
+  /// The interpreter, every access checked against the context, the stack and the map values. What it did wrong, or
+  /// "".
   std::string checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0);
 
  private:

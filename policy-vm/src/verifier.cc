@@ -30,7 +30,8 @@ Refusal make_refusal(const LinkedProgram &program, const std::string &object, co
   std::string place = place_in_source(line);
   Refusal r;
   r.code = std::string("verify-") + code;
-  r.text = object + ": " + program.section + " (" + program.name + ")" + (place.empty() ? "" : ", " + place) + ": " + sentence;
+  r.text = object + ": " + program.section + " (" + program.name + ")" + (place.empty() ? "" : ", " + place) + ": " +
+           sentence;
   if (!place.empty()) r.detail = "  source: " + place + ": " + line->text + "\n";
   r.detail += "  instruction " + std::to_string(pc);
   if (insn) r.detail += ": " + disassemble(*insn, pc);
@@ -41,9 +42,16 @@ constexpr uint64_t kSaveAfterInsns = 8, kSaveAfterJumps = 2;
 
 }  // namespace
 
-PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &maps, const std::string &object, Flow flow)
-    : program_(*program), maps_(maps), object_(object), flow_(std::move(flow)), side_(side_of_slot(program->slot)),
-      context_bytes_(context_bytes(side_)), places_(flow_.insns.size()), visited_(flow_.insns.size()),
+PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &maps, const std::string &object,
+                       Flow flow)
+    : program_(*program),
+      maps_(maps),
+      object_(object),
+      flow_(std::move(flow)),
+      side_(side_of_slot(program->slot)),
+      context_bytes_(context_bytes(side_)),
+      places_(flow_.insns.size()),
+      visited_(flow_.insns.size()),
       frame_bytes_(program->functions.size()) {}
 
 std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
@@ -62,7 +70,7 @@ std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
     parent_ = next.parent;
     if (!walk_path()) return std::unexpected(refusal_);
   }
-  *steps_left -= steps_;
+  *steps_left -= std::min(*steps_left, steps_);
   if (!check_stack()) return std::unexpected(refusal_);
   complete_code();
   return Verified{static_cast<uint32_t>(steps_), stack_bytes_};
@@ -131,11 +139,15 @@ PathWalker::Next PathWalker::meet() {
   Place &place = places_[pc_];
   std::vector<uint16_t> live = live_registers();
   drop_irrelevant(&state_, live);
+  charge(state_.bytes());
   for (size_t i = place.seen.size(); i-- > 0;) {
     const Seen &seen = seen_[place.seen[i]];
-    if (!state_includes(seen.state, state_, live)) continue;
+    uint32_t looked_at = 0;
+    const bool included = state_includes(seen.state, state_, live, &looked_at);
+    charge(looked_at * sizeof(Reg));
+    if (!included) continue;
     if (seen.branches == 0) return Next::PathEnds;
-    if (state_includes(state_, seen.state, live)) {
+    if (state_includes(state_, seen.state, live, &looked_at)) {
       refuse("endless-loop", "this loop cannot be shown to end: a round can leave everything as it was",
              "a counter that the loop changes and compares with a bound");
       return Next::Refused;
@@ -160,13 +172,24 @@ void PathWalker::save_state() {
 
 // A state is finished when every path from it is.
 void PathWalker::path_ended() {
-  for (int32_t p = parent_; p >= 0 && --seen_[static_cast<size_t>(p)].branches == 0;) p = seen_[static_cast<size_t>(p)].parent;
+  for (int32_t p = parent_; p >= 0 && --seen_[static_cast<size_t>(p)].branches == 0;)
+    p = seen_[static_cast<size_t>(p)].parent;
+}
+
+// Handling states costs time too: so many bytes are counted as one instruction.
+void PathWalker::charge(uint64_t bytes) {
+  constexpr uint64_t kBytesPerStep = 2048;
+  charged_bytes_ += bytes;
+  steps_ += charged_bytes_ / kBytesPerStep;
+  charged_bytes_ %= kBytesPerStep;
 }
 
 bool PathWalker::push_path(State state, uint32_t pc) {
+  charge(state.bytes());
   pending_bytes_ += state.bytes();
   if (pending_bytes_ > kPendingBytesMax) {
-    return refuse("too-complex", "the program has too many branches that are still open; a loop may have too many rounds");
+    return refuse("too-complex",
+                  "the program has too many branches that are still open; a loop may have too many rounds");
   }
   if (parent_ >= 0) seen_[static_cast<size_t>(parent_)].branches++;
   pending_.push_back({std::move(state), pc, parent_});
@@ -196,7 +219,8 @@ PathWalker::Next PathWalker::leave_function() {
     return Next::Refused;
   }
   if (result.type == Type::Stack && result.frame == depth) {
-    refuse_reg("return-value", 0, "the function may return an address on its own stack", "a number, or an address that lives on");
+    refuse_reg("return-value", 0, "the function may return an address on its own stack",
+               "a number, or an address that lives on");
     return Next::Refused;
   }
   uint32_t return_pc = state_.top().return_pc;
@@ -225,7 +249,8 @@ bool PathWalker::check_calls() {
         changed = true;
         if (depth[f] <= kFramesMax) continue;
         pc_ = pc;
-        return refuse("call-depth", "functions call each other more than 8 levels deep, or call themselves", "at most 8 levels, no recursion");
+        return refuse("call-depth", "functions call each other more than 8 levels deep, or call themselves",
+                      "at most 8 levels, no recursion");
       }
     }
   }
@@ -276,7 +301,8 @@ std::string PathWalker::map_name(uint32_t map) const { return map < maps_.size()
 
 std::string PathWalker::describe(const Reg &r) const { return r.str(map_name(r.map)); }
 
-bool PathWalker::refuse(const char *code, const std::string &sentence, const std::string &needed, const std::string &known) {
+bool PathWalker::refuse(const char *code, const std::string &sentence, const std::string &needed,
+                        const std::string &known) {
   refusal_ = make_refusal(program_, object_, code, pc_, &flow_.insns[pc_], sentence);
   if (!needed.empty()) refusal_.detail += "\n  needed: " + needed;
   if (!known.empty()) refusal_.detail += "\n  known: " + known;

@@ -8,10 +8,12 @@ namespace shortfuse::vm {
 
 bool PathWalker::call_host(const Insn &in) {
   auto id = static_cast<uint32_t>(in.imm);
-  if (in.src != kCallHost || id >= SF_HOST_COUNT) return refuse("insn-malformed", "the call names no function that exists");
+  if (in.src != kCallHost || id >= SF_HOST_COUNT)
+    return refuse("insn-malformed", "the call names no function that exists");
   const HostFunction &f = kHostFunctions[id];
   if (!callable_from(f, program_.slot)) {
-    return refuse("call-not-allowed", std::string(f.name) + "() may not be called in " + section_of_slot(program_.slot),
+    return refuse("call-not-allowed",
+                  std::string(f.name) + "() may not be called in " + section_of_slot(program_.slot),
                   std::string("it may be called in ") + f.where);
   }
   uint32_t map = 0;
@@ -43,7 +45,8 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
       if (given.type == Type::Context && given.value.is_constant() && given.value.umin == 0) return true;
       return refuse_reg("argument", r, which + " is not the context", "the context as the program received it");
     case Arg::Map:
-      if (given.type != Type::Map) return refuse_reg("argument", r, which + " is not a map", "the address of a map (&name)");
+      if (given.type != Type::Map)
+        return refuse_reg("argument", r, which + " is not a map", "the address of a map (&name)");
       *map = given.map;
       return true;
     case Arg::MapKey: return check_bytes(r, maps_[*map].def.key_size);
@@ -59,7 +62,9 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
   return false;
 }
 
-bool PathWalker::check_bytes(unsigned r, uint32_t bytes) { return check_buffer(r, Scalar::constant(bytes), Use::Read); }
+bool PathWalker::check_bytes(unsigned r, uint32_t bytes) {
+  return check_buffer(r, Scalar::constant(bytes), Use::Read);
+}
 
 // [register, register + size) for every possible size.
 bool PathWalker::check_buffer(unsigned r, const Scalar &size, Use use) {
@@ -67,12 +72,14 @@ bool PathWalker::check_buffer(unsigned r, const Scalar &size, Use use) {
     return refuse("argument", "the size of a buffer may be 0", "at least 1", "the size is " + size.str());
   }
   if (size.umax > kBufferBytesMax) {
-    return refuse("argument", "the size of a buffer has no useful bound", "at most 1048576", "the size is " + size.str());
+    return refuse("argument", "the size of a buffer has no useful bound", "at most 1048576",
+                  "the size is " + size.str());
   }
   const Reg base = reg(r);
   const auto most = static_cast<uint32_t>(size.umax);
   if (base.type != Type::Stack) {
-    if (base.type == Type::Context) return refuse_reg("argument", r, "the context is passed as memory", "memory of the stack or of a map value");
+    if (base.type == Type::Context)
+      return refuse_reg("argument", r, "the context is passed as memory", "memory of the stack or of a map value");
     return access(r, base, 0, most, use);
   }
   if (!access_stack(r, base, base.value, most)) return false;
@@ -94,7 +101,8 @@ bool PathWalker::check_buffer(unsigned r, const Scalar &size, Use use) {
 bool PathWalker::check_const_string(unsigned r) {
   const Reg base = reg(r);
   const Policy::Map *map = base.type == Type::MapValue ? &maps_[base.map] : nullptr;
-  if (!map || !map->frozen) return refuse_reg("argument", r, "a constant string is expected", "an address in read-only data (.rodata)");
+  if (!map || !map->frozen)
+    return refuse_reg("argument", r, "a constant string is expected", "an address in read-only data (.rodata)");
   if (!access(r, base, 0, 1, Use::Read)) return false;
   const void *last = memrchr(map->initial.data(), 0, map->initial.size());
   if (last && base.value.smax <= static_cast<const unsigned char *>(last) - map->initial.data()) return true;

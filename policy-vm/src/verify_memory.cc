@@ -25,9 +25,10 @@ Scalar moved(const Scalar &at, int64_t by) {
 bool PathWalker::load(const Insn &in) {
   if (!need_writable(in.dst) || !need_readable(in.src)) return false;
   const Reg base = reg(in.src);
-  Reg out = Reg::number(in.sign_extend ? Scalar::signed_range(-(1ll << (in.size * 8 - 1)), (1ll << (in.size * 8 - 1)) - 1)
-                        : in.size == 8 ? Scalar::unknown()
-                                       : Scalar::unsigned_range(0, (1ull << (in.size * 8)) - 1));
+  Reg out =
+      Reg::number(in.sign_extend ? Scalar::signed_range(-(1ll << (in.size * 8 - 1)), (1ll << (in.size * 8 - 1)) - 1)
+                  : in.size == 8 ? Scalar::unknown()
+                                 : Scalar::unsigned_range(0, (1ull << (in.size * 8)) - 1));
   const Scalar at = moved(base.value, in.off);
   if (base.type == Type::Stack) {
     if (!access_stack(in.src, base, at, in.size) || !read_stack(in.src, base, at, in.size, &out)) return false;
@@ -58,8 +59,10 @@ bool PathWalker::atomic(const Insn &in) {
   if (!need_readable(in.dst) || !need_readable(in.src)) return false;
   if (in.atomic == AtomicOp::Cmpxchg && !need_readable(0)) return false;
   const Reg base = reg(in.dst);
-  for (unsigned r : {static_cast<unsigned>(in.src), in.atomic == AtomicOp::Cmpxchg ? 0u : static_cast<unsigned>(in.src)}) {
-    if (reg(r).is_pointer()) return refuse_reg("pointer-leak", r, "an address takes part in an atomic operation", "a number");
+  for (unsigned r :
+       {static_cast<unsigned>(in.src), in.atomic == AtomicOp::Cmpxchg ? 0u : static_cast<unsigned>(in.src)}) {
+    if (reg(r).is_pointer())
+      return refuse_reg("pointer-leak", r, "an address takes part in an atomic operation", "a number");
   }
   const Scalar at = moved(base.value, in.off);
   uint64_t low_bits = in.size - 1u;
@@ -70,7 +73,8 @@ bool PathWalker::atomic(const Insn &in) {
   if (base.type == Type::Stack) {
     Reg old;
     if (!access_stack(in.dst, base, at, in.size) || !read_stack(in.dst, base, at, in.size, &old)) return false;
-    if (old.is_pointer()) return refuse_reg("pointer-leak", in.dst, "an atomic operation works on a saved address", "a number there");
+    if (old.is_pointer())
+      return refuse_reg("pointer-leak", in.dst, "an atomic operation works on a saved address", "a number there");
     if (!write_stack(in.src, base, at, in.size, Reg::number(Scalar::unknown()), false)) return false;
   } else if (!access(in.dst, base, in.off, in.size, Use::Write)) {
     return false;
@@ -92,7 +96,8 @@ bool PathWalker::access(unsigned r, const Reg &base, int64_t off, uint32_t bytes
     case Type::MapValueOrNull:
       return refuse_reg("null-check", r, "an address that may be NULL is used", "a comparison with NULL before");
     case Type::Map:
-      return refuse_reg("not-an-address", r, "a map itself is used as an address", "the result of bpf_map_lookup_elem()");
+      return refuse_reg("not-an-address", r, "a map itself is used as an address",
+                        "the result of bpf_map_lookup_elem()");
     default:
       return refuse_reg("not-an-address", r, "a number is used as an address",
                         "an address of the context, the stack or a map value");
@@ -101,9 +106,11 @@ bool PathWalker::access(unsigned r, const Reg &base, int64_t off, uint32_t bytes
 
 bool PathWalker::access_context(unsigned r, const Scalar &at, uint32_t bytes, Use use) {
   if (use == Use::Write) return refuse_reg("context-write", r, "the context is read-only", "a read");
-  if (at.smin < 0 || at.smax > static_cast<int64_t>(context_bytes_) - static_cast<int64_t>(bytes) || !at.is_constant()) {
+  if (at.smin < 0 || at.smax > static_cast<int64_t>(context_bytes_) - static_cast<int64_t>(bytes) ||
+      !at.is_constant()) {
     return refuse("context-bounds", "the read lies outside of the context",
-                  "offset + " + std::to_string(bytes) + " <= " + std::to_string(context_bytes_), access_text(at, bytes));
+                  "offset + " + std::to_string(bytes) + " <= " + std::to_string(context_bytes_),
+                  access_text(at, bytes));
   }
   if (at.umin % bytes != 0) {
     return refuse("context-bounds", "a field of the context is read across its alignment",
@@ -116,12 +123,14 @@ bool PathWalker::access_map_value(unsigned r, const Reg &base, const Scalar &at,
   const Policy::Map &map = maps_[base.map];
   const std::string name = "\"" + map_name(base.map) + "\"";
   if (at.smin < 0 || at.smax > static_cast<int64_t>(map.def.value_size) - static_cast<int64_t>(bytes)) {
-    return refuse("map-bounds", std::string("the ") + verb(use == Use::Write) + " may lie outside of the value of map " + name,
+    return refuse("map-bounds",
+                  std::string("the ") + verb(use == Use::Write) + " may lie outside of the value of map " + name,
                   "0 <= offset and offset + " + std::to_string(bytes) + " <= " + std::to_string(map.def.value_size),
                   access_text(at, bytes));
   }
   if (use == Use::Write && map.frozen) {
-    return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere", "a variable that is not const");
+    return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere",
+                      "a variable that is not const");
   }
   if (use == Use::Write && side_ == Side::Syscall) {
     return refuse_reg("write-in-application", r,
@@ -169,8 +178,10 @@ bool PathWalker::read_stack_bytes(unsigned r, Frame *frame, int64_t low, int64_t
   for (int64_t byte = low; byte < high; byte++) {
     const Slot &slot = frame->slot(slot_of(byte));
     if (slot.holds_pointer()) {
-      return refuse_reg("pointer-leak", r, "the bytes of a saved address are read as a number", "a load of all its 8 bytes",
-                        "the stack holds " + describe(slot.reg[0]) + " at offset " + std::to_string(-8 * (int64_t{slot_of(byte)} + 1)));
+      return refuse_reg("pointer-leak", r, "the bytes of a saved address are read as a number",
+                        "a load of all its 8 bytes",
+                        "the stack holds " + describe(slot.reg[0]) + " at offset " +
+                            std::to_string(-8 * (int64_t{slot_of(byte)} + 1)));
     }
     if (!(slot.written >> bit_of(byte) & 1)) {
       return refuse("stack-uninitialised", "bytes of the stack are read that were not written on this path",
@@ -221,15 +232,18 @@ Reg PathWalker::saved_copy(unsigned r, const Reg &value, uint32_t bytes, bool fr
   return copy;
 }
 
-bool PathWalker::write_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes, const Reg &value, bool from_reg) {
+bool PathWalker::write_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes, const Reg &value,
+                             bool from_reg) {
   Frame &frame = state_.frames[base.frame];
   const bool whole_slot = at.is_constant() && bytes == kSlotBytes && at.smin % kSlotBytes == 0;
   if (value.is_pointer()) {
     if (!whole_slot) {
-      return refuse_reg("pointer-leak", r, "part of an address is stored", "8 bytes at an offset that is a multiple of 8");
+      return refuse_reg("pointer-leak", r, "part of an address is stored",
+                        "8 bytes at an offset that is a multiple of 8");
     }
     if (value.type == Type::Stack && value.frame > base.frame) {
-      return refuse_reg("pointer-leak", r, "an address on this function's stack is stored where it would outlive it", "a number");
+      return refuse_reg("pointer-leak", r, "an address on this function's stack is stored where it would outlive it",
+                        "a number");
     }
   }
   if (!at.is_constant()) return blur_stack(r, &frame, at.smin, at.smax + bytes);

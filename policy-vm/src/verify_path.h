@@ -32,6 +32,7 @@ class PathWalker {
   Next meet();
   void save_state();
   void path_ended();
+  void charge(uint64_t bytes);
   bool push_path(State state, uint32_t pc);
   Next call_function(const Insn &in);
   Next leave_function();
@@ -82,7 +83,8 @@ class PathWalker {
   bool check_bytes(unsigned r, uint32_t bytes);
 
   // ---- refusing (verifier.cc)
-  bool refuse(const char *code, const std::string &sentence, const std::string &needed = "", const std::string &known = "");
+  bool refuse(const char *code, const std::string &sentence, const std::string &needed = "",
+              const std::string &known = "");
   bool refuse_reg(const char *code, unsigned r, const std::string &sentence, const std::string &needed,
                   const std::string &known = "");
   std::string describe(const Reg &r) const;
@@ -104,7 +106,7 @@ class PathWalker {
   std::vector<Seen> seen_;
   std::vector<Place> places_;
   uint64_t seen_bytes_ = 0, pending_bytes_ = 0;
-  uint64_t steps_ = 0, steps_limit_ = 0;
+  uint64_t steps_ = 0, steps_limit_ = 0, charged_bytes_ = 0;
   uint32_t next_id_ = 1;
   uint32_t jump_target_ = 0;
   std::vector<bool> visited_;

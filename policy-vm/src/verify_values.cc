@@ -68,24 +68,28 @@ bool PathWalker::alu_pointer(const Insn &in, const Reg &a, const Reg &b) {
   bool adds = in.wide && in.alu == AluOp::Add && !number.is_pointer();
   bool subtracts = in.wide && in.alu == AluOp::Sub && a.is_pointer() && !b.is_pointer();
   if (!adds && !subtracts) {
-    return refuse_reg("pointer-arithmetic", shown, "an address is calculated with in a way that could reveal or break it",
+    return refuse_reg("pointer-arithmetic", shown,
+                      "an address is calculated with in a way that could reveal or break it",
                       "only numbers may be added to an address or subtracted from it, in 64 bits");
   }
   if (pointer.type == Type::MapValueOrNull) {
-    return refuse_reg("null-check", shown, "an address that may be NULL is calculated with", "a comparison with NULL before");
+    return refuse_reg("null-check", shown, "an address that may be NULL is calculated with",
+                      "a comparison with NULL before");
   }
   if (pointer.type == Type::Map) {
-    return refuse_reg("pointer-arithmetic", shown, "a map itself is calculated with", "maps are only passed to map functions");
+    return refuse_reg("pointer-arithmetic", shown, "a map itself is calculated with",
+                      "maps are only passed to map functions");
   }
   Reg r = pointer;
   r.value = scalar_alu(in.alu, true, pointer.value, number.value);
-  if (number.value.smin < -kOffsetMax || number.value.smax > kOffsetMax || r.value.smin < -kOffsetMax || r.value.smax > kOffsetMax) {
-    return refuse("pointer-arithmetic", "a number without bound is added to an address", "a number within 2^29 in either direction",
-                  "the number is " + number.value.str());
+  if (number.value.smin < -kOffsetMax || number.value.smax > kOffsetMax || r.value.smin < -kOffsetMax ||
+      r.value.smax > kOffsetMax) {
+    return refuse("pointer-arithmetic", "a number without bound is added to an address",
+                  "a number within 2^29 in either direction", "the number is " + number.value.str());
   }
   if (pointer.type == Type::Context && !r.value.is_constant()) {
-    return refuse("context-bounds", "a number that is not known is added to the context's address", "a constant offset",
-                  "the number is " + number.value.str());
+    return refuse("context-bounds", "a number that is not known is added to the context's address",
+                  "a constant offset", "the number is " + number.value.str());
   }
   set(in.dst, r);
   return true;
@@ -94,7 +98,8 @@ bool PathWalker::alu_pointer(const Insn &in, const Reg &a, const Reg &b) {
 bool PathWalker::endian(const Insn &in) {
   if (!need_writable(in.dst) || !need_readable(in.dst)) return false;
   const Reg a = reg(in.dst);
-  if (a.is_pointer()) return refuse_reg("pointer-arithmetic", in.dst, "the bytes of an address are swapped", "a number");
+  if (a.is_pointer())
+    return refuse_reg("pointer-arithmetic", in.dst, "the bytes of an address are swapped", "a number");
   set(in.dst, Reg::number(scalar_endian(a.value, in.swap, in.imm)));
   return true;
 }
@@ -114,8 +119,8 @@ bool PathWalker::load_imm64(const Insn &in) {
     return true;
   }
   if (map.type != kArrayMap || map.max_entries != 1 || offset >= map.value_size) {
-    return refuse("map-bounds", "the address lies outside of its data", "an offset below " + std::to_string(map.value_size),
-                  "the offset is " + std::to_string(offset));
+    return refuse("map-bounds", "the address lies outside of its data",
+                  "an offset below " + std::to_string(map.value_size), "the offset is " + std::to_string(offset));
   }
   set(in.dst, {Type::MapValue, 0, static_cast<uint16_t>(index), 0, Scalar::constant(offset), 0, false});
   return true;
@@ -173,8 +178,8 @@ PathWalker::Next PathWalker::jump_on_pointer(const Insn &in, const Reg &a, const
   bool asks_null = in.wide && (in.jump == JumpOp::Eq || in.jump == JumpOp::Ne) && a.is_pointer() &&
                    b.type == Type::Number && b.value.is_constant() && b.value.umin == 0;
   if (!asks_null) {
-    refuse_reg("pointer-comparison", a.is_pointer() ? in.dst : in.src, "an address is compared with something other than NULL",
-               "comparisons == NULL and != NULL in 64 bits");
+    refuse_reg("pointer-comparison", a.is_pointer() ? in.dst : in.src,
+               "an address is compared with something other than NULL", "comparisons == NULL and != NULL in 64 bits");
     return Next::Refused;
   }
   bool taken_is_null = in.jump == JumpOp::Eq;

@@ -132,7 +132,7 @@ int open_or_make_place(const char *path, uint32_t uid) {
   return own ? open_place(path, uid) : -1;
 }
 
-bool store_in(int folder, const sf_module *module, const sf_site *sites, int count) {
+bool store_in(int folder, unsigned mode, const sf_module *module, const sf_site *sites, int count) {
   char name[96], scratch[128];
   file_name(module, name, sizeof name);
   size_t length = sf_append(scratch, sizeof scratch, 0, ".");
@@ -144,7 +144,8 @@ bool store_in(int folder, const sf_module *module, const sf_site *sites, int cou
   FileHeader header = header_for(module, sites, (uint32_t)count);
   long bytes = (long)((size_t)count * sizeof(sf_site));
   bool whole = SF_SYS3(__NR_write, fd, &header, sizeof header) == (long)sizeof header &&
-               SF_SYS3(__NR_write, fd, sites, bytes) == bytes;
+               SF_SYS3(__NR_write, fd, sites, bytes) == bytes &&
+               SF_SYS2(__NR_fchmod, fd, mode) == 0;
   SF_SYS1(__NR_close, fd);
   if (whole && SF_SYS4(__NR_renameat, folder, scratch, folder, name) == 0) return true;
   SF_SYS3(__NR_unlinkat, folder, scratch, 0);
@@ -173,8 +174,9 @@ int sf_cache_load(const sf_cache_place *place, const sf_module *module, sf_site 
 void sf_cache_store(const sf_cache_place *place, const sf_module *module, const sf_site *sites, int count) {
   if (!module->build_id_bytes || count <= 0) return;
   int folder = place->uid == 0 ? open_place(kSystemPlace, 0) : -1;
+  unsigned mode = folder >= 0 ? 0644 : 0600;  // root's serves everybody
   if (folder < 0 && place->user[0]) folder = open_or_make_place(place->user, place->uid);
   if (folder < 0) return;
-  store_in(folder, module, sites, count);
+  store_in(folder, mode, module, sites, count);
   SF_SYS1(__NR_close, folder);
 }

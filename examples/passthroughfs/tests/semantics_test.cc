@@ -46,7 +46,7 @@ class Semantics : public ::testing::TestWithParam<const char*> {
   std::string in_source(const std::string& name) const { return mounted_.source() + "/" + name; }
   void make_files(const std::string& dir, int count) {
     mkdir(in_source(dir).c_str(), 0755);
-    for (int i = 0; i < count; ++i) write_file(in_source(dir + "/file-" + std::to_string(i)), std::to_string(i));
+    for (int i = 0; i < count; ++i) write_file(in_source(dir + "/file-" + std::to_string(i)), "");
   }
   Mounted mounted_{GetParam()};
 };
@@ -268,7 +268,8 @@ TEST_P(Semantics, OtherFileSystemsHaveNumbersOfTheirOwn) {
   DIR* dir = opendir(in_mount("one").c_str());
   ASSERT_NE(dir, nullptr);
   while (dirent* entry = readdir(dir)) {
-    if (entry->d_name[0] != '.') EXPECT_EQ(entry->d_ino, stat_of(in_mount("one/file")).st_ino);
+    if (entry->d_name[0] == '.') continue;
+    EXPECT_EQ(entry->d_ino, stat_of(in_mount("one/file")).st_ino);
   }
   closedir(dir);
   EXPECT_EQ(rename(in_mount("one/file").c_str(), in_mount("two/x").c_str()), -1);

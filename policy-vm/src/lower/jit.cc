@@ -26,7 +26,8 @@
 namespace {
 
 constexpr const char *kTriple = "x86_64-unknown-linux-gnu";
-constexpr const char *kPasses = "function(sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,early-cse,dse,adce)";
+constexpr const char *kPasses =
+    "function(sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,early-cse,dse,adce)";
 
 // LLVM ends the process on errors that it thinks it cannot return. This thread jumps out instead: what LLVM held is
 // lost, the process goes on.
@@ -69,7 +70,8 @@ Machine make_machine(std::string *error) {
   LLVMTargetRef target = nullptr;
   char *message = nullptr;
   if (LLVMGetTargetFromTriple(kTriple, &target, &message)) return *error = taken(message), nullptr;
-  return Machine(LLVMCreateTargetMachine(target, kTriple, "x86-64", "", LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelSmall));
+  return Machine(LLVMCreateTargetMachine(target, kTriple, "x86-64", "", LLVMCodeGenLevelDefault, LLVMRelocPIC,
+                                         LLVMCodeModelSmall));
 }
 
 std::string entry_name(size_t i) { return "p" + std::to_string(i); }
@@ -149,7 +151,8 @@ const char *extract(const Object &object, sf_jit_program *programs, size_t count
       char *end = nullptr;
       if (symbol->st_shndx != text || name[0] != 'p') continue;
       unsigned long index = strtoul(name + 1, &end, 10);
-      if (end != name + 1 && *end == 0 && index < count) programs[index].entry = static_cast<uint32_t>(symbol->st_value);
+      if (end != name + 1 && *end == 0 && index < count)
+        programs[index].entry = static_cast<uint32_t>(symbol->st_value);
     }
   }
   for (size_t i = 0; i < count; i++) {
@@ -178,8 +181,8 @@ __attribute__((noinline)) int compile_guarded(sf_jit_program *programs, size_t c
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) int sf_jit_compile(uint32_t version, sf_jit_program *programs, size_t count,
-                                                                     sf_jit_result *result) {
+extern "C" __attribute__((visibility("default"))) int sf_jit_compile(uint32_t version, sf_jit_program *programs,
+                                                                     size_t count, sf_jit_result *result) {
   memset(result, 0, sizeof *result);
 #ifndef __x86_64__
   return fail(result, "there is no compiler for this processor yet");

@@ -21,10 +21,18 @@ namespace {
 
 class FunctionLowering {
  public:
-  FunctionLowering(LLVMModuleRef module, const RawInsn *code, uint32_t count, const std::map<uint32_t, LLVMValueRef> &functions)
-      : module_(module), context_(LLVMGetModuleContext(module)), builder_(LLVMCreateBuilderInContext(context_)),
-        code_(code), count_(count), functions_(functions), i64_(LLVMInt64TypeInContext(context_)),
-        i32_(LLVMInt32TypeInContext(context_)), i8_(LLVMInt8TypeInContext(context_)), ptr_(LLVMPointerTypeInContext(context_, 0)) {}
+  FunctionLowering(LLVMModuleRef module, const RawInsn *code, uint32_t count,
+                   const std::map<uint32_t, LLVMValueRef> &functions)
+      : module_(module),
+        context_(LLVMGetModuleContext(module)),
+        builder_(LLVMCreateBuilderInContext(context_)),
+        code_(code),
+        count_(count),
+        functions_(functions),
+        i64_(LLVMInt64TypeInContext(context_)),
+        i32_(LLVMInt32TypeInContext(context_)),
+        i8_(LLVMInt8TypeInContext(context_)),
+        ptr_(LLVMPointerTypeInContext(context_, 0)) {}
   ~FunctionLowering() { LLVMDisposeBuilder(builder_); }
   FunctionLowering(const FunctionLowering &) = delete;
   FunctionLowering &operator=(const FunctionLowering &) = delete;
@@ -165,7 +173,9 @@ class FunctionLowering {
       if (with_sign) bad = LLVMBuildOr(builder_, bad, LLVMBuildICmp(builder_, LLVMIntEQ, b, ones, ""), "");
       return LLVMBuildSelect(builder_, bad, LLVMConstInt(t, 1, false), b, "");
     };
-    auto where = [&](LLVMValueRef condition, LLVMValueRef yes, LLVMValueRef no) { return LLVMBuildSelect(builder_, condition, yes, no, ""); };
+    auto where = [&](LLVMValueRef condition, LLVMValueRef yes, LLVMValueRef no) {
+      return LLVMBuildSelect(builder_, condition, yes, no, "");
+    };
     auto by_minus_one = [&] { return LLVMBuildICmp(builder_, LLVMIntEQ, b, ones, ""); };
     LLVMValueRef v = nullptr;
     switch (in.alu) {
@@ -182,9 +192,12 @@ class FunctionLowering {
       case AluOp::Div: v = where(by_zero, zero, LLVMBuildUDiv(builder_, a, divisor(false), "")); break;
       case AluOp::Mod: v = where(by_zero, a, LLVMBuildURem(builder_, a, divisor(false), "")); break;
       case AluOp::Sdiv:
-        v = where(by_zero, zero, where(by_minus_one(), LLVMBuildNeg(builder_, a, ""), LLVMBuildSDiv(builder_, a, divisor(true), "")));
+        v = where(by_zero, zero,
+                  where(by_minus_one(), LLVMBuildNeg(builder_, a, ""), LLVMBuildSDiv(builder_, a, divisor(true), "")));
         break;
-      case AluOp::Smod: v = where(by_zero, a, where(by_minus_one(), zero, LLVMBuildSRem(builder_, a, divisor(true), ""))); break;
+      case AluOp::Smod:
+        v = where(by_zero, a, where(by_minus_one(), zero, LLVMBuildSRem(builder_, a, divisor(true), "")));
+        break;
       case AluOp::Mov:
         v = b;
         if (in.extend_bits) v = LLVMBuildSExt(builder_, as(b, int_type(in.extend_bits / 8u)), t, "");
@@ -336,22 +349,31 @@ class FunctionLowering {
     return true;
   }
 
-  // A loop of byte stores: memset would be a call.
+  // Zeroes `bytes` (not 0) at `pointer`: eight at a time, then what is left. memset would be a call.
   void clear(LLVMValueRef pointer, LLVMValueRef bytes) {
+    LLVMValueRef base = LLVMBuildIntToPtr(builder_, pointer, ptr_, "");
+    LLVMValueRef whole = LLVMBuildAnd(builder_, bytes, number(~7ull), "");
+    clear_loop(base, number(0), whole, i64_, 8);
+    clear_loop(base, whole, bytes, i8_, 1);
+  }
+
+  // Stores zeroes of `type` at base + from, base + from + step, ... below base + to.
+  void clear_loop(LLVMValueRef base, LLVMValueRef from, LLVMValueRef to, LLVMTypeRef type, uint64_t step) {
     LLVMBasicBlockRef before = LLVMGetInsertBlock(builder_);
     LLVMBasicBlockRef loop = LLVMAppendBasicBlockInContext(context_, function_, "clear");
+    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(context_, function_, "clearing");
     LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(context_, function_, "cleared");
-    LLVMValueRef base = LLVMBuildIntToPtr(builder_, pointer, ptr_, "");
-    LLVMBuildBr(builder_, loop);  // the verifier has shown bytes > 0
+    LLVMBuildBr(builder_, loop);
     LLVMPositionBuilderAtEnd(builder_, loop);
     LLVMValueRef i = LLVMBuildPhi(builder_, i64_, "");
-    LLVMValueRef store = LLVMBuildStore(builder_, LLVMConstInt(i8_, 0, false), LLVMBuildGEP2(builder_, i8_, base, &i, 1, ""));
-    LLVMSetVolatile(store, true);
-    LLVMValueRef next = LLVMBuildAdd(builder_, i, number(1), "");
-    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntULT, next, bytes, ""), loop, done);
-    LLVMValueRef values[] = {number(0), next};
-    LLVMBasicBlockRef from[] = {before, loop};
-    LLVMAddIncoming(i, values, from, 2);
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntULT, i, to, ""), body, done);
+    LLVMPositionBuilderAtEnd(builder_, body);
+    LLVMValueRef at = LLVMBuildGEP2(builder_, i8_, base, &i, 1, "");
+    memory(LLVMBuildStore(builder_, LLVMConstInt(type, 0, false), at), 1);
+    LLVMValueRef values[] = {from, LLVMBuildAdd(builder_, i, number(step), "")};
+    LLVMBasicBlockRef sources[] = {before, body};
+    LLVMAddIncoming(i, values, sources, 2);
+    LLVMBuildBr(builder_, loop);
     LLVMPositionBuilderAtEnd(builder_, done);
   }
 

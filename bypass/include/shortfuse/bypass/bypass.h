@@ -3,7 +3,11 @@
  * Called by the hook on every intercepted system call. Freestanding and async-signal-safe: no libc, no allocation
  * on the hit path, no blocking. Any access to the caller's memory may fault here; the hook then abandons the call in
  * the middle (sf_bypass_abandoned) and makes the original one, so nothing here may hold a lock or leave a half-made
- * change while it touches the caller's memory. */
+ * change while it touches the caller's memory.
+ *
+ * It may be re-entered at any point, from a signal handler of the same thread too, and must be: a close() in a handler
+ * that interrupts a read() has to be seen, or the table of descriptors would be wrong. Sites whose call number is not
+ * a constant (syscall(), libc's set*id in all threads) have to come here as well. */
 #ifndef SHORTFUSE_BYPASS_BYPASS_H
 #define SHORTFUSE_BYPASS_BYPASS_H
 

@@ -127,10 +127,13 @@ class Cache {
   // Contents (data, listing, link, xattr, xlist) are accepted only from requests that arrived after the attributes
   // were filled: size, mtime and ctime are what a change from outside is told by, and contents read before them
   // could be older than they are. Attributes that differ from the last fill's, or that were so young that a change
-  // may hide in the same clock tick (and have a time to live), void the contents.
+  // may hide in the same clock tick (and have a time to live), void the contents. A change from outside that leaves
+  // all three as they were goes unnoticed.
   bool fill_attr(Moment at, Nid nid, const fuse_attr &attr, uint64_t ttl_ns);
+  /// A child that is a directory gets its PARENT record with it.
   bool fill_dentry(Moment at, Nid dir, std::string_view name, Nid child, uint64_t ttl_ns);  ///< child 0: negative
-  /// `bytes` at `offset`, which is a multiple of SF_PAGE_BYTES or its head is left out. end_of_file: the file ends with them.
+  /// `bytes` at `offset`, which is a multiple of SF_PAGE_BYTES or its head is left out. end_of_file: the file ends
+  /// with them. True when at least one page is kept.
   bool fill_data(Moment at, Nid nid, uint64_t offset, std::span<const std::byte> bytes, bool end_of_file);
   /// A complete listing: struct sf_dirent entries back to back.
   bool fill_listing(Moment at, Nid nid, std::span<const std::byte> dirents);

@@ -39,7 +39,7 @@ enum sf_record_kind {
   SF_REC_FREE = 0,
   SF_REC_NODE,    /* key: FUSE node id.           payload: u64 nid */
   SF_REC_ATTR,    /* key: nid.  sub: cid (value). payload: struct fuse_attr */
-  SF_REC_DENTRY,  /* key: nid of the directory, name. sub: hash of the name. payload: u64 child nid (0 = negative), name */
+  SF_REC_DENTRY,  /* key: nid of the directory, name. sub: hash of it.  payload: u64 child nid (0: negative), name */
   SF_REC_PARENT,  /* key: nid of a directory.     payload: u64 nid of its parent ("..") */
   SF_REC_DATA,    /* key: cid.  sub: page number. payload: up to SF_PAGE_BYTES bytes; short only at end of file */
   SF_REC_LISTING, /* key: cid.  sub: part number. payload: u32 parts, u32 pad, then struct sf_dirent ... */
