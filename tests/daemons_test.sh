@@ -11,7 +11,7 @@ read_programs() {
   local on=$1
   cd "$T/mnt" || fail "cd into $on"
   same "$on: find" find . -printf '%p %s %m %y %l %u %T@\n'
-  same "$on: ls -lR" ls -lRa --time-style=full-iso .
+  same "$on: ls -lR" ls -lRA --time-style=full-iso .
   same "$on: tar" bash -c 'tar cf - --exclude=.wh* . | sha256sum'
   same "$on: grep -r" grep -rn include tree
   [ "$(served read)" -gt 0 ] || fail "$on: no data was served: $(cat "$REPORT")"

@@ -16,8 +16,8 @@ cd "$T/mnt" || fail "cd"
 
 # ---- programs that read
 same "find" find . -printf '%p %s %m %y %l %n %u %T@ %C@\n'
-same "find with an absolute path" find "$T/mnt" -name '*.h' -newer "$T/mnt/tree/types.h"
-same "ls -lR" ls -lRa --time-style=full-iso .
+same "find with an absolute path" find "$T/mnt" -name '*.h' -size +8k
+same "ls -lR" ls -lRA --time-style=full-iso .
 same "tar" bash -c 'tar cf - . | sha256sum'
 same "grep -r" grep -rn include .
 same "grep -r with a pattern that is nowhere" bash -c 'grep -rc no-such-thing-anywhere tree; echo $?'

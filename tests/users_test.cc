@@ -163,7 +163,9 @@ TEST_F(Users, AnOrdinaryUsersOwnMount) {
   ASSERT_NO_FATAL_FAILURE(open_dev_fuse_to_all(temp));
   make_tree(temp / "source", 50);
   std::string point = temp.dir("mnt");
-  for (const auto &path : {temp.path(), point}) ASSERT_EQ(chown(path.c_str(), kNobody, kNobody), 0);
+  for (const auto &path : {temp.path(), point, temp / "source", temp / "source/dir0", temp / "source/dir0/file5"}) {
+    ASSERT_EQ(chown(path.c_str(), kNobody, kNobody), 0);
+  }
   Mount::Options options;
   options.uid = kNobody;
   Mount mount(temp / "source", point, options);
@@ -172,7 +174,7 @@ TEST_F(Users, AnOrdinaryUsersOwnMount) {
   Agent owner(temp, as);
   std::string contents = read_file(temp / "source/dir0/file5");
   EXPECT_EQ(owner.ask_often("read " + point + "/dir0/file5"), contents);
-  EXPECT_EQ(owner.ask_often("access " + point + "/dir0/file5 2"), "EACCES");
+  EXPECT_EQ(owner.ask_often("access " + point + "/dir0/file6 2"), "EACCES");
   EXPECT_GT(owner.finish().served_total(), 0u);
   // A process of somebody else trusts no daemon of this user's; the kernel keeps it out anyway.
   as.uid = kUser;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <set>
 #include <thread>
 
 #include "testing.h"
@@ -703,6 +704,15 @@ TEST_F(CacheTest, PathsFollowRenames) {
   EXPECT_EQ(std::nullopt, cache->path_of(999));
   cache->renamed(SF_NID_ROOT, "nobody knows", b, "c", false);
   EXPECT_EQ(std::nullopt, cache->path_of(c));
+}
+
+TEST_F(CacheTest, KnownNamesAreThoseThatStillHold) {
+  const Nid dir = known(10, "dir", SF_NID_ROOT, true);
+  known(11, "file", dir);
+  known(12, "file", dir);  // takes the name over
+  std::set<std::pair<uint64_t, std::string>> names;
+  for (const auto &name : cache->known_names()) names.emplace(name.dir_nodeid, name.name);
+  EXPECT_EQ((std::set<std::pair<uint64_t, std::string>>{{FUSE_ROOT_ID, "dir"}, {10, "file"}}), names);
 }
 
 TEST_F(CacheTest, LateReplyDoesNotBringAnOldNameBack) {

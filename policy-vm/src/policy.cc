@@ -5,7 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <unordered_map>
+
 #include "elf_file.h"
+#include "host_functions.h"
 #include "object.h"
 #include "shortfuse/vm/vm.h"
 #include "verifier.h"
@@ -55,6 +58,45 @@ std::expected<std::vector<unsigned char>, Refusal> read_file(const std::string &
   return bytes;
 }
 
+// Policies attach one function to many operations. A program equal to one that was accepted on the same side is
+// accepted too, where it may call what it calls.
+class Accepted {
+ public:
+  struct Entry { std::vector<RawInsn> completed; Verified verified; };
+
+  const Entry *find(const LinkedProgram &p) const {
+    auto entry = entries_.find(key(p));
+    if (entry == entries_.end()) return nullptr;
+    for (uint32_t pc = 0; pc < p.code.size(); pc += p.code[pc].code == kOpLoadImm64 ? 2 : 1) {
+      const RawInsn &in = p.code[pc];
+      if (in.code == kOpCall && in.src() == kCallHost && !callable_from(kHostFunctions[in.imm], p.slot))
+        return nullptr;
+    }
+    return &entry->second;
+  }
+  static std::string key(const LinkedProgram &p) {
+    std::string k(1, static_cast<char>(side_of_slot(p.slot)));
+    for (const LinkedFunction &f : p.functions) k.append(reinterpret_cast<const char *>(&f.start), sizeof f.start);
+    return k.append(reinterpret_cast<const char *>(p.code.data()), p.code.size() * sizeof(RawInsn));
+  }
+  void add(std::string key, const LinkedProgram &p, const Verified &v) { entries_[std::move(key)] = {p.code, v}; }
+
+ private:
+  std::unordered_map<std::string, Entry> entries_;
+};
+
+std::expected<Verified, Refusal> verify_once(Accepted *accepted, LinkedProgram *program, const Policy &policy,
+                                             const std::string &object, uint64_t *steps_left) {
+  if (const Accepted::Entry *known = accepted->find(*program)) {
+    program->code = known->completed;
+    return known->verified;
+  }
+  std::string key = Accepted::key(*program);
+  auto verified = verify_program(program, policy.maps, object, steps_left);
+  if (verified) accepted->add(std::move(key), *program, *verified);
+  return verified;
+}
+
 // Adds one object to the chain.
 std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t bytes, const std::string &name,
                                         uint64_t *steps_left) {
@@ -68,8 +110,9 @@ std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t 
   if (policy->programs.size() + linked->programs.size() > SF_IMAGE_PROGRAMS_MAX) {
     return refused({"too-many-programs", shown + ": the chain has more than 256 programs", ""});
   }
+  Accepted accepted;
   for (LinkedProgram &program : linked->programs) {
-    auto verified = verify_program(&program, policy->maps, shown, steps_left);
+    auto verified = verify_once(&accepted, &program, *policy, shown, steps_left);
     if (!verified) return refused(verified.error());
     Policy::Program out;
     out.object = object;

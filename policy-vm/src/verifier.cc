@@ -178,7 +178,7 @@ void PathWalker::path_ended() {
 
 // Handling states costs time too: so many bytes are counted as one instruction.
 void PathWalker::charge(uint64_t bytes) {
-  constexpr uint64_t kBytesPerStep = 2048;
+  constexpr uint64_t kBytesPerStep = 8192;
   charged_bytes_ += bytes;
   steps_ += charged_bytes_ / kBytesPerStep;
   charged_bytes_ %= kBytesPerStep;

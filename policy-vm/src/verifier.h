@@ -17,7 +17,7 @@ inline constexpr uint64_t kPendingBytesMax = 64ull << 20;   // of paths still to
 inline constexpr uint32_t kStatesPerPlaceMax = 64;
 
 struct Verified {
-  uint32_t steps = 0;        // instructions walked
+  uint32_t steps = 0;        // instructions walked, and as many for work on states as that took
   uint32_t stack_bytes = 0;  // of the deepest chain of calls
 };
 

@@ -48,7 +48,7 @@ class PathWalker {
   bool load_imm64(const Insn &in);
   Next jump(const Insn &in);
   Next jump_on_pointer(const Insn &in, const Reg &a, const Reg &b);
-  Next split(State taken, State not_taken);
+  Next split(State taken);
   void learn(State *state, const Reg &of);
   void decide_null(State *state, uint32_t id, bool null);
   bool need_readable(unsigned r);

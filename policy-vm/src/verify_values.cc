@@ -132,17 +132,14 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
   jump_target_ = static_cast<uint32_t>(pc_ + in.distance());
   const Reg a = reg(in.dst), b = second_operand(in);
   if (a.is_pointer() || b.is_pointer()) return jump_on_pointer(in, a, b);
-  auto assume = [&](bool taken) -> std::optional<State> {
+  auto assume = [&](bool taken, State *s) {
     Scalar x = a.value, y = b.value;
-    if (!scalar_assume(in.jump, in.wide, taken, &x, &y)) return std::nullopt;
-    State s = state_;
-    s.top().reg[in.dst].value = x;
-    learn(&s, s.top().reg[in.dst]);
-    if (in.from_reg) {
-      s.top().reg[in.src].value.meet(y);
-      learn(&s, s.top().reg[in.src]);
-    }
-    return s;
+    scalar_assume(in.jump, in.wide, taken, &x, &y);
+    s->top().reg[in.dst].value = x;
+    learn(s, s->top().reg[in.dst]);
+    if (!in.from_reg) return;
+    s->top().reg[in.src].value.meet(y);
+    learn(s, s->top().reg[in.src]);
   };
   if (in.from_reg && in.src == in.dst) {  // the same value on both sides
     bool taken = in.jump == JumpOp::Set ? false : jump_taken<uint64_t>(in.jump, 0, 0);
@@ -150,7 +147,7 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
       pc_ = taken ? jump_target_ : pc_ + 1;
       return Next::Continue;
     }
-    return split(state_, state_);
+    return split(state_);
   }
   int decided = scalar_decide(in.jump, in.wide, a.value, b.value);
   if (decided == 1) {
@@ -161,14 +158,15 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
     pc_++;
     return Next::Continue;
   }
-  auto taken = assume(true), not_taken = assume(false);
-  return split(std::move(*taken), std::move(*not_taken));
+  State taken = state_;
+  assume(true, &taken);
+  assume(false, &state_);
+  return split(std::move(taken));
 }
 
-// Walks on where the jump is not taken and leaves the other path for later.
-PathWalker::Next PathWalker::split(State taken, State not_taken) {
+// Leaves the path on which the jump is taken for later and walks on with state_, where it is not.
+PathWalker::Next PathWalker::split(State taken) {
   if (!push_path(std::move(taken), jump_target_)) return Next::Refused;
-  state_ = std::move(not_taken);
   pc_++;
   return Next::Continue;
 }
@@ -187,10 +185,10 @@ PathWalker::Next PathWalker::jump_on_pointer(const Insn &in, const Reg &a, const
     pc_ = taken_is_null ? pc_ + 1 : jump_target_;
     return Next::Continue;
   }
-  State taken = state_, not_taken = state_;
+  State taken = state_;
   decide_null(&taken, a.id, taken_is_null);
-  decide_null(&not_taken, a.id, !taken_is_null);
-  return split(std::move(taken), std::move(not_taken));
+  decide_null(&state_, a.id, !taken_is_null);
+  return split(std::move(taken));
 }
 
 // A bound found for one number bounds all that are related to it.

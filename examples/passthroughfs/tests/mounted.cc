@@ -126,7 +126,7 @@ Mounted::Mounted(const std::string& options, const std::vector<std::string>& pre
 }
 
 Mounted::~Mounted() {
-  if (daemon_ > 0) stop();
+  if (daemon_ > 0) EXPECT_EQ(stop(), 0) << "the daemon's exit status";
   remove_tree(base_);
 }
 
