@@ -130,38 +130,6 @@ TEST_F(CacheTest, PartsOfPagesAreLeftOut) {
   EXPECT_FALSE(cache->fill_data(cache->moment(), file, 4096 * 9 + 1, bytes_in("short"), true));
 }
 
-std::vector<std::byte> listing_of(int entries, unsigned cookie) {
-  std::vector<std::byte> fuse;
-  for (int i = 0; i < entries; ++i) {
-    const std::string name = "entry-" + std::to_string(i);
-    std::vector<std::byte> record((FUSE_NAME_OFFSET + name.size() + 7) / 8 * 8);
-    fuse_dirent head{};
-    head.ino = static_cast<uint64_t>(i) + 1;
-    head.off = cookie + static_cast<unsigned>(i);
-    head.namelen = static_cast<uint32_t>(name.size());
-    head.type = 8;
-    std::memcpy(record.data(), &head, FUSE_NAME_OFFSET);
-    std::memcpy(record.data() + FUSE_NAME_OFFSET, name.data(), name.size());
-    fuse.insert(fuse.end(), record.begin(), record.end());
-  }
-  std::vector<std::byte> out;
-  EXPECT_TRUE(convert_dirents(fuse, out));
-  return out;
-}
-
-/// All parts of a listing, or nothing.
-std::optional<std::vector<std::byte>> read_listing(const sf_view &view, uint64_t cid) {
-  std::vector<std::byte> all;
-  uint32_t parts = 1;
-  for (uint32_t i = 0; i < parts; ++i) {
-    std::vector<std::byte> part(SF_PAYLOAD_MAX);
-    uint32_t len;
-    if (sf_find_listing(&view, cid, i, part.data(), part.size(), &len, &parts) != SF_FIND_OK) return std::nullopt;
-    all.insert(all.end(), part.begin(), part.begin() + len);
-  }
-  return all;
-}
-
 TEST_F(CacheTest, ListingsAreCutBetweenEntries) {
   const Nid dir = known(10, "dir", SF_NID_ROOT, true);
   const auto listing = listing_of(5000, 1);

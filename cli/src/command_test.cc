@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "control.h"
@@ -135,31 +136,39 @@ TEST(Swap, PrintsWhatChangedOrWhyNot) {
   const TestDirectory mount;
   const std::string policy = mount.path + "/new.bpf.o";
   std::ofstream(policy) << "x";
-  std::string current = "/p/old.bpf.o", asked;
-  uint64_t epoch = 4;
-  bool refuse = false;
+  // The daemon's side of it runs in a thread of its own; the command between the two is another process.
+  struct {
+    std::mutex mutex;
+    std::string current = "/p/old.bpf.o", asked;
+    uint64_t epoch = 4;
+    bool refuse = true;
+  } state;
   FakeDaemon daemon(registry.socket(), [&](const Request &r) {
-    if (r.type != SF_MSG_SWAP) return json_answer(status_json(mount.path, epoch, current));
-    asked = nlohmann::json::parse(r.body)["policy"];
-    if (refuse) return Answer{.type = SF_MSG_ERROR, .body = "new.bpf.o: line 3: r1 may be null"};
-    current = asked;
-    epoch++;
+    const std::lock_guard lock(state.mutex);
+    if (r.type != SF_MSG_SWAP) return json_answer(status_json(mount.path, state.epoch, state.current));
+    state.asked = nlohmann::json::parse(r.body)["policy"];
+    if (state.refuse) return Answer{.type = SF_MSG_ERROR, .body = "new.bpf.o: line 3: r1 may be null"};
+    state.current = state.asked;
+    state.epoch++;
     return json_answer("{\"ok\":true}");
   });
-  refuse = true;
   const auto refused = shortfuse("swap " + mount.path + " " + policy);
   EXPECT_EQ(refused.status, 1);
   EXPECT_THAT(refused.output, HasSubstr("line 3: r1 may be null"));
   EXPECT_THAT(refused.output, HasSubstr("the policy stays: /p/old.bpf.o"));
-  refuse = false;
-  const auto done = shortfuse("swap new.bpf.o", "cd " + mount.path + " &&");
-  EXPECT_EQ(done.status, 2) << "a mount point is needed";
+  {
+    const std::lock_guard lock(state.mutex);
+    state.refuse = false;
+  }
+  const auto incomplete = shortfuse("swap new.bpf.o", "cd " + mount.path + " &&");
+  EXPECT_EQ(incomplete.status, 2) << "a mount point is needed";
   const auto swapped = shortfuse("swap . new.bpf.o", "cd " + mount.path + " &&");
   EXPECT_EQ(swapped.status, 0) << swapped.output;
-  EXPECT_EQ(asked, policy);
   EXPECT_THAT(swapped.output, HasSubstr("/p/old.bpf.o -> " + policy));
   EXPECT_THAT(swapped.output, HasSubstr("epoch 4 -> 5"));
   EXPECT_EQ(shortfuse("swap /tmp " + policy).status, 1);
+  const std::lock_guard lock(state.mutex);
+  EXPECT_EQ(state.asked, policy);
 }
 
 TEST(PolicyCheck, RefusedAndMissingFilesAreFailures) {

@@ -69,8 +69,8 @@ std::expected<fuse_entry_param, int> enter(Filesystem& fs, Found found);
 /// The result of a system call: -errno instead of -1.
 inline ssize_t negative_errno(ssize_t result) { return result < 0 ? -errno : result; }
 
-/// Runs `attempt`, again as long as it fails for want of descriptors and some become free. It returns an expected with an
-/// errno.
+/// Runs `attempt`, again as long as it fails for want of descriptors and some become free. Its result is an expected
+/// with an errno.
 template <typename Attempt>
 auto with_descriptors(Filesystem& fs, Attempt attempt) {
   constexpr int kAttempts = 10;

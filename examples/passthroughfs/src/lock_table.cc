@@ -230,45 +230,37 @@ void LockTable::interrupt(Wait* wait) {
   std::lock_guard guard(mutex_);
   wait->interrupted.store(true, std::memory_order_release);
   if (nudging_) return;
-  auto body = [](void* table) -> void* {
-    static_cast<LockTable*>(table)->nudge_interrupted();
+  auto body = [](void* arg) -> void* {
+    auto* table = static_cast<LockTable*>(arg);
+    std::unique_lock lock(table->mutex_);
+    table->nudge_interrupted(&lock);
+    table->nudging_ = false;
+    table->changed_.notify_all();
     return nullptr;
   };
   nudging_ = start_thread(body, this) == 0;
 }
 
 /// Signals every interrupted wait until none is left. A thread is in `waits_` as long as it may be signalled.
-void LockTable::nudge_interrupted() {
-  std::unique_lock guard(mutex_);
+void LockTable::nudge_interrupted(std::unique_lock<std::mutex>* lock) {
   for (;;) {
     bool any = false;
     for (Wait* wait : waits_) {
-      pid_t tid = wait->tid.load(std::memory_order_acquire);
       if (!wait->interrupted.load(std::memory_order_acquire)) continue;
       any = true;
+      pid_t tid = wait->tid.load(std::memory_order_acquire);
       if (tid != 0) syscall(SYS_tgkill, getpid(), tid, nudge_signal());
     }
-    if (!any) break;
-    changed_.wait_for(guard, kNudgeInterval);
+    if (!any) return;
+    changed_.wait_for(*lock, kNudgeInterval);
   }
-  nudging_ = false;
-  changed_.notify_all();
 }
 
 void LockTable::stop() {
-  {
-    std::lock_guard guard(mutex_);
-    for (Wait* wait : waits_) wait->interrupted.store(true, std::memory_order_release);
-    if (!waits_.empty() && !nudging_) {
-      auto body = [](void* table) -> void* {
-        static_cast<LockTable*>(table)->nudge_interrupted();
-        return nullptr;
-      };
-      nudging_ = start_thread(body, this) == 0;
-    }
-  }
-  std::unique_lock guard(mutex_);
-  changed_.wait(guard, [&] { return waits_.empty() && !nudging_; });
+  std::unique_lock lock(mutex_);
+  for (Wait* wait : waits_) wait->interrupted.store(true, std::memory_order_release);
+  nudge_interrupted(&lock);
+  changed_.wait(lock, [&] { return !nudging_; });
 }
 
 }  // namespace shortfuse::passthrough

@@ -84,7 +84,7 @@ class LockTable {
   void wait_for(std::unique_ptr<Wait> wait);
   void finish(Wait* wait);
   void interrupt(Wait* wait);
-  void nudge_interrupted();
+  void nudge_interrupted(std::unique_lock<std::mutex>* lock);
   static void* run_wait(void* arg);
   static int attempt(Wait* wait);
 

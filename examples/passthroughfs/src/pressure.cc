@@ -69,8 +69,8 @@ void Pressure::wake() {
 bool Pressure::wait_for_room() {
   uint64_t before = inodes_.size();
   wake();
-  // The only worker would wait for FORGETs that it has to take in itself; and an old kernel drops no name in a directory
-  // while somebody waits for us there.
+  // The only worker would wait for FORGETs that it has to take in itself; and an old kernel drops no name in a
+  // directory while somebody waits for us there.
   if (single_threaded_ || !can_prune_.load(std::memory_order_relaxed)) return false;
   for (int i = 0; i < kRoomPauses; ++i) {
     std::this_thread::sleep_for(kRoomPause);

@@ -3,7 +3,8 @@
  * is asked, well before the limit, to forget nodes that nobody uses; its FORGETs close the descriptors.
  *
  * A new kernel (FUSE 7.45) prunes by node and never touches what is in use. An older one can only drop a name, which
- * is asked for only for files that are not open: dropping the name of a directory would confuse those who work in it. */
+ * is asked for only for files that are not open: dropping the name of a directory would confuse those who work in it.
+ * What is bound over such a file would be unmounted by that. */
 #pragma once
 #include <fuse_lowlevel.h>
 

@@ -48,8 +48,8 @@ int set_mode(const Filesystem& fs, fuse_req_t req, const Inode& inode, mode_t mo
   return error == EPERM && precedes_a_write(fs, inode, mode) ? 0 : error;
 }
 
-/// Part of a chown: the kernel asks for a mode without set-ID bits. It knows no more than the source does, which may have
-/// stripped one more than the kernel thought; none comes back.
+/// Part of a chown: the kernel asks for a mode without set-ID bits. The source may have stripped one more than the
+/// kernel thought of; none comes back.
 int strip_mode(const Filesystem& fs, fuse_req_t req, const Inode& inode, mode_t mode) {
   struct stat now;
   if (fstatat(inode.fd, "", &now, AT_EMPTY_PATH) != 0) return errno;

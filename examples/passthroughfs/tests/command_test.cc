@@ -34,8 +34,8 @@ class Command : public ::testing::Test {
 TEST_F(Command, HelpAndVersion) {
   auto help = run({program(), "--help"});
   EXPECT_EQ(help.status, 0);
-  for (const char* word : {"SOURCE MOUNTPOINT", "attr_timeout=", "cache=none|auto|always", "writeback", "xdev", "locks=",
-                           "max_threads", "allow_other", "-f", "clone_fd"}) {
+  for (const char* word : {"SOURCE MOUNTPOINT", "attr_timeout=", "cache=none|auto|always", "writeback", "xdev",
+                           "locks=", "max_threads", "allow_other", "-f", "clone_fd"}) {
     EXPECT_NE(help.output.find(word), std::string::npos) << word;
   }
   auto version = run({program(), "-V"});

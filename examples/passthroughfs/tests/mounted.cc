@@ -126,7 +126,9 @@ Mounted::Mounted(const std::string& options, const std::vector<std::string>& pre
 }
 
 Mounted::~Mounted() {
-  if (daemon_ > 0) EXPECT_EQ(stop(), 0) << "the daemon's exit status";
+  if (daemon_ > 0) {
+    EXPECT_EQ(stop(), 0) << "the exit status of the daemon";
+  }
   remove_tree(base_);
 }
 

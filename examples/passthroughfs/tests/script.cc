@@ -29,7 +29,9 @@ std::vector<std::string> words_of(const std::string& text) {
 }
 
 void replace_all(std::string* text, const std::string& from, const std::string& to) {
-  for (size_t at = 0; (at = text->find(from, at)) != std::string::npos; at += to.size()) text->replace(at, from.size(), to);
+  for (size_t at = 0; (at = text->find(from, at)) != std::string::npos; at += to.size()) {
+    text->replace(at, from.size(), to);
+  }
 }
 
 /// Fills one variable of every case.
@@ -83,7 +85,9 @@ Actor take_actor(std::vector<std::string>* words) {
       case 'm': actor.mask = static_cast<mode_t>(strtoul(value.c_str(), nullptr, 8)); break;
       case 'G': {
         std::istringstream list(value);
-        for (std::string group; std::getline(list, group, ',');) actor.groups.push_back(static_cast<gid_t>(stoi(group)));
+        for (std::string group; std::getline(list, group, ',');) {
+          actor.groups.push_back(static_cast<gid_t>(stoi(group)));
+        }
         break;
       }
       default: return actor;

@@ -336,7 +336,9 @@ const std::map<std::string, Command> kCommands{
        int flags = w.size() > 4 ? static_cast<int>(number(w, 4)) : 0;
        return result_of(setxattr(path(w, 1), path(w, 2), path(w, 3), w[3].size(), flags));
      }},
-    {"lsetxattr", [](const Words& w) { return result_of(lsetxattr(path(w, 1), path(w, 2), path(w, 3), w[3].size(), 0)); }},
+    {"lsetxattr", [](const Words& w) {
+       return result_of(lsetxattr(path(w, 1), path(w, 2), path(w, 3), w[3].size(), 0));
+     }},
     {"getxattr", [](const Words& w) { return get_xattr(w, true); }},
     {"lgetxattr", [](const Words& w) { return get_xattr(w, false); }},
     {"xattrsize", [](const Words& w) { return number_or_error(getxattr(path(w, 1), path(w, 2), nullptr, 0)); }},
