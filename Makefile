@@ -10,8 +10,8 @@ MOUNT_TARGETS = passthroughfs shortfuse-hook shortfuse-bridge shortfuse-jit poli
                 policy-passall policy-deny mount_differential
 ASAN_TESTS = (metrics|cache|vm|bypass|bridge)_.*|mount_differential
 TSAN_TESTS = (metrics_snapshot|cache_cache|cache_readers|cache_map|bridge)_.*|mount_differential
-# sanitised PRESET,BUILD-DIRECTORY,TESTS: a test and the program that it runs have one name. In the recipe's shell, because
-# the tests are known only once it is configured.
+# sanitised PRESET,BUILD-DIRECTORY,TESTS: a test and the program that it runs have one name. In the recipe's shell,
+# because the tests are known only once it is configured.
 define sanitised
 	cmake --preset $(1)
 	cmake --build --preset $(1) -j $(JOBS) --target $(MOUNT_TARGETS) \

@@ -39,7 +39,8 @@ std::string draw_packet(std::mt19937_64 &random) {
     case 3: return packet(SF_MSG_MAGIC, SF_PROTOCOL, type, static_cast<uint32_t>(random()), body);
     case 4: return packet(SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_SWAP, length, body);
     case 5: {
-      std::string json = R"({"policy": ")" + std::string(random() % 5000, 'a' + static_cast<char>(random() % 26)) + "\"}";
+      std::string json =
+          R"({"policy": ")" + std::string(random() % 5000, 'a' + static_cast<char>(random() % 26)) + "\"}";
       return packet(SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_SWAP, static_cast<uint32_t>(json.size()), json);
     }
     case 6: {
@@ -130,7 +131,8 @@ class ControlSocket : public testing::Test {
 TEST_F(ControlSocket, RandomPackets) {
   std::vector<Process> abusers;
   for (unsigned i = 0; i < 2; ++i) {
-    abusers.emplace_back(worker("abuse", {socket, std::to_string(seed(3) + i), std::to_string(scaled(6000, 500'000))}, false));
+    abusers.emplace_back(
+        worker("abuse", {socket, std::to_string(seed(3) + i), std::to_string(scaled(6000, 500'000))}, false));
   }
   for (auto &abuser : abusers) EXPECT_EQ(abuser.wait(std::chrono::seconds(scaled(60, 3600))), 0);
   expect_all_well();

@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Installed: mount(8) finds the file system by its type, a daemon goes to the background properly, and the command finds
 # its libraries and policies where they were installed.
+#
+# mount(8) gives its helpers a PATH of its own, so what is installed has to lie in /usr/local: in a mount namespace of
+# this test's own, where a private prefix is mounted over it.
+if [ -z "${SF_OWN_NAMESPACE:-}" ]; then
+  [ "$(id -u)" = 0 ] || { echo "mount(8) needs root" >&2; exit 1; }
+  SF_OWN_NAMESPACE=1 exec unshare --mount --propagation private bash "$0"
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-[ "$(id -u)" = 0 ] || { echo "mount(8) needs root" >&2; exit 1; }
 
-cmake --install "$SF_BUILD" --prefix "$T/prefix" >"$T/install.log" 2>&1 || fail "cmake --install: $(tail -n 3 "$T/install.log")"
-export PATH=$T/prefix/bin:$PATH
+cmake --install "$SF_BUILD" --prefix "$T/prefix" >"$T/install.log" 2>&1 ||
+  fail "cmake --install: $(tail -n 3 "$T/install.log")"
 for file in bin/passthroughfs bin/shortfuse share/shortfuse/policies/datacache.bpf.o; do
   [ -e "$T/prefix/$file" ] || fail "$file was not installed"
 done
 installed_hook=$(find "$T/prefix" -name libshortfuse.so)
 [ -n "$installed_hook" ] || fail "libshortfuse.so was not installed"
+cp -a "$HOOK" "$T/prefix/" # python3 may live in /usr/local, which is about to be covered
+installed_hook=/usr/local${installed_hook#"$T/prefix"}
 mkdir "$T/source" "$T/mnt"
 echo text >"$T/source/f"
 policy=$T/prefix/share/shortfuse/policies/datacache.bpf.o
@@ -18,8 +26,10 @@ policy=$T/prefix/share/shortfuse/policies/datacache.bpf.o
 note "mount -t fuse.passthroughfs"
 mount -t fuse.passthroughfs "$T/source" "$T/mnt" -o "bpftime=$policy,allow_other" || fail "mount(8): status $?"
 is_mounted "$T/mnt" || fail "mount(8) did not mount"
-awk -v p="$T/mnt" '$5 == p' /proc/self/mountinfo | grep -q ' fuse.passthroughfs ' || fail "another type: $(grep "$T/mnt" /proc/self/mountinfo)"
-pid=$("$T/prefix/bin/shortfuse" status "$T/mnt" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
+awk -v p="$T/mnt" '$5 == p' /proc/self/mountinfo | grep -q ' fuse.passthroughfs ' ||
+  fail "another type: $(grep "$T/mnt" /proc/self/mountinfo)"
+pid=$("$T/prefix/bin/shortfuse" status "$T/mnt" --json |
+  python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
 [ "$(readlink "/proc/$pid/exe")" = "$T/prefix/bin/passthroughfs" ] || fail "the daemon is $(readlink "/proc/$pid/exe")"
 HOOK=$installed_hook
 same "cat" cat "$T/mnt/f"
@@ -44,13 +54,16 @@ umount "$T/mnt" || fail "umount"
 
 note "in the background: no terminal, no descriptors, no working directory of the caller's kept"
 cd "$T/source" || fail "cd"
-said=$(timeout 20 passthroughfs . "$T/mnt" -o "bpftime=$policy" 2>&1) || fail "passthroughfs: $said"  # ends only when all writers of the pipe are gone
+said=$(timeout 20 passthroughfs . "$T/mnt" -o "bpftime=$policy" 2>&1) ||
+  fail "passthroughfs: $said"  # ends only when all writers of the pipe are gone
 [ -z "$said" ] || fail "passthroughfs says without being asked: $said"
-pid=$(shortfuse status "$T/mnt" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
+pid=$(shortfuse status "$T/mnt" --json |
+  python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
 [ "$(readlink "/proc/$pid/cwd")" = / ] || fail "the daemon stays in $(readlink "/proc/$pid/cwd")"
 [ "$(ps -o sid= -p "$pid" | tr -d ' ')" != "$(ps -o sid= -p $$ | tr -d ' ')" ] || fail "the daemon is in our session"
 for fd in 0 1 2; do
-  [ "$(readlink "/proc/$pid/fd/$fd")" = /dev/null ] || fail "descriptor $fd of the daemon is $(readlink "/proc/$pid/fd/$fd")"
+  [ "$(readlink "/proc/$pid/fd/$fd")" = /dev/null ] ||
+    fail "descriptor $fd of the daemon is $(readlink "/proc/$pid/fd/$fd")"
 done
 [ "$(cat "$T/mnt/f")" = text ] || fail "contents"
 cd /
@@ -58,7 +71,8 @@ unmount "$T/mnt"
 
 note "ended by a signal, it unmounts"
 passthroughfs "$T/source" "$T/mnt" -o "bpftime=$policy" || fail "passthroughfs"
-pid=$(shortfuse status "$T/mnt" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
+pid=$(shortfuse status "$T/mnt" --json |
+  python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
 kill -TERM "$pid"
 eventually 10 bash -c "! kill -0 $pid 2>/dev/null" || fail "SIGTERM does not end the daemon"
 is_mounted "$T/mnt" && fail "still mounted after SIGTERM"

@@ -71,8 +71,9 @@ TEST(Kill, TheDaemon) {
       }
       Agent agent(temp, {});
       // Everything warm and held open, then no daemon.
-      for (const auto &question : {"read " + file, "list " + directory, "stat " + file, "getxattr " + file + " user.number",
-                                   "hold " + file, std::string("reread"), std::string("fstat")}) {
+      for (const auto &question :
+           {"read " + file, "list " + directory, "stat " + file, "getxattr " + file + " user.number", "hold " + file,
+            std::string("reread"), std::string("fstat")}) {
         ASSERT_FALSE(agent.ask_often(question).starts_with("MISMATCH")) << question;
       }
       ASSERT_TRUE(eventually([&] { return board->looks.load() > 200; }));

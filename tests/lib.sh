@@ -4,7 +4,8 @@
 #   passthrough SRC MNT [OPTIONS]     mounts passthroughfs (datacache unless OPTIONS name a bpftime)
 #   accelerated DAEMON...             shortfuse mount with datacache
 #   hooked CMD...                     runs with the hook; what it says goes to $REPORT
-#   same NAME CMD...                  CMD without the hook, then twice with it: same output, same status, something served
+#   same NAME CMD...                  CMD without the hook, then twice with it: same output, same status,
+#                                    something served
 #   fail TEXT                         ends the test
 set -u -o pipefail
 shopt -s inherit_errexit
@@ -66,7 +67,8 @@ eventually() {  # eventually SECONDS CMD...
     sleep 0.05
   done
 }
-daemon_of() { "$BIN/shortfuse" status "$1" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])'; }
+daemon_of() { "$BIN/shortfuse" status "$1" --json |
+  python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])'; }
 
 passthrough() {
   local source=$1 point=$2 options=${3:-}
@@ -106,9 +108,12 @@ same() {
     rm -f "$REPORT"
     hooked timeout 120 "$@" >"$T/out.hooked" 2>"$T/err.hooked" </dev/null
     status=$?
-    [ "$status" = "$expected" ] || fail "$name: status $status with the hook, $expected without: $(tail -n 3 "$T/err.hooked")"
-    cmp "$T/out.without" "$T/out.hooked" || fail "$name: another output with the hook: $(diff "$T/out.without" "$T/out.hooked" | head -n 20)"
-    cmp "$T/err.without" "$T/err.hooked" || fail "$name: other messages with the hook: $(diff "$T/err.without" "$T/err.hooked" | head -n 20)"
+    [ "$status" = "$expected" ] ||
+      fail "$name: status $status with the hook, $expected without: $(tail -n 3 "$T/err.hooked")"
+    cmp "$T/out.without" "$T/out.hooked" ||
+      fail "$name: another output with the hook: $(diff "$T/out.without" "$T/out.hooked" | head -n 20)"
+    cmp "$T/err.without" "$T/err.hooked" ||
+      fail "$name: other messages with the hook: $(diff "$T/err.without" "$T/err.hooked" | head -n 20)"
   done
   [ -s "$T/out.without" ] || fail "$name printed nothing: it compares nothing"
   [ "$(served)" -gt 0 ] || fail "$name: nothing was served: $(cat "$REPORT")"

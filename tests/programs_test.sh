@@ -23,7 +23,8 @@ same "grep -r" grep -rn include .
 same "grep -r with a pattern that is nowhere" bash -c 'grep -rc no-such-thing-anywhere tree; echo $?'
 same "du" du -a --apparent-size .
 same "sha256sum" bash -c 'find . -type f -print0 | sort -z | xargs -0 sha256sum'
-same "shell globs and tests" bash -c 'for f in tree/*/*.h; do [ -r "$f" ] && [ ! -L "$f" ] && echo "$f"; done; cat link; cat dangling'
+same "shell globs and tests" bash -c 'for f in tree/*/*.h; do [ -r "$f" ] && [ ! -L "$f" ] && echo "$f"; done
+  cat link; cat dangling'
 same "python" python3 -c '
 import os
 for root, dirs, files in os.walk("."):
@@ -37,7 +38,8 @@ same "diff -r" bash -c 'diff -r tree "$0"/tree && echo equal' "$T/source"
 same "cpp" bash -c 'echo "#include <linux/fuse.h>" | gcc -I"$0"/tree/.. -E - -H 2>&1 | grep -v "^# "' "$T/mnt"
 
 # ---- programs that write: each makes one tree without the hook and one with it
-describe() { (cd "$1" && find . -printf '%P %y %m %l %n %u %g' \( -type f -printf ' %s' -o -true \) -printf '\n' | sort; find . -type f -print0 | sort -z | xargs -0r sha256sum); }
+describe() { (cd "$1" && find . -printf '%P %y %m %l %n %u %g' \( -type f -printf ' %s' -o -true \) -printf '\n' | sort
+  find . -type f -print0 | sort -z | xargs -0r sha256sum); }
 both() {  # both NAME COMMAND, where the command writes into $out
   note "$1"
   local way
@@ -64,28 +66,38 @@ both() {  # both NAME COMMAND, where the command writes into $out
 }
 export tree=$T/mnt/tree python=$T/mnt/python
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org \
-  GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000'
+  GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org GIT_AUTHOR_DATE='1700000000 +0000' \
+  GIT_COMMITTER_DATE='1700000000 +0000'
 
 both "cp -a" 'cp -a "$tree" "$out"/copy && diff -r "$tree" "$out"/copy && cp -a "$out"/copy "$out"/again'
-both "rsync -a" 'rsync -a "$tree"/ "$out"/copy && rsync -ai --checksum "$tree"/ "$out"/copy && rsync -a --delete "$python"/ "$out"/copy'
+both "rsync -a" 'rsync -a "$tree"/ "$out"/copy && rsync -ai --checksum "$tree"/ "$out"/copy &&
+  rsync -a --delete "$python"/ "$out"/copy'
 both "tar x" 'mkdir "$out"/x && tar cf - -C "$tree" . | tar xpf - -C "$out"/x && diff -r "$tree" "$out"/x'
-both "mv, sed -i, truncate" 'cp -r "$python" "$out"/p && cd "$out"/p && mv json renamed && sed -i s/def/DEF/ renamed/*.py &&
-  truncate -s 100 email/utils.py && cat renamed/*.py email/utils.py | sha256sum && find . -name "*.py" -delete && find .'
+both "mv, sed -i, truncate" 'cp -r "$python" "$out"/p && cd "$out"/p && mv json renamed &&
+  sed -i s/def/DEF/ renamed/*.py &&
+  truncate -s 100 email/utils.py && cat renamed/*.py email/utils.py | sha256sum &&
+  find . -name "*.py" -delete && find .'
 both "python3 -m compileall" 'cp -r "$python" "$out"/p && cd "$out"/p &&
   python3 -m compileall --invalidation-mode unchecked-hash -s "$out" . && python3 -c "
-import sys; sys.path.insert(0, \".\"); import json; print(json.loads(\"[1, 2]\"), json.__file__.startswith(sys.path[0]))"'
+import sys; sys.path.insert(0, \".\"); import json
+print(json.loads(\"[1, 2]\"), json.__file__.startswith(sys.path[0]))"'
 both "sqlite3" 'cd "$out" && sqlite3 db "create table t(a integer primary key, b text); begin;
-  with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) insert into t select i, hex(i * 7919) from n;
-  commit; create index i on t(b);" && sqlite3 db "select count(*), sum(a), max(b) from t; delete from t where a % 3 = 0; vacuum;" &&
+  with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000)
+  insert into t select i, hex(i * 7919) from n;
+  commit; create index i on t(b);" && sqlite3 db "select count(*), sum(a), max(b) from t;
+  delete from t where a % 3 = 0; vacuum;" &&
   sqlite3 db "pragma integrity_check; select count(*) from t; select b from t order by b desc limit 5;"; rm -f db'
 both "gcc and make" 'mkdir "$out"/project && cd "$out"/project && for i in 1 2 3 4; do
     printf "#include \"all.h\"\nint f%d(void) { return %d; }\n" $i $i > f$i.c; echo "int f$i(void);" >> all.h; done
-  printf "#include <stdio.h>\n#include \"all.h\"\nint main(void) { printf(\"%%d\\\\n\", f1() + f2() + f3() + f4()); return 0; }\n" > main.c
+  printf "#include <stdio.h>\n#include \"all.h\"\n" > main.c
+  printf "int main(void) { printf(\"%%d\\\\n\", f1() + f2() + f3() + f4()); return 0; }\n" >> main.c
   printf "program: main.o f1.o f2.o f3.o f4.o\n\tgcc -o \$@ \$^\n%%.o: %%.c all.h\n\tgcc -O1 -c \$<\n" > Makefile
   make -j2 2>&1 | sort && ./program && touch f2.c && make 2>&1 | sort && make 2>&1 | grep -c "up to date" && rm program'
 git_work='cd "$out"/clone && git status --short && echo line >> types.h && rm fuse.h && git status --short &&
-  git add -A && git commit -qm "a change" && git status --short && git log --oneline | wc -l && git diff HEAD~1 --stat &&
-  git checkout -q HEAD~1 && git status --short && git fsck 2>&1 | grep -v "^Checking"; git rev-parse HEAD; rm -rf .git/index .git/logs'
+  git add -A && git commit -qm "a change" && git status --short && git log --oneline | wc -l &&
+  git diff HEAD~1 --stat &&
+  git checkout -q HEAD~1 && git status --short && git fsck 2>&1 | grep -v "^Checking"
+  git rev-parse HEAD; rm -rf .git/index .git/logs'
 (cd "$T/source/tree" && git init -q -b main . && git add -A && git commit -qm first) || fail "git init"
 both "git clone, status, commit" 'git clone -q --no-hardlinks "$tree" "$out"/clone && '"$git_work"
 

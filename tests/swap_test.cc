@@ -58,7 +58,8 @@ TEST(Swap, UnderLoad) {
     // The reader has to get somewhere under each policy, or nothing was under load.
     uint64_t looks = board->looks.load();
     eventually([&] { return board->looks.load() > looks + 3 || board->stop.load() != 0; }, std::chrono::seconds(5));
-    for (auto &reader : readers) ASSERT_TRUE(reader.running()) << "after " << i << " swaps: " << read_file(temp / "err");
+    for (auto &reader : readers)
+      ASSERT_TRUE(reader.running()) << "after " << i << " swaps: " << read_file(temp / "err");
     if (i == settle) {
       looks_before = board->looks.load();
       daemon_before = footprint(daemon);

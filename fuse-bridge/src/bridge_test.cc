@@ -1,4 +1,5 @@
-// The two flows over a socket in the device's place: the test is the kernel on one end and the file system on the other.
+// The two flows over a socket in the device's place: the test is the kernel on one end and the file system on the
+// other.
 #include "bridge.h"
 
 #include <fcntl.h>

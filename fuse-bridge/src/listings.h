@@ -22,7 +22,8 @@ struct FinishedListing {
 
 class Listings {
  public:
-  /// One reply: `dirents` (fuse_dirent records, maybe none: the end) read at `offset`. The listing when that was the end.
+  /// One reply: `dirents` (fuse_dirent records, maybe none: the end) read at `offset`. The listing when that was the
+  /// end.
   std::optional<FinishedListing> add(uint64_t nodeid, uint64_t file_handle, uint64_t offset, cache::Moment moment,
                                      Bytes dirents);
   void closed(uint64_t nodeid, uint64_t file_handle);

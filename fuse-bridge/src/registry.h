@@ -9,7 +9,8 @@ namespace shortfuse::bridge {
 
 class Registry {
  public:
-  /// The directory for daemons of this user, made if it is missing. Refused when somebody else owns it or may write to it.
+  /// The directory for daemons of this user, made if it is missing. Refused when somebody else owns it or may write to
+  /// it.
   static std::expected<std::string, std::string> prepare_directory();
 
   /// A listening SOCK_SEQPACKET socket under a name of this process, and the registry's generation raised. Sockets of

@@ -34,7 +34,9 @@ class Flat {
     }
     bytes_ = joined_;
   }
-  std::optional<fuse_out_header> header() const { return read_struct<fuse_out_header>(bytes_.empty() ? head_ : bytes_); }
+  std::optional<fuse_out_header> header() const {
+    return read_struct<fuse_out_header>(bytes_.empty() ? head_ : bytes_);
+  }
   Bytes body() const {
     if (bytes_.empty()) return body_;
     return bytes_.size() < sizeof(fuse_out_header) ? Bytes() : bytes_.subspan(sizeof(fuse_out_header));
@@ -60,8 +62,8 @@ bool keepable_error(uint32_t opcode, int error) {
   return (opcode == FUSE_LOOKUP && error == -ENOENT) || (opcode == FUSE_GETXATTR && error == -ENODATA);
 }
 
-/// Whether everybody would be told this list of attribute names. "trusted." names are for the privileged only, so a list
-/// that has some, or that was made for a user who may not see them, holds for nobody else.
+/// Whether everybody would be told this list of attribute names. "trusted." names are for the privileged only, so a
+/// list that has some, or that was made for a user who may not see them, holds for nobody else.
 bool is_everyones_list(const fuse_in_header &header, Bytes names) {
   const std::string_view text(reinterpret_cast<const char *>(names.data()), names.size());
   return header.uid == 0 && !text.starts_with("trusted.") &&
@@ -86,7 +88,8 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
   if (!pending) return ::writev(fd, iov, count);
   const uint32_t opcode = pending->request.header.opcode;
 
-  // 1. What changes the reply itself: the INIT agreement, entries that the policy denies, an OPEN that must stay visible.
+  // 1. What changes the reply itself: the INIT agreement, entries that the policy denies, an OPEN that must stay
+  // visible.
   std::vector<std::byte> rewritten;
   int error = out.error;
   if (opcode == FUSE_INIT && error == 0) rewrite_init(body, rewritten);

@@ -1,8 +1,8 @@
 // Answering a request of the kernel out of the cache, for processes that do not run the hook.
 //
-// The reply is what the file system would have said when the record was kept; the times to live handed to the kernel are
-// 0, so that the kernel asks again rather than keeping a copy whose age it cannot know. Entries that exist are not served:
-// the kernel would count a reference that the file system knows nothing of.
+// The reply is what the file system would have said when the record was kept; the times to live handed to the kernel
+// are 0, so that the kernel asks again rather than keeping a copy whose age it cannot know. Entries that exist are not
+// served: the kernel would count a reference that the file system knows nothing of.
 #include <linux/fuse.h>
 #include <sys/stat.h>
 
@@ -92,7 +92,8 @@ bool serve_data(const sf_view &view, ProgramRun &run) {
   return true;
 }
 
-/// As many entries behind the cookie as fit. Continuing needs the cookie in this very listing; else the file system does it.
+/// As many entries behind the cookie as fit. Continuing needs the cookie in this very listing; else the file system
+/// does it.
 bool serve_listing(const sf_view &view, ProgramRun &run) {
   const Request &request = run.request;
   sf_attr_view attr;

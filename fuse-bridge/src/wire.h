@@ -3,8 +3,8 @@
 // One codec for both directions and every opcode: parse_request() turns the bytes of one request into a Request whose
 // strings and structs were bounds-checked, touches_of() says which records of the cache a request changes, and the
 // reply readers do the same for what comes back. Nothing else in the bridge looks at raw protocol bytes.
-// Format: <linux/fuse.h>; behaviour: fs/fuse/ of the kernel. A request we cannot parse is passed on unseen, except that a
-// mutation is never missed: an opcode that is not in the table empties the cache (touches.everything).
+// Format: <linux/fuse.h>; behaviour: fs/fuse/ of the kernel. A request we cannot parse is passed on unseen, except that
+// a mutation is never missed: an opcode that is not in the table empties the cache (touches.everything).
 #pragma once
 #include <linux/fuse.h>
 
@@ -37,7 +37,8 @@ struct Request {
   uint64_t file_handle = 0;
   uint64_t offset = 0;
   uint64_t length = 0;
-  uint32_t flags = 0;             ///< open flags (open, opendir, create, release); rename2 flags; setattr's valid mask; ioctl's command
+  uint32_t flags =
+      0;  ///< open flags (open, opendir, create, release); rename2 flags; setattr's valid mask; ioctl's command
   bool for_bridge = false;        ///< made by the bridge itself
 };
 

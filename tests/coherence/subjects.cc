@@ -124,14 +124,18 @@ struct LinkCount : Subject {
 
 // ---- contents
 
-struct Pwrite : Subject {
+struct InPlace : Subject {
+  bool also_freely() const override { return false; }
+};
+
+struct Pwrite : InPlace {
   void prepare() override { put(at("f"), "\0\0\0\0\0\0\0\0", 8, 0); }
   void write(uint64_t seq) override { put(at("f"), &seq, sizeof seq, 0); }
   Observation read() override { return number_in(at("f")); }
 };
 
 // A reader that keeps its descriptor, and a number on each of several pages, written in one call.
-struct Pages : Subject {
+struct Pages : InPlace {
   static constexpr size_t kWords = 3 * 4096 / 8;
   int fd = -1;
   unsigned looks = 0;
@@ -149,7 +153,7 @@ struct Pages : Subject {
   }
 };
 
-struct TruncateAndWrite : Subject {
+struct TruncateAndWrite : InPlace {
   void prepare() override { write(0); }
   void write(uint64_t seq) override { put(at("f"), &seq, sizeof seq, O_TRUNC); }
   Observation read() override { return number_in(at("f")); }
@@ -169,11 +173,12 @@ struct RenameOver : Subject {
   }
 };
 
-struct CopyRange : Subject {
+struct CopyRange : InPlace {
   void prepare() override { write(0); }
   void write(uint64_t seq) override {
     put(at("s"), &seq, sizeof seq, 0);
-    int from = open(at("s").c_str(), O_RDONLY | O_CLOEXEC), to = open(at("f").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    int from = open(at("s").c_str(), O_RDONLY | O_CLOEXEC),
+        to = open(at("f").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     must(copy_file_range(from, nullptr, to, nullptr, 8, 0) == 8, "copy_file_range");
     close(from);
     close(to);
@@ -181,7 +186,7 @@ struct CopyRange : Subject {
   Observation read() override { return number_in(at("f")); }
 };
 
-struct SharedMapping : Subject {
+struct SharedMapping : InPlace {
   void prepare() override { put(at("f"), "\0\0\0\0\0\0\0\0", 8, 0); }
   void write(uint64_t seq) override {
     int fd = open(at("f").c_str(), O_RDWR | O_CLOEXEC);

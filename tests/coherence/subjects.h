@@ -33,6 +33,11 @@ class Subject {
   virtual void prepare() = 0;  ///< the state of number 0; once, in one process
   virtual void write(uint64_t seq) = 0;
   virtual Observation read() = 0;
+  /// Whether it may be read while it is written. Not so contents that are written in place: the kernel's FUSE unlocks a
+  /// page that it has filled before it sends the WRITE; if the page is invalidated then (by an open, or because a
+  /// GETATTR brought another mtime) a read brings the old bytes back from the daemon, and they stay. That can be seen
+  /// on any FUSE mount, without us.
+  virtual bool also_freely() const { return true; }
   std::string dir;
 
  protected:

@@ -292,7 +292,8 @@ void Differ::note(const std::string &what) {
 void Differ::mismatch(const std::string &what, const Answer &one, const char *one_name, const Answer &other,
                       const char *other_name) {
   auto show = [](const Answer &answer) {
-    std::string errno_name = answer.result < 0 ? std::string(" ") + strerrorname_np(static_cast<int>(-answer.result)) : "";
+    std::string errno_name =
+        answer.result < 0 ? std::string(" ") + strerrorname_np(static_cast<int>(-answer.result)) : "";
     return std::to_string(answer.result) + errno_name + "\n    exact: " + answer.exact.substr(0, 1500) +
            "\n    cross: " + answer.cross.substr(0, 1500);
   };
@@ -325,9 +326,10 @@ Differ::Answer Differ::of_stat(long result, const struct stat &st) {
   answer.result = result;
   if (result < 0) return answer;
   bool directory = S_ISDIR(st.st_mode);
-  answer.exact = format("dev %lx ino %lu mode %o nlink %lu uid %u gid %u rdev %lx size %ld blksize %ld m %ld.%09ld c %ld.%09ld",
-                        st.st_dev, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_size,
-                        st.st_blksize, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+  answer.exact =
+      format("dev %lx ino %lu mode %o nlink %lu uid %u gid %u rdev %lx size %ld blksize %ld m %ld.%09ld c %ld.%09ld",
+             st.st_dev, st.st_ino, st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_size, st.st_blksize,
+             st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
   answer.cross = format("mode %o nlink %lu uid %u gid %u rdev %lx size %ld m %s", st.st_mode,
                         directory ? 0ul : static_cast<unsigned long>(st.st_nlink), st.st_uid, st.st_gid, st.st_rdev,
                         directory ? 0l : static_cast<long>(st.st_size),
@@ -340,16 +342,16 @@ Differ::Answer Differ::of_statx(long result, const struct statx &x) {
   answer.result = result;
   if (result < 0) return answer;
   bool directory = S_ISDIR(x.stx_mode);
-  answer.exact = format("mask %x attributes %llx/%llx dev %u:%u rdev %u:%u ino %llu mode %o nlink %u uid %u gid %u size %llu "
-                        "blksize %u m %lld.%09u c %lld.%09u b %lld.%09u mnt %llu",
-                        x.stx_mask, (unsigned long long)x.stx_attributes, (unsigned long long)x.stx_attributes_mask,
-                        x.stx_dev_major, x.stx_dev_minor, x.stx_rdev_major, x.stx_rdev_minor,
-                        (unsigned long long)x.stx_ino, x.stx_mode, x.stx_nlink, x.stx_uid, x.stx_gid,
-                        (unsigned long long)x.stx_size, x.stx_blksize, (long long)x.stx_mtime.tv_sec,
-                        x.stx_mtime.tv_nsec, (long long)x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec,
-                        (long long)x.stx_btime.tv_sec, x.stx_btime.tv_nsec, (unsigned long long)x.stx_mnt_id);
-  answer.cross = format("mode %o nlink %u uid %u gid %u size %llu m %s", x.stx_mode, directory ? 0 : x.stx_nlink, x.stx_uid,
-                        x.stx_gid, directory ? 0ull : (unsigned long long)x.stx_size,
+  answer.exact = format(
+      "mask %x attributes %llx/%llx dev %u:%u rdev %u:%u ino %llu mode %o nlink %u uid %u gid %u size %llu "
+      "blksize %u m %lld.%09u c %lld.%09u b %lld.%09u mnt %llu",
+      x.stx_mask, (unsigned long long)x.stx_attributes, (unsigned long long)x.stx_attributes_mask, x.stx_dev_major,
+      x.stx_dev_minor, x.stx_rdev_major, x.stx_rdev_minor, (unsigned long long)x.stx_ino, x.stx_mode, x.stx_nlink,
+      x.stx_uid, x.stx_gid, (unsigned long long)x.stx_size, x.stx_blksize, (long long)x.stx_mtime.tv_sec,
+      x.stx_mtime.tv_nsec, (long long)x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec, (long long)x.stx_btime.tv_sec,
+      x.stx_btime.tv_nsec, (unsigned long long)x.stx_mnt_id);
+  answer.cross = format("mode %o nlink %u uid %u gid %u size %llu m %s", x.stx_mode, directory ? 0 : x.stx_nlink,
+                        x.stx_uid, x.stx_gid, directory ? 0ull : (unsigned long long)x.stx_size,
                         time_for_cross(x.stx_mode, x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec).c_str());
   return answer;
 }

@@ -31,10 +31,11 @@ enum Side { kMount = 0, kPlain = 1 };
 class Differ {
  public:
   struct Config {
-    std::string root[2];                      ///< equally long paths; several directories deep below what they belong to
+    std::string root[2];  ///< equally long paths; several directories deep below what they belong to
     uint64_t seed = 1;
     bool other_users = false;                 ///< now and then as another user (needs root)
-    std::atomic<uint64_t> *changes = nullptr; ///< counts what all processes changed, to know when two streams must agree
+    std::atomic<uint64_t> *changes =
+        nullptr;  ///< counts what all processes changed, to know when two streams must agree
   };
   explicit Differ(const Config &config);
   ~Differ();

@@ -62,8 +62,8 @@ void Differ::op_rewrite() {
   int flags = O_WRONLY | O_NONBLOCK | O_CLOEXEC | flag_choices[draw(4)];
   off_t offset = draw_offset();
   std::string bytes = draw_bytes(draw_size());
-  changing("rewrite " + std::to_string(flags) + " " + std::to_string(bytes.size()) + " at " + std::to_string(offset), &where,
-           [&](Via, Side side) {
+  changing("rewrite " + std::to_string(flags) + " " + std::to_string(bytes.size()) + " at " + std::to_string(offset),
+           &where, [&](Via, Side side) {
              Answer answer;
              int fd = openat(where.dirfd[side], where.path[side].c_str(), flags);
              answer.result = result_of(fd);
@@ -82,7 +82,8 @@ void Differ::op_write() {
   uint64_t form = draw(3);
   changing("write form " + std::to_string(form) + " " + std::to_string(bytes.size()), nullptr, [&](Via, Side side) {
     Answer answer;
-    iovec parts[2] = {{bytes.data(), bytes.size() / 3}, {bytes.data() + bytes.size() / 3, bytes.size() - bytes.size() / 3}};
+    iovec parts[2] = {{bytes.data(), bytes.size() / 3},
+                      {bytes.data() + bytes.size() / 3, bytes.size() - bytes.size() / 3}};
     int fd = slot->fd[side];
     answer.result = result_of(form == 0   ? write(fd, bytes.data(), bytes.size())
                               : form == 1 ? pwrite(fd, bytes.data(), bytes.size(), offset)
@@ -98,7 +99,8 @@ void Differ::op_truncate() {
   if (slot == nullptr && where.form == Where::Dirfd) return;
   changing("truncate to " + std::to_string(size), slot != nullptr ? nullptr : &where, [&](Via, Side side) {
     Answer answer;
-    answer.result = result_of(slot != nullptr ? ftruncate(slot->fd[side], size) : truncate(where.path[side].c_str(), size));
+    answer.result =
+        result_of(slot != nullptr ? ftruncate(slot->fd[side], size) : truncate(where.path[side].c_str(), size));
     return answer;
   });
 }
@@ -155,13 +157,15 @@ void Differ::op_link() {
   int flags = chance(40) ? AT_SYMLINK_FOLLOW : 0;
   changing("link " + from.path[kMount] + " to", &to, [&](Via, Side side) {
     Answer answer;
-    answer.result = result_of(linkat(from.dirfd[side], from.path[side].c_str(), to.dirfd[side], to.path[side].c_str(), flags));
+    answer.result =
+        result_of(linkat(from.dirfd[side], from.path[side].c_str(), to.dirfd[side], to.path[side].c_str(), flags));
     return answer;
   });
 }
 
 void Differ::op_rename() {
-  static const unsigned flag_choices[] = {0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_NOREPLACE | RENAME_EXCHANGE, 64};
+  static const unsigned flag_choices[] = {
+      0, 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_NOREPLACE | RENAME_EXCHANGE, 64};
   unsigned flags = flag_choices[draw(std::size(flag_choices))];
   Where from = draw_where(Intent::Change), to = draw_where(chance(60) ? Intent::Create : Intent::Change);
   // If one of the two names starts at the working directory, that has to be the right one.

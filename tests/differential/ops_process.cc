@@ -140,7 +140,8 @@ void Differ::op_spawn_read() {
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     char buffer[8192];
-    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;) taken[side].append(buffer, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;)
+      taken[side].append(buffer, static_cast<size_t>(got));
     close(ends[0]);
     int status = -1;
     if (error != 0 || waitpid(child, &status, 0) != child || status != 0) throw Broken("dd");

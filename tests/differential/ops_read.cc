@@ -69,7 +69,8 @@ long seek_by_kernel(int fd, off_t offset, int whence, long otherwise) {
 }  // namespace
 
 void Differ::op_stat() {
-  static const int flag_choices[] = {0, 0, AT_SYMLINK_NOFOLLOW, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, AT_NO_AUTOMOUNT, 0x40000};
+  static const int flag_choices[] = {
+      0, 0, AT_SYMLINK_NOFOLLOW, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, AT_NO_AUTOMOUNT, 0x40000};
   int flags = flag_choices[draw(std::size(flag_choices))];
   bool classic = chance(40);
   Where where = draw_where();
@@ -99,9 +100,10 @@ void Differ::op_fstat() {
 }
 
 void Differ::op_statx() {
-  static const unsigned masks[] = {STATX_BASIC_STATS, STATX_BASIC_STATS, STATX_ALL, STATX_MODE, STATX_SIZE | STATX_MTIME,
-                                   STATX_INO | STATX_NLINK, 0};
-  static const int flag_choices[] = {0, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC, AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW};
+  static const unsigned masks[] = {STATX_BASIC_STATS,        STATX_BASIC_STATS,       STATX_ALL, STATX_MODE,
+                                   STATX_SIZE | STATX_MTIME, STATX_INO | STATX_NLINK, 0};
+  static const int flag_choices[] = {0, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC,
+                                     AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW};
   unsigned mask = masks[draw(std::size(masks))];
   int flags = flag_choices[draw(std::size(flag_choices))];
   Slot *slot = chance(25) ? draw_slot() : nullptr;
@@ -127,12 +129,14 @@ void Differ::op_access() {
   int flags = flag_choices[draw(std::size(flag_choices))];
   Where where = draw_where();
   bool classic = where.form != Where::Dirfd && chance(50);
-  reading("access " + std::to_string(mode) + " " + std::to_string(classic ? 0 : flags), &where, [&](Via via, Side side) {
-    Answer answer;
-    const char *path = where.path[side].c_str();
-    answer.result = classic ? call_access(via, path, mode) : call_faccessat(via, where.dirfd[side], path, mode, flags);
-    return answer;
-  });
+  reading("access " + std::to_string(mode) + " " + std::to_string(classic ? 0 : flags), &where,
+          [&](Via via, Side side) {
+            Answer answer;
+            const char *path = where.path[side].c_str();
+            answer.result =
+                classic ? call_access(via, path, mode) : call_faccessat(via, where.dirfd[side], path, mode, flags);
+            return answer;
+          });
 }
 
 void Differ::op_readlink() {
@@ -179,7 +183,8 @@ void Differ::op_statfs() {
     struct statfs fs;
     std::memset(&fs, 0, sizeof fs);
     Answer answer;
-    answer.result = slot != nullptr ? call_fstatfs(via, slot->fd[side], &fs) : call_statfs(via, where.path[side].c_str(), &fs);
+    answer.result =
+        slot != nullptr ? call_fstatfs(via, slot->fd[side], &fs) : call_statfs(via, where.path[side].c_str(), &fs);
     if (answer.result < 0) return answer;
     for (long figure : {static_cast<long>(fs.f_type), static_cast<long>(fs.f_bsize), static_cast<long>(fs.f_blocks),
                         static_cast<long>(fs.f_files), static_cast<long>(fs.f_namelen), static_cast<long>(fs.f_frsize),
@@ -355,7 +360,9 @@ void Differ::op_bad_pointer() {
     const char *path = where.path[side].c_str();
     switch (which) {
       case 0: answer.result = call_fstatat(via, where.dirfd[side], bad, reinterpret_cast<struct stat *>(bad), 0); break;
-      case 1: answer.result = call_fstatat(via, where.dirfd[side], path, reinterpret_cast<struct stat *>(bad), 0); break;
+      case 1:
+        answer.result = call_fstatat(via, where.dirfd[side], path, reinterpret_cast<struct stat *>(bad), 0);
+        break;
       case 2: answer.result = call_readlinkat(via, where.dirfd[side], path, bad, 100); break;
       case 3: answer.result = call_fstat(via, slot->fd[side], reinterpret_cast<struct stat *>(bad)); break;
       case 4: answer.result = call_pread(via, slot->fd[side], bad, 100, 0); break;

@@ -42,8 +42,9 @@ Described describe(const std::string &path, const std::string &named) {
   if (lstat(path.c_str(), &st) != 0) return {"vanished", 0};
   bool directory = S_ISDIR(st.st_mode);
   char head[200];
-  std::snprintf(head, sizeof head, "mode %o uid %u gid %u nlink %lu size %ld mtime %ld ", st.st_mode, st.st_uid, st.st_gid,
-                directory ? 0ul : static_cast<unsigned long>(st.st_nlink), directory ? 0l : static_cast<long>(st.st_size),
+  std::snprintf(head, sizeof head, "mode %o uid %u gid %u nlink %lu size %ld mtime %ld ", st.st_mode, st.st_uid,
+                st.st_gid, directory ? 0ul : static_cast<unsigned long>(st.st_nlink),
+                directory ? 0l : static_cast<long>(st.st_size),
                 !S_ISFIFO(st.st_mode) && st.st_mtim.tv_sec < 1'000'000'000 ? static_cast<long>(st.st_mtim.tv_sec) : 0l);
   std::string text = head + xattrs_of(path);
   if (S_ISLNK(st.st_mode)) {

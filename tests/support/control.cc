@@ -26,7 +26,8 @@ std::vector<std::string> sockets_of(pid_t daemon) {
     if (dir == nullptr) continue;
     while (dirent *entry = readdir(dir)) {
       std::string name = entry->d_name;
-      if (name.starts_with(std::to_string(daemon) + "-") && name.ends_with(".sock")) found.push_back(directory + "/" + name);
+      if (name.starts_with(std::to_string(daemon) + "-") && name.ends_with(".sock"))
+        found.push_back(directory + "/" + name);
     }
     closedir(dir);
   }

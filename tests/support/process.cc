@@ -61,7 +61,8 @@ std::vector<char *> pointers(std::vector<std::string> &strings) {
   if (!spec.cwd.empty() && chdir(spec.cwd.c_str()) != 0) _exit(126);
   if (spec.uid) {
     gid_t gid = static_cast<gid_t>(*spec.uid);
-    if (setgroups(0, nullptr) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(*spec.uid, *spec.uid, *spec.uid) != 0) {
+    if (setgroups(0, nullptr) != 0 || setresgid(gid, gid, gid) != 0 ||
+        setresuid(*spec.uid, *spec.uid, *spec.uid) != 0) {
       _exit(126);
     }
   }

@@ -29,7 +29,8 @@ std::string listing_of(const std::string &path) {
   if (dir == nullptr) return "";
   std::vector<std::string> names;
   errno = 0;
-  while (dirent *entry = readdir(dir)) names.push_back(std::string(entry->d_name) + " " + std::to_string(entry->d_type));
+  while (dirent *entry = readdir(dir))
+    names.push_back(std::string(entry->d_name) + " " + std::to_string(entry->d_type));
   int error = errno;
   closedir(dir);
   errno = error;
@@ -105,7 +106,8 @@ void check(const std::string &what, const std::string &path, const std::string &
     // The caller decides whether the mount may be gone.
     if (error != ENOENT) throw Gone();
   }
-  std::string shown = seen.empty() ? std::string("failed with ") + strerrorname_np(error) : "gave " + seen.substr(0, 200);
+  std::string shown =
+      seen.empty() ? std::string("failed with ") + strerrorname_np(error) : "gave " + seen.substr(0, 200);
   throw Wrong(what + " of " + path + " " + shown + ", right is " + right.substr(0, 200));
 }
 

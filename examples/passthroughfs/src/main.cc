@@ -61,10 +61,7 @@ int serve(Invocation& invocation) {
 
   Session session;
   session.handle = fuse_session_new(&invocation.args, &ops, sizeof ops, &fs);
-  if (!session.handle) {
-    report("the options were refused; nothing is mounted");
-    return 1;
-  }
+  if (!session.handle) return 1;  // whoever refused, libfuse or the bridge, has said why
   fs.session = session.handle;
   fs.single_threaded = invocation.cmdline.singlethread != 0;
   if (fuse_set_signal_handlers(session.handle) != 0) {

@@ -219,7 +219,7 @@ void print_help(const char* program) {
   printf("\nAcceleration by policies (see shortfuse(1)):\n"
          "    -o bpftime=A.bpf.o[:B.bpf.o...]  policies that answer from shared memory, in this order\n"
          "    -o bpftime_mem=SIZE              memory for what they keep (256M)\n"
-         "    -o bpftime_share=all             let other users' processes read it as well\n");
+         "    -o bpftime_share=own|all         who may read it: this user's processes (default), or everybody's\n");
 #endif
 }
 

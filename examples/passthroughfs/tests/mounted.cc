@@ -116,6 +116,7 @@ Mounted::Mounted(const std::string& options, const std::vector<std::string>& pre
   std::vector<std::string> command = prefix;
   command.insert(command.end(), {program(), source_, mount_, "-f"});
   if (!options.empty()) command.insert(command.end(), {"-o", options});
+  if (const char* more = getenv("PASSTHROUGHFS_TEST_OPTIONS")) command.insert(command.end(), {"-o", more});
   daemon_ = spawn(command, -1);
   bool mounted = eventually([&] { return is_mounted(mount_) || waitpid(daemon_, nullptr, WNOHANG) != 0; });
   struct stat attr;

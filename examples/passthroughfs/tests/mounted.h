@@ -11,7 +11,8 @@ namespace shortfuse::passthrough::testing {
 class Mounted {
  public:
   /// Mounts with `options` ("-o" text, may be empty) and waits until the mount answers. `prefix` is a program that runs
-  /// the daemon, such as setpriv.
+  /// the daemon, such as setpriv. PASSTHROUGHFS_TEST_OPTIONS in the environment adds options to every mount, such as
+  /// a policy.
   explicit Mounted(const std::string& options = "allow_other", const std::vector<std::string>& prefix = {});
   ~Mounted();
   Mounted(const Mounted&) = delete;

@@ -203,7 +203,7 @@ TEST_P(Semantics, OpenFilesFollowRenamesInTheSource) {
 // A name that appeared in the source after the kernel learned that it does not exist.
 TEST_P(Semantics, CreatingOverAnUnseenFileIsChecked) {
   if (geteuid() != 0) GTEST_SKIP() << "needs two users";
-  chmod(mounted_.source().c_str(), 0777);
+  chmod(mounted_.path().c_str(), 0777);
   EXPECT_NE(access(in_mount("x").c_str(), F_OK), 0);
   write_file(in_source("x"), "secret");
   chmod(in_source("x").c_str(), 0600);

@@ -13,9 +13,10 @@
  *   fuse/OP       in the daemon, when a request arrives; OP is the FUSE opcode in lower case (lookup, getattr,
  *                 open, opendir, read, readdir, readdirplus, readlink, getxattr, listxattr, statfs, unlink, ...).
  *                 May serve from the cache, deny or pass.
- *   fuse_exit/OP  in the daemon, before a successful reply (or "no such entry", "no such attribute") leaves. sf_keep() puts what the reply tells into the
- *                 cache; SF_PASS otherwise. A negative errno is not allowed here and counts as SF_PASS.
- * A chain of objects runs in order and stops at the first verdict other than SF_PASS (fuse_exit programs all run). */
+ *   fuse_exit/OP  in the daemon, before a successful reply (or "no such entry", "no such attribute") leaves. sf_keep()
+ * puts what the reply tells into the cache; SF_PASS otherwise. A negative errno is not allowed here and counts as
+ * SF_PASS. A chain of objects runs in order and stops at the first verdict other than SF_PASS (fuse_exit programs all
+ * run). */
 #ifndef SHORTFUSE_POLICY_H
 #define SHORTFUSE_POLICY_H
 

@@ -40,7 +40,9 @@ SEC("fuse/lookup") int one(struct sf_fuse_ctx *ctx) {
   zeroed[key & 3] = sum(local, 4);
   return (int)zeroed[key & 3] + (int)counter + (int)hidden;
 }
-SEC("fuse/lookup") int two(struct sf_fuse_ctx *ctx) { return bpf_strncmp("abc", 4, "abd") < 0 ? -(int)twice(3) : SF_PASS; }
+SEC("fuse/lookup") int two(struct sf_fuse_ctx *ctx) {
+  return bpf_strncmp("abc", 4, "abd") < 0 ? -(int)twice(3) : SF_PASS;
+}
 SEC("syscall/stat") int three(struct sf_syscall_ctx *ctx) {
   u32 key = ctx->pid & 7;
   u64 *v = bpf_map_lookup_elem(&table, &key);

@@ -46,7 +46,8 @@ struct sf_vm_env {
   const sf_host_fn *host;     /* [SF_HOST_COUNT] */
   void *host_state;
   void *const *map_value;     /* per map: where the values of an ARRAY (globals) begin, for direct addresses */
-  uint64_t fuel;              /* instructions left for the interpreter and back edges left for an image; 0: the run ends with SF_PASS */
+  uint64_t
+      fuel; /* instructions left for the interpreter and back edges left for an image; 0: the run ends with SF_PASS */
 };
 
 /* Where a program is attached. slot = side base + operation. */
