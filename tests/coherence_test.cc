@@ -21,6 +21,9 @@
 namespace shortfuse::tests {
 namespace {
 
+// Contents are kept only when the last change is 20 ms old, as an older time stamp could not tell another from it.
+constexpr auto kDwell = std::chrono::milliseconds(40);
+
 struct Board {
   std::atomic<uint64_t> started{0}, published{0}, looks{0};
   Signal turn;                        // in step: 0 the writer's, 1 the reader's
@@ -84,7 +87,7 @@ SF_WORKER(reader) {
     for (uint64_t seq = 1; seq <= rounds_in_step(*subject, rounds); ++seq) {
       if (!board->turn.await(1, board->stop)) return 3;
       unsigned looks = 1 + static_cast<unsigned>(seq % 3);
-      auto dwell = std::chrono::milliseconds(seq % 64 == 0 ? 10 : 0);
+      auto dwell = seq % 256 == 0 ? kDwell : std::chrono::milliseconds(0);
       auto until = std::chrono::steady_clock::now() + dwell;
       for (unsigned i = 0; i < looks || std::chrono::steady_clock::now() < until; ++i) {
         if (look(*board, *subject, args.at(2) + " in step")) continue;

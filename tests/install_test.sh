@@ -2,7 +2,7 @@
 # Installed: mount(8) finds the file system by its type, a daemon goes to the background properly, and the command finds
 # its libraries and policies where they were installed.
 #
-# mount(8) gives its helpers a PATH of its own, so what is installed has to lie in /usr/local: in a mount namespace of
+# mount(8) does not hand PATH to its helpers, so what is installed has to lie in /usr/local: in a mount namespace of
 # this test's own, where a private prefix is mounted over it.
 if [ -z "${SF_OWN_NAMESPACE:-}" ]; then
   [ "$(id -u)" = 0 ] || { echo "mount(8) needs root" >&2; exit 1; }
@@ -17,21 +17,21 @@ for file in bin/passthroughfs bin/shortfuse share/shortfuse/policies/datacache.b
 done
 installed_hook=$(find "$T/prefix" -name libshortfuse.so)
 [ -n "$installed_hook" ] || fail "libshortfuse.so was not installed"
-cp -a "$HOOK" "$T/prefix/" # python3 may live in /usr/local, which is about to be covered
-installed_hook=/usr/local${installed_hook#"$T/prefix"}
+mount --bind "$T/prefix" /usr/local || fail "mount --bind"
+HOOK=/usr/local${installed_hook#"$T/prefix"}
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 mkdir "$T/source" "$T/mnt"
 echo text >"$T/source/f"
-policy=$T/prefix/share/shortfuse/policies/datacache.bpf.o
+policy=/usr/local/share/shortfuse/policies/datacache.bpf.o
 
 note "mount -t fuse.passthroughfs"
 mount -t fuse.passthroughfs "$T/source" "$T/mnt" -o "bpftime=$policy,allow_other" || fail "mount(8): status $?"
 is_mounted "$T/mnt" || fail "mount(8) did not mount"
 awk -v p="$T/mnt" '$5 == p' /proc/self/mountinfo | grep -q ' fuse.passthroughfs ' ||
   fail "another type: $(grep "$T/mnt" /proc/self/mountinfo)"
-pid=$("$T/prefix/bin/shortfuse" status "$T/mnt" --json |
+pid=$(shortfuse status "$T/mnt" --json |
   python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["daemon_pid"])')
-[ "$(readlink "/proc/$pid/exe")" = "$T/prefix/bin/passthroughfs" ] || fail "the daemon is $(readlink "/proc/$pid/exe")"
-HOOK=$installed_hook
+[ "$(readlink "/proc/$pid/exe")" = /usr/local/bin/passthroughfs ] || fail "the daemon is $(readlink "/proc/$pid/exe")"
 same "cat" cat "$T/mnt/f"
 same "ls" ls -l --time-style=full-iso "$T/mnt"
 umount "$T/mnt" || fail "umount"
