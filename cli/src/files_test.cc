@@ -49,9 +49,9 @@ TEST_F(Files, PoliciesAreFoundByPathOrByName) {
   EXPECT_THAT(find_policy(bin, "").error(), HasSubstr("empty path"));
   // What lies in the working directory comes first.
   const fs::path before = fs::current_path();
-  write(directory.path + "/work/meta.bpf.o", "");
-  fs::current_path(directory.path + "/work");
-  EXPECT_EQ(find_policy(bin, "meta.bpf.o"), directory.path + "/work/meta.bpf.o");
+  write(directory.path + "/here/meta.bpf.o", "");
+  fs::current_path(directory.path + "/here");
+  EXPECT_EQ(find_policy(bin, "meta.bpf.o"), directory.path + "/here/meta.bpf.o");
   fs::current_path(before);
 }
 

@@ -74,7 +74,7 @@ void Control::run() {
   watch_mounts(false);
   while (!stopping_.load(std::memory_order_acquire)) {
     // Before the mount is known and INIT is agreed, look often: until then nobody is served.
-    const bool ready = bridge_.cache().header()->state != SF_SEG_STARTING;
+    const bool ready = __atomic_load_n(&bridge_.cache().header()->state, __ATOMIC_ACQUIRE) != SF_SEG_STARTING;
     epoll_event events[64];
     const int n = epoll_wait(epoll_.get(), events, 64, ready ? kTickMs : 5);
     for (int i = 0; i < n; i++) {
