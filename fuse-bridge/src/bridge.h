@@ -122,7 +122,7 @@ class Bridge {
 
   Options options_;
   std::unique_ptr<cache::Cache> cache_;
-  std::atomic<std::shared_ptr<const PolicySet>> policy_;
+  ActivePolicy policy_;
   Fetcher fetcher_;
   Listings listings_;
   PendingTable pending_;

@@ -79,4 +79,24 @@ class PolicySet {
   std::vector<void *> map_values_;
 };
 
+/// The set in force. A lock rather than std::atomic<shared_ptr>: held for a copy of two words.
+class ActivePolicy {
+ public:
+  std::shared_ptr<const PolicySet> load() const {
+    std::lock_guard guard(lock_);
+    return set_;
+  }
+  void store(std::shared_ptr<const PolicySet> set) {
+    {
+      std::lock_guard guard(lock_);
+      set_.swap(set);
+    }
+    // The former one, if nobody else has it, ends here, outside the lock.
+  }
+
+ private:
+  mutable std::mutex lock_;
+  std::shared_ptr<const PolicySet> set_;
+};
+
 }  // namespace shortfuse::bridge
