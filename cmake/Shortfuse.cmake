@@ -84,6 +84,17 @@ function(sf_test name)
     set(A_TIMEOUT 900)
   endif()
   set_tests_properties(${name} PROPERTIES TIMEOUT ${A_TIMEOUT} SKIP_RETURN_CODE 77 LABELS "${A_LABELS}")
+  # A new mount namespace holds a copy of every mount, and with it daemons that another test wants to see ending.
+  foreach(source ${A_SOURCES})
+    cmake_path(ABSOLUTE_PATH source)
+    if(NOT EXISTS ${source})
+      continue()  # object files of another target
+    endif()
+    file(STRINGS ${source} namespace REGEX "CLONE_NEWNS|unshare" LIMIT_COUNT 1)
+    if(namespace)
+      set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+    endif()
+  endforeach()
 endfunction()
 
 # sf_policy(NAME): NAME.bpf.c here becomes build/policies/NAME.bpf.o.
