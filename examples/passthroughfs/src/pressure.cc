@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -14,9 +15,13 @@
 namespace shortfuse::passthrough {
 namespace {
 
-// Shares of the descriptor limit, in percent.
-constexpr uint64_t kHigh = 70;  // begin
-constexpr uint64_t kLow = 60;   // enough
+// Descriptors kept free for open files: where pruning begins and where it ends. A small limit is shared out in percent.
+struct Reserve {
+  uint64_t most, percent;
+  uint64_t below(uint64_t limit) const { return limit - std::min(most, limit * percent / 100); }
+};
+constexpr Reserve kHigh{2048, 30};  // begin
+constexpr Reserve kLow{3072, 40};   // enough
 constexpr size_t kBatch = 256;
 constexpr auto kForgetTime = std::chrono::milliseconds(1);  // for FORGETs to come in
 constexpr auto kFruitlessPause = std::chrono::milliseconds(5);
@@ -41,7 +46,7 @@ void Pressure::start(fuse_session* session, bool single_threaded) {
   if (thread_.joinable() || (limit_ = descriptor_limit()) == 0) return;
   session_ = session;
   single_threaded_ = single_threaded;
-  high_.store(limit_ * kHigh / 100, std::memory_order_relaxed);
+  high_.store(kHigh.below(limit_), std::memory_order_relaxed);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the main thread
@@ -97,7 +102,7 @@ void Pressure::watch() {
 
 /// One round over the nodes, oldest slots first, until enough were offered to the kernel.
 void Pressure::relieve() {
-  uint64_t low = limit_ * kLow / 100;
+  uint64_t low = kLow.below(limit_);
   uint64_t used = inodes_.size();
   if (used <= low) return;
   uint64_t surplus = used - low;
