@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 
@@ -14,16 +15,29 @@
 
 namespace shortfuse::bridge {
 
+namespace {
+/// A file system whose server is out of reach may never come back; a daemon must end all the same.
+constexpr auto kStopTime = std::chrono::seconds(5);
+}  // namespace
+
 Bridge::Bridge(const Options &options, std::unique_ptr<cache::Cache> cache)
     : options_(options), cache_(std::move(cache)), fetcher_(*cache_) {}
 
 Bridge::~Bridge() { stop(); }
 
-void Bridge::stop() {
+bool Bridge::stop() {
   gone();
   fetcher_.stop();
-  if (worker_.joinable()) worker_.join();
+  if (worker_.joinable()) {
+    if (worker_ended_.get_future().wait_for(kStopTime) == std::future_status::ready) {
+      worker_.join();
+    } else {
+      worker_lost_ = true;
+      worker_.detach();
+    }
+  }
   if (control_) control_->stop();
+  return !worker_lost_;
 }
 
 std::expected<std::unique_ptr<Bridge>, std::string> Bridge::create(const Options &options) {

@@ -10,13 +10,17 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <mutex>
-#include <set>
+#include <span>
 #include <string>
 #include <thread>
+#include <unordered_set>
+#include <vector>
 
 #include "fetch.h"
+#include "handles.h"
 #include "listings.h"
 #include "options.h"
 #include "pending.h"
@@ -51,12 +55,15 @@ class Bridge {
   static std::expected<std::unique_ptr<Bridge>, std::string> create(const Options &options);
   ~Bridge();
 
+  /// libfuse's high-level interface makes a node of every name, also of hard links to one file.
+  void has_a_node_per_name() { many_nodes_per_file_ = true; }
   /// The session is mounted at this canonical path (empty: not known) through fd.
   void mounted(fuse_session *session, int fd, const std::string &mount_point);
   /// The connection has ended or the session is being unmounted. Idempotent; safe from an exit handler.
   void gone();
-  /// Ends our threads; after it nothing of ours calls the session.
-  void stop();
+  /// Ends our threads; after it nothing of ours calls the session. False: the file system did not come back from what
+  /// we asked last, and that thread is left to itself; this object has to stay.
+  bool stop();
   /// The process that reads requests (after daemonisation); 0 before the first read.
   pid_t serving_process() const { return serving_process_.load(std::memory_order_relaxed); }
 
@@ -94,7 +101,11 @@ class Bridge {
   Then on_request(int fd, Bytes message, std::shared_ptr<FetchJob> job);
   Then apply_policy(int fd, const PolicySet &policy, const Request &request, cache::Nid nid, uint64_t started_ns,
                     const std::shared_ptr<FetchJob> &job);
-  void note_forget(const Request &request);
+  size_t take_forgets(std::span<std::byte> message);
+  /// The name that a request takes from a file, where libfuse would rename instead while we have it open.
+  bool removes_name(const Request &request, cache::Nid *dir, std::string_view *name);
+  bool must_wait_for_jobs(Bytes message);
+  ssize_t deferred_message(void *buffer, size_t size);
   void begin_mutation(Pending &pending);
   void answer(int fd, uint64_t unique, int error, Bytes body);
   void work();
@@ -112,7 +123,9 @@ class Bridge {
   void unlearn(const Pending &pending, Bytes body);
   void rewrite_init(Bytes body, std::vector<std::byte> &rewritten);
   void note_handle(const Pending &pending, Bytes body);
-  bool wants_every_read(const Request &request);
+  void read_directly(cache::Nid nid);
+  bool wants_every_read(cache::Nid nid);
+  bool keeps_attr(const fuse_attr &attr) const;
   void note_effects(const Pending &pending, int error, Bytes body);
 
   // bridge.cc
@@ -137,11 +150,18 @@ class Bridge {
   std::atomic<bool> many_threads_{false};
   std::once_flag worker_started_;
   std::thread worker_;
+  std::promise<void> worker_ended_;
+  bool worker_lost_ = false;
   std::atomic<pid_t> serving_process_{0};
   std::atomic<bool> gone_{false};
   std::atomic<bool> initialised_{false};
-  std::mutex uncached_lock_;
-  std::set<std::pair<uint64_t, uint64_t>> uncached_handles_;  ///< (node id, handle) opened with FOPEN_DIRECT_IO
+  Handles handles_;
+  std::mutex direct_lock_;
+  std::unordered_set<cache::Nid> direct_;    ///< nodes opened with FOPEN_DIRECT_IO in their life
+  std::atomic<bool> all_direct_{false};      ///< too many of them to know each
+  std::atomic<bool> many_nodes_per_file_{false};  ///< hard links are nodes of their own
+  std::vector<std::byte> deferred_;          ///< single-threaded: a request that waits for our jobs to end
+  uint64_t deferred_until_ns_ = 0;
   std::atomic<bool> no_open_{false};         ///< the file system answered OPEN with ENOSYS: writers are invisible
   std::atomic<uint32_t> init_flags_{0}, init_minor_{0};
   std::atomic<uint64_t> swaps_{0};

@@ -274,6 +274,134 @@ TEST_F(BridgeTest, DataIsFetchedWithAHandleOfOurOwn) {
   EXPECT_TRUE(cached_page(5, 1));
 }
 
+TEST_F(BridgeTest, ANodeLivesAsLongAsAJobNeedsIt) {
+  start("datacache");
+  lookup(1, "f", 5, 4096);
+  const cache::Nid nid = bridge_->cache().nid_of(5);
+  bridge_->fetcher().want({SF_HINT_DATA, nid, 0, 4096, {}});
+  Request open = receive();
+  ASSERT_EQ(open.header.opcode, static_cast<uint32_t>(FUSE_OPEN));
+  // The kernel forgets this node and another: the file system hears of the other only.
+  lookup(1, "g", 6, 10);
+  fuse_batch_forget_in batch{};
+  batch.count = 2;
+  fuse_forget_one both[2] = {{5, 1}, {6, 1}};
+  send(FUSE_BATCH_FORGET, 0, {bytes_of(batch), bytes_of(both)});
+  Request heard = receive();
+  ASSERT_EQ(heard.header.opcode, static_cast<uint32_t>(FUSE_BATCH_FORGET));
+  EXPECT_EQ(read_struct<fuse_batch_forget_in>(heard.arguments)->count, 1u);
+  EXPECT_EQ(read_struct<fuse_forget_one>(heard.arguments, sizeof(batch))->nodeid, 6u);
+  EXPECT_EQ(bridge_->cache().nid_of(5), nid);
+  EXPECT_EQ(bridge_->cache().nid_of(6), 0u);
+
+  reply(open.header.unique, 0, bytes_of(fuse_open_out{}));
+  Request read = receive();
+  ASSERT_EQ(read.header.opcode, static_cast<uint32_t>(FUSE_READ));
+  reply(read.header.unique, 0, bytes_of(std::string_view(std::string(4096, 'y'))));
+  Request release = receive();
+  ASSERT_EQ(release.header.opcode, static_cast<uint32_t>(FUSE_RELEASE));
+  reply(release.header.unique, 0);
+  Request forget = receive();
+  if (forget.header.opcode == FUSE_GETATTR) {  // reading moved the access time
+    reply(forget.header.unique, 0, bytes_of(attributes(4096)));
+    forget = receive();
+  }
+  ASSERT_EQ(forget.header.opcode, static_cast<uint32_t>(FUSE_FORGET));
+  EXPECT_EQ(forget.header.nodeid, 5u);
+  EXPECT_EQ(read_struct<fuse_forget_in>(forget.arguments)->nlookup, 1u);
+  EXPECT_EQ(bridge_->cache().nid_of(5), 0u);
+}
+
+TEST_F(BridgeTest, ANameIsRemovedOnlyWhenNoJobHasItOpen) {
+  start("datacache");
+  lookup(1, "f", 5, 1 << 20);
+  bridge_->fetcher().want({SF_HINT_DATA, bridge_->cache().nid_of(5), 0, 1 << 20, {}});
+  Request open = receive();
+  ASSERT_EQ(open.header.opcode, static_cast<uint32_t>(FUSE_OPEN));
+  fuse_open_out opened{};
+  opened.fh = 42;
+  reply(open.header.unique, 0, bytes_of(opened));
+  const uint64_t unlink = send(FUSE_UNLINK, 1, {text("f")});
+  Request first = receive();
+  if (first.header.opcode == FUSE_READ) {  // it was asked for before
+    reply(first.header.unique, 0, bytes_of(std::string_view(std::string(128 << 10, 'y'))));
+    first = receive();
+  }
+  ASSERT_EQ(first.header.opcode, static_cast<uint32_t>(FUSE_RELEASE));
+  reply(first.header.unique, 0);
+  EXPECT_EQ(receive().header.unique, unlink);
+  reply(unlink, 0);
+}
+
+TEST_F(BridgeTest, WhatAnOldHandleShowsIsNotKept) {
+  start("datacache");
+  lookup(1, "f", 5, 4096);
+  fuse_open_out opened{};
+  opened.fh = 7;
+  exchange(FUSE_OPEN, 5, {bytes_of(fuse_open_in{})}, 0, bytes_of(opened));
+  // Somebody else changes the file; what the old handle reads may be what was there when it was opened.
+  fuse_setattr_in set{};
+  set.valid = FATTR_SIZE;
+  exchange(FUSE_SETATTR, 5, {bytes_of(set)}, 0, bytes_of(attributes(4096)));
+  fuse_read_in read{};
+  read.fh = 7;
+  read.size = 4096;
+  const std::string_view old = "old";
+  exchange(FUSE_READ, 5, {bytes_of(read)}, 0, bytes_of(old));
+  EXPECT_FALSE(cached_page(5, 0));
+  // A handle opened since shows what is there now. Two opens may get one number.
+  opened.fh = 8;
+  exchange(FUSE_OPEN, 5, {bytes_of(fuse_open_in{})}, 0, bytes_of(opened));
+  read.fh = 8;
+  exchange(FUSE_READ, 5, {bytes_of(read)}, 0, bytes_of(std::string_view(std::string(4096, 'n'))));
+  EXPECT_TRUE(cached_page(5, 0));
+}
+
+TEST_F(BridgeTest, ADirectHandleThatSharesItsNumberStaysDirect) {
+  start("datacache");
+  lookup(1, "f", 5, 4096);
+  fuse_open_out opened{};
+  opened.open_flags = FOPEN_DIRECT_IO;
+  for (int i = 0; i < 2; i++) exchange(FUSE_OPEN, 5, {bytes_of(fuse_open_in{})}, 0, bytes_of(opened));
+  exchange(FUSE_RELEASE, 5, {bytes_of(fuse_release_in{})}, 0);
+  exchange(FUSE_GETATTR, 5, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(4096)));
+  fuse_read_in read{};
+  read.size = 4096;
+  exchange(FUSE_READ, 5, {bytes_of(read)}, 0, bytes_of(std::string_view(std::string(4096, 'x'))));
+  EXPECT_FALSE(cached_page(5, 0));
+}
+
+TEST_F(BridgeTest, NothingIsKeptOfFilesWhoseNamesAreNodes) {
+  start("metacache");
+  lookup(1, "a", 5, 10);
+  ASSERT_TRUE(cached_size(5));
+  fuse_entry_out entry{};
+  entry.nodeid = 6;
+  entry.attr = attributes(10).attr;
+  entry.attr.nlink = 2;
+  exchange(FUSE_LINK, 1, {bytes_of(fuse_link_in{5}), text("b")}, 0, bytes_of(entry));
+  fuse_attr_out linked = attributes(10);
+  linked.attr.nlink = 2;
+  exchange(FUSE_GETATTR, 5, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(linked));
+  EXPECT_FALSE(cached_size(5));
+  EXPECT_FALSE(cached_size(6));
+  lookup(1, "c", 7, 30);
+  EXPECT_EQ(cached_size(7), 30u);
+}
+
+TEST_F(BridgeTest, AfterTheEndNothingOfOursIsAsked) {
+  start("datacache");
+  lookup(1, "f", 5, 4096);
+  bridge_->fetcher().want({SF_HINT_DATA, bridge_->cache().nid_of(5), 0, 4096, {}});
+  Request open = receive();
+  bridge_->stop();
+  reply(open.header.unique, 0, bytes_of(fuse_open_out{}));
+  Fetcher::Message message;
+  EXPECT_FALSE(bridge_->fetcher().next(message, true));
+  bridge_->fetcher().want({SF_HINT_ATTR, bridge_->cache().nid_of(5), 0, 0, {}});
+  EXPECT_FALSE(bridge_->fetcher().next(message, false));
+}
+
 TEST_F(BridgeTest, AFifoIsNeverOpened) {
   start("datacache");
   lookup(1, "pipe", 6, 0, S_IFIFO);

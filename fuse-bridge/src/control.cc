@@ -1,11 +1,11 @@
 #include "control.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,7 +21,6 @@ namespace shortfuse::bridge {
 namespace {
 
 constexpr int kTickMs = 1000;
-constexpr int kSendTimeoutMs = 1000;
 const char *const kMountinfo = "/proc/self/mountinfo";
 
 std::string why(const char *what) { return std::string(what) + ": " + std::strerror(errno); }
@@ -31,6 +30,33 @@ bool watch(int epoll, int fd, uint32_t events) {
   event.events = events;
   event.data.fd = fd;
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+/// A client that does not read its answers is given up rather than waited for.
+bool send_packet(int socket, sf_msg_type type, Bytes body, const std::vector<int> &fds) {
+  sf_msg message{};
+  message.magic = SF_MSG_MAGIC;
+  message.protocol = SF_PROTOCOL;
+  message.type = type;
+  message.body_bytes = static_cast<uint32_t>(body.size());
+  message.fds = static_cast<uint32_t>(fds.size());
+  iovec iov[2] = {{&message, sizeof(message)}, {const_cast<std::byte *>(body.data()), body.size()}};
+  std::vector<char> ancillary(CMSG_SPACE(sizeof(int) * std::max<size_t>(fds.size(), 1)));
+  msghdr header{};
+  header.msg_iov = iov;
+  header.msg_iovlen = 2;
+  if (!fds.empty()) {
+    header.msg_control = ancillary.data();
+    header.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(cmsg), fds.data(), sizeof(int) * fds.size());
+  }
+  while (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+    if (errno != EINTR) return false;
+  return true;
 }
 
 }  // namespace
@@ -77,6 +103,9 @@ void Control::run() {
     const bool ready = __atomic_load_n(&bridge_.cache().header()->state, __ATOMIC_ACQUIRE) != SF_SEG_STARTING;
     epoll_event events[64];
     const int n = epoll_wait(epoll_.get(), events, 64, ready ? kTickMs : 5);
+    if (!listening_ && now_ns() >= listen_again_ns_) {
+      listening_ = watch(epoll_.get(), registry_->socket_fd(), EPOLLIN);
+    }
     for (int i = 0; i < n; i++) {
       const int fd = events[i].data.fd;
       if (fd == wake_.get()) continue;
@@ -93,23 +122,43 @@ void Control::run() {
   }
 }
 
+/// Connections are descriptors, and those are the file system's: a quarter of them at most, and nobody's who has no
+/// business here.
 void Control::accept_clients() {
+  rlimit limit{};
+  const bool known = getrlimit(RLIMIT_NOFILE, &limit) == 0;
+  const size_t most = known ? std::min<size_t>(kConnectionsMax, limit.rlim_cur / 4) : kConnectionsMax;
   while (true) {
     Descriptor socket(accept4(registry_->socket_fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) return;
+    if (!socket) {
+      // No descriptor is left: who waits, waits until the next tick, and we do not spin meanwhile.
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) listen_again_later();
+      return;
+    }
     ucred peer{};
     socklen_t size = sizeof(peer);
-    if (clients_.size() >= kConnectionsMax ||
+    if (clients_.size() >= most ||
         getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
       continue;
     auto client = std::make_unique<Client>();
     client->pid = peer.pid;
     client->uid = peer.uid;
+    if (!may_map(*client) && !may_control(*client)) {
+      // Told why, as far as the socket takes it at once, and let go.
+      send_packet(socket.get(), SF_MSG_ERROR, bytes_of(std::string_view("this mount belongs to another user")), {});
+      continue;
+    }
     const int fd = socket.get();
     client->socket = std::move(socket);
     if (!watch(epoll_.get(), fd, EPOLLIN)) continue;
     clients_[fd] = std::move(client);
   }
+}
+
+void Control::listen_again_later() {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, registry_->socket_fd(), nullptr);
+  listening_ = false;
+  listen_again_ns_ = now_ns() + kTickMs * 1'000'000ull;
 }
 
 void Control::serve_client(int fd) {
@@ -184,7 +233,6 @@ bool Control::attach(Client &client) {
   client.session->format = SF_SEGMENT_FORMAT;
   client.session->pid = static_cast<uint32_t>(client.pid);
   client.session->sleeping = 1;
-  client.session_fd = std::move(memory);
 
   cache::Cache &cache = bridge_.cache();
   const auto policy = bridge_.policy();
@@ -193,7 +241,7 @@ bool Control::attach(Client &client) {
   body.session_bytes = sizeof(sf_session);
   body.policy_epoch = cache.header()->policy_epoch;
   body.policy_maps = static_cast<uint32_t>(policy->maps().size());
-  std::vector<int> fds{cache.head_fd(), client.session_fd.get()};
+  std::vector<int> fds{cache.head_fd(), memory.get()};
   // What does not fit into one packet is fetched by REFRESH when it is needed.
   const size_t room = SF_MSG_FDS_MAX - 3 - policy->maps().size();
   for (const cache::Cache::Chunk &chunk : cache.chunks()) {
@@ -271,35 +319,8 @@ bool Control::reply_text(Client &client, sf_msg_type type, const std::string &te
   return memory && reply(client, type, {}, {memory.get()});
 }
 
-/// A client that does not read its answers is given up rather than waited for.
 bool Control::reply(Client &client, sf_msg_type type, Bytes body, const std::vector<int> &fds) {
-  sf_msg message{};
-  message.magic = SF_MSG_MAGIC;
-  message.protocol = SF_PROTOCOL;
-  message.type = type;
-  message.body_bytes = static_cast<uint32_t>(body.size());
-  message.fds = static_cast<uint32_t>(fds.size());
-  iovec iov[2] = {{&message, sizeof(message)}, {const_cast<std::byte *>(body.data()), body.size()}};
-  std::vector<char> ancillary(CMSG_SPACE(sizeof(int) * std::max<size_t>(fds.size(), 1)));
-  msghdr header{};
-  header.msg_iov = iov;
-  header.msg_iovlen = 2;
-  if (!fds.empty()) {
-    header.msg_control = ancillary.data();
-    header.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-    cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-    std::memcpy(CMSG_DATA(cmsg), fds.data(), sizeof(int) * fds.size());
-  }
-  while (sendmsg(client.socket.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-    if (errno == EINTR) continue;
-    if (errno != EAGAIN) return false;
-    pollfd wait{client.socket.get(), POLLOUT, 0};
-    if (poll(&wait, 1, kSendTimeoutMs) <= 0) return false;
-  }
-  return true;
+  return send_packet(client.socket.get(), type, body, fds);
 }
 
 }  // namespace shortfuse::bridge

@@ -39,7 +39,6 @@ class Control {
     Descriptor socket;
     pid_t pid = 0;
     uid_t uid = 0;
-    Descriptor session_fd;
     sf_session *session = nullptr;   ///< mapped shared; hostile
     uint32_t hint_head = 0;          ///< ours; the one in the segment is only for the client to see
     ~Client();
@@ -47,6 +46,7 @@ class Control {
 
   void run();
   void accept_clients();
+  void listen_again_later();
   void serve_client(int fd);
   void drop_client(int fd);
   bool on_message(Client &client, const sf_msg &message, std::string_view body);
@@ -71,6 +71,8 @@ class Control {
   metrics::ClientTotals gone_totals_;
   uint64_t clients_gone_ = 0;
   uint64_t started_ns_ = 0;
+  bool listening_ = true;            ///< the listening socket is in the epoll set
+  uint64_t listen_again_ns_ = 0;
   std::string mount_source_, mount_fstype_;
   std::vector<std::string> mount_options_;
   uint32_t mount_uid_ = 0;

@@ -46,6 +46,8 @@ bool Fetcher::worth_asking(const Wish &wish) const {
   if (wish.kind == SF_HINT_STATFS) return true;
   if (cache_.nodeid_of(wish.nid) == 0) return false;
   if (wish.kind == SF_HINT_DATA) {
+    constexpr uint64_t kOffsetMax = INT64_MAX;
+    if (wish.offset > kOffsetMax || wish.length > kOffsetMax - wish.offset) return false;
     if (wish.length == 0 || cache_.has_writer(wish.nid) || uncached_.contains(wish.nid)) return false;
     sf_moment now{};
     sf_attr_view attr;
@@ -88,6 +90,8 @@ void Fetcher::want(Wish wish) {
   {
     std::lock_guard guard(lock_);
     if (stopped_ || waiting_.size() >= kJobsWaiting || !worth_asking(wish)) return;
+    // Somebody waits for the jobs on this node to end.
+    if (auto busy = busy_.find(cache_.nodeid_of(wish.nid)); busy != busy_.end() && busy->second.ending) return;
     if (!known_.insert(key_of(wish)).second) return;
     auto job = std::make_shared<FetchJob>();
     job->wish = std::move(wish);
@@ -107,6 +111,7 @@ void Fetcher::start_locked(std::shared_ptr<FetchJob> job) {
     return;
   }
   under_way_++;
+  busy_[job->nodeid].jobs++;
   // Contents are kept only under attributes that were known before them; names are only looked up in directories.
   const bool contents = wish.kind != SF_HINT_ATTR && wish.kind != SF_HINT_STATFS;
   sf_moment now{};
@@ -152,6 +157,7 @@ void Fetcher::ask_locked(const std::shared_ptr<FetchJob> &job) {
 }
 
 void Fetcher::queue_locked(uint32_t opcode, uint64_t nodeid, Bytes arguments, std::shared_ptr<FetchJob> job) {
+  if (stopped_) return;
   fuse_in_header header{};
   header.len = static_cast<uint32_t>(sizeof(header) + arguments.size());
   header.opcode = opcode;
@@ -195,7 +201,16 @@ void Fetcher::close_locked(const std::shared_ptr<FetchJob> &job) {
 void Fetcher::finish_locked(const FetchJob &job) {
   known_.erase(key_of(job.wish));
   under_way_--;
-  while (under_way_ < kJobsUnderWay && !waiting_.empty()) {
+  if (auto busy = busy_.find(job.nodeid); busy != busy_.end() && --busy->second.jobs == 0) {
+    if (const uint64_t held = busy->second.held) {
+      cache_.forget(job.nodeid, held, cache::Holder::Kernel);
+      fuse_forget_in in{held};
+      queue_locked(FUSE_FORGET, job.nodeid, bytes_of(in), nullptr);
+    }
+    busy_.erase(busy);
+  }
+  idle_.notify_all();
+  while (!stopped_ && under_way_ < kJobsUnderWay && !waiting_.empty()) {
     auto next_job = std::move(waiting_.front());
     waiting_.pop_front();
     start_locked(std::move(next_job));
@@ -212,10 +227,12 @@ void Fetcher::replied(const std::shared_ptr<FetchJob> &job, uint32_t opcode, int
 }
 
 void Fetcher::advance_locked(const std::shared_ptr<FetchJob> &job, int error, Bytes body) {
+  if (stopped_) return finish_locked(*job);
+  const bool ending = busy_[job->nodeid].ending;
   const bool has_handle = job->wish.kind == SF_HINT_DATA || job->wish.kind == SF_HINT_LISTING;
   switch (job->step) {
     case FetchJob::Step::Attributes:
-      return error == 0 ? ask_locked(job) : finish_locked(*job);
+      return error == 0 && !ending && worth_asking(job->wish) ? ask_locked(job) : finish_locked(*job);
     case FetchJob::Step::Closing:
       return finish_locked(*job);
     case FetchJob::Step::Start: {
@@ -224,9 +241,10 @@ void Fetcher::advance_locked(const std::shared_ptr<FetchJob> &job, int error, By
       job->file_handle = opened->fh;
       const bool direct = job->wish.kind == SF_HINT_DATA && opened->open_flags & FOPEN_DIRECT_IO;
       if (direct && uncached_.size() < kUncachedKnown) uncached_.insert(job->wish.nid);
-      return direct ? close_locked(job) : read_more_locked(job);
+      return direct || ending ? close_locked(job) : read_more_locked(job);
     }
     case FetchJob::Step::Reading: {
+      if (ending) return close_locked(job);
       if (job->wish.kind == SF_HINT_LISTING) {
         auto cookie = last_cookie(body);
         const bool more = error == 0 && cookie && *cookie != job->position;
@@ -247,6 +265,10 @@ void Fetcher::hold_reference(uint64_t nodeid) {
   if (references_.size() <= kReferencesHeld) return;
   const uint64_t oldest = references_.front();
   references_.pop_front();
+  if (busy_.contains(oldest)) {
+    references_.push_back(oldest);
+    return;
+  }
   cache_.forget(oldest, 1, cache::Holder::Bridge);
   fuse_forget_in in{1};
   queue_locked(FUSE_FORGET, oldest, bytes_of(in), nullptr);
@@ -261,10 +283,49 @@ void Fetcher::return_reference(uint64_t nodeid, uint64_t count) {
   if (on_queued) on_queued();
 }
 
+uint64_t Fetcher::forgotten(uint64_t nodeid, uint64_t count) {
+  std::lock_guard guard(lock_);
+  auto busy = busy_.find(nodeid);
+  if (count != 0 && busy != busy_.end() && busy->second.held == 0) {
+    busy->second.held = 1;
+    count--;
+  }
+  cache_.forget(nodeid, count, cache::Holder::Kernel);
+  return count;
+}
+
+void Fetcher::leave_contents_alone(cache::Nid nid) {
+  std::lock_guard guard(lock_);
+  if (uncached_.size() < kUncachedKnown) uncached_.insert(nid);
+}
+
+/// Names of nodes with several are known by one only; libfuse's high-level interface has a node for each name.
+bool Fetcher::end_jobs_locked(cache::Nid dir, std::string_view name) {
+  if (busy_.empty()) return false;
+  const auto path = cache_.path_of(dir, name);
+  bool any = false;
+  for (auto &[nodeid, busy] : busy_) {
+    if (!path || cache_.path_of(cache_.nid_of(nodeid)) != path) continue;
+    busy.ending = true;
+    any = true;
+  }
+  return any;
+}
+
+bool Fetcher::ending_jobs_on(cache::Nid dir, std::string_view name) {
+  std::lock_guard guard(lock_);
+  return end_jobs_locked(dir, name);
+}
+
+bool Fetcher::wait_for_jobs_on(cache::Nid dir, std::string_view name, std::chrono::milliseconds limit) {
+  std::unique_lock guard(lock_);
+  return idle_.wait_for(guard, limit, [&] { return stopped_ || !end_jobs_locked(dir, name); });
+}
+
 bool Fetcher::next(Message &message, bool wait) {
   std::unique_lock guard(lock_);
   if (wait) queued_.wait(guard, [&] { return stopped_ || !messages_.empty(); });
-  if (messages_.empty()) return false;
+  if (stopped_ || messages_.empty()) return false;
   message = std::move(messages_.front());
   messages_.pop_front();
   return true;
@@ -273,7 +334,10 @@ bool Fetcher::next(Message &message, bool wait) {
 void Fetcher::stop() {
   std::lock_guard guard(lock_);
   stopped_ = true;
+  waiting_.clear();
+  messages_.clear();
   queued_.notify_all();
+  idle_.notify_all();
 }
 
 }  // namespace shortfuse::bridge

@@ -5,11 +5,16 @@
 // session expects: where several threads serve it, a worker of ours calls fuse_session_process_buf; where a single
 // thread does, our read() hands them to libfuse between two requests of the kernel (tap.cc). Replies come back
 // through the same writev as all others, told apart by their unique number.
+// A node that a job is about stays alive until the job has ended: of what the kernel forgets meanwhile, one reference is
+// held back and given away afterwards. And no name is removed or replaced while a job has its file open: libfuse's
+// high-level interface would keep such a file under another name.
 // Everything is bounded: jobs under way, jobs waiting, references held. What does not fit is dropped: a hint is a wish.
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -58,12 +63,23 @@ class Fetcher {
   void hold_reference(uint64_t nodeid);
   /// Gives one reference on a node back to the file system (it was handed to us in the kernel's place).
   void return_reference(uint64_t nodeid, uint64_t count);
+  /// The kernel gives `count` references back: told to the cache here. Returns how many the file system may be told of;
+  /// one less when a job needs the node until it has ended.
+  uint64_t forgotten(uint64_t nodeid, uint64_t count);
+
+  /// The contents of this node are never asked for again: it is opened with FOPEN_DIRECT_IO.
+  void leave_contents_alone(cache::Nid nid);
+
+  /// Whether a job has this name's file open. Its jobs end early from then on.
+  bool ending_jobs_on(cache::Nid dir, std::string_view name);
+  /// Waits for that: false when it took too long. Not for the only thread that could end them.
+  bool wait_for_jobs_on(cache::Nid dir, std::string_view name, std::chrono::milliseconds limit);
 
   struct Message {
     std::vector<std::byte> bytes;
     std::shared_ptr<FetchJob> job;  ///< null: FORGET, no reply
   };
-  /// The next message to be given to the file system, if there is one. `wait`: until there is one or stop().
+  /// The next message to be given to the file system, if there is one; none after stop(). `wait`: until then.
   bool next(Message &message, bool wait);
   /// Called (with no lock held) whenever a message was queued: wakes a single-threaded reader.
   std::function<void()> on_queued;
@@ -78,6 +94,7 @@ class Fetcher {
   void ask_locked(const std::shared_ptr<FetchJob> &job);
   void advance_locked(const std::shared_ptr<FetchJob> &job, int error, Bytes body);
   void finish_locked(const FetchJob &job);
+  bool end_jobs_locked(cache::Nid dir, std::string_view name);
   void queue_locked(uint32_t opcode, uint64_t nodeid, Bytes arguments, std::shared_ptr<FetchJob> job);
   void read_more_locked(const std::shared_ptr<FetchJob> &job);
   void close_locked(const std::shared_ptr<FetchJob> &job);
@@ -87,6 +104,14 @@ class Fetcher {
   std::condition_variable queued_;
   std::deque<Message> messages_;
   std::deque<std::shared_ptr<FetchJob>> waiting_;
+  /// A node that jobs under way are about.
+  struct Busy {
+    unsigned jobs = 0;
+    uint64_t held = 0;                ///< references to be given back when they have ended
+    bool ending = false;              ///< its jobs close what they have open
+  };
+  std::map<uint64_t, Busy> busy_;     ///< by node id
+  std::condition_variable idle_;      ///< a job has ended
   std::set<Key> known_;               ///< waiting and under way
   size_t under_way_ = 0;
   std::deque<uint64_t> references_;   ///< oldest first

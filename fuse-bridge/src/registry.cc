@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -21,6 +22,8 @@ namespace shortfuse::bridge {
 namespace {
 
 constexpr int kBacklog = 512;
+constexpr useconds_t kListenTimeUs = 20'000;
+const std::string kSocketSuffix = ".sock";
 
 std::string why(const std::string &what) { return what + ": " + std::strerror(errno); }
 
@@ -40,6 +43,11 @@ pid_t pid_of(const char *name) {
   if (pid <= 0 || *end != '-') return 0;
   const char *suffix = std::strrchr(end, '.');
   return suffix && std::strcmp(suffix, ".sock") == 0 ? static_cast<pid_t>(pid) : 0;
+}
+
+/// "PID-N.mount" beside "PID-N.sock".
+std::string announcement_of(const std::string &socket_path) {
+  return socket_path.substr(0, socket_path.size() - kSocketSuffix.size()) + ".mount";
 }
 
 bool connects(const std::string &path) {
@@ -77,7 +85,14 @@ void Registry::remove_stale(const std::string &directory) {
     if (pid && !connects(path)) stale.push_back(path);
   }
   closedir(dir);
-  for (const std::string &path : stale) unlink(path.c_str());
+  if (stale.empty()) return;
+  // Between its bind() and its listen() a new daemon looks like a dead one.
+  usleep(kListenTimeUs);
+  for (const std::string &path : stale) {
+    if (connects(path)) continue;
+    unlink(path.c_str());
+    unlink(announcement_of(path).c_str());
+  }
 }
 
 std::expected<Registry, std::string> Registry::enter(bool for_everybody) {
@@ -121,9 +136,26 @@ void Registry::raise_generation() {
   munmap(page, 8);
 }
 
+void Registry::announce(dev_t dev, const std::string &mount_point) {
+  if (path_.empty()) return;
+  char text[32];
+  std::snprintf(text, sizeof(text), "%llx ", static_cast<unsigned long long>(dev));
+  const std::string target = text + mount_point, fresh = path_ + ".new";
+  if (target == announced_) return;
+  announcement_ = announcement_of(path_);
+  unlink(fresh.c_str());
+  if (symlink(target.c_str(), fresh.c_str()) != 0 || rename(fresh.c_str(), announcement_.c_str()) != 0) {
+    unlink(fresh.c_str());
+    return;
+  }
+  announced_ = target;
+  raise_generation();
+}
+
 void Registry::leave() {
   if (path_.empty()) return;
   unlink(path_.c_str());
+  if (!announcement_.empty()) unlink(announcement_.c_str());
   path_.clear();
   raise_generation();
 }

@@ -1,5 +1,7 @@
 // The registry: where processes find the sockets of accelerated mounts (cache/attach.h tells its format).
 #pragma once
+#include <sys/types.h>
+
 #include <expected>
 #include <string>
 
@@ -19,6 +21,9 @@ class Registry {
   Registry(Registry &&) = default;
   Registry &operator=(Registry &&) = default;
 
+  /// Says what is mounted where, so that processes need not connect to know: a symbolic link "PID-N.mount" to
+  /// "<st_dev in hex> <mount point>". Where it cannot be made, processes connect at once.
+  void announce(dev_t dev, const std::string &mount_point);
   int socket_fd() const { return socket_.get(); }
   /// Takes the name away and raises the generation. Only unlink and a store: safe in an exit handler.
   void leave();
@@ -28,7 +33,7 @@ class Registry {
   static void remove_stale(const std::string &directory);
   void raise_generation();
 
-  std::string path_;
+  std::string path_, announcement_, announced_;
   Descriptor socket_;
   Descriptor generation_;
 };

@@ -1,6 +1,7 @@
 // From the file system to the kernel: every reply ends the mutation of its request, may be kept by the policy, and only
 // then leaves.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -50,6 +51,17 @@ class Flat {
 bool is_directory(const fuse_attr &attr) { return (attr.mode & S_IFMT) == S_IFDIR; }
 
 bool is_dot(std::string_view name) { return name == "." || name == ".."; }
+
+/// CREATE and TMPFILE: the reply is an entry and an open handle.
+bool creates_and_opens(uint32_t opcode) { return opcode == FUSE_CREATE || opcode == FUSE_TMPFILE; }
+
+/// libfuse's high-level interface keeps a file that is removed while it is open under such a name, and removes it
+/// without any request when it is closed. No record may outlive that.
+constexpr std::string_view kHidden = ".fuse_hidden";
+bool is_hidden_by_libfuse(std::string_view name) { return name.starts_with(kHidden); }
+bool has_name_hidden_by_libfuse(Bytes dirents) { return text_of(dirents).find(kHidden) != std::string_view::npos; }
+
+constexpr size_t kDirectKnown = 1 << 16;
 
 ssize_t total_of(const iovec *iov, int count) {
   size_t total = 0;
@@ -102,8 +114,9 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
       error = 0;
     }
   }
-  if (opcode == FUSE_LOOKUP && error == 0) error = deny_late(*pending, body);
   if (error == 0) learn_entries(*pending, body, rewritten);
+  // Once the name is known: a swap that comes from here on finds it among those to be taken back.
+  if (opcode == FUSE_LOOKUP && error == 0) error = deny_late(*pending, body);
   const Bytes reply = rewritten.empty() ? body : Bytes(rewritten);
 
   // 2. What the policy wants kept of it.
@@ -152,8 +165,11 @@ int Bridge::deny_late(const Pending &pending, Bytes body) {
   if (policy == pending.policy || !pending.nid ||
       !denies_name(*policy, pending.request, pending.nid, pending.request.name, &error))
     return 0;
-  if (auto entry = read_struct<fuse_entry_out>(body); entry && entry->nodeid)
+  if (auto entry = read_struct<fuse_entry_out>(body); entry && entry->nodeid) {
+    cache_->drop_name(pending.nid, pending.request.name);
+    cache_->forget(entry->nodeid, 1, pending.job ? cache::Holder::Bridge : cache::Holder::Kernel);
     fetcher_.return_reference(entry->nodeid, 1);
+  }
   return error;
 }
 
@@ -177,10 +193,12 @@ void Bridge::learn_entries(Pending &pending, Bytes body, std::vector<std::byte> 
   const cache::Holder holder = pending.job ? cache::Holder::Bridge : cache::Holder::Kernel;
   if (replies_with_entry(request.header.opcode)) {
     auto entry = read_struct<fuse_entry_out>(body);
-    if (!entry || entry->nodeid == 0 || is_dot(request.name)) return;
-    cache::Nid nid = cache_->learn(entry->nodeid, pending.nid, request.name, is_directory(entry->attr), holder,
-                                    pending.moment);
-    if (request.header.opcode == FUSE_CREATE && opens_for_writing(request.flags)) cache_->opened_for_write(nid);
+    if (!entry || entry->nodeid == 0) return;
+    const bool name_is_its_own = !is_dot(request.name) && !request.name.empty();
+    cache::Nid nid = cache_->learn(entry->nodeid, name_is_its_own ? pending.nid : 0,
+                                   name_is_its_own ? request.name : std::string_view(), is_directory(entry->attr),
+                                   holder, pending.moment);
+    if (creates_and_opens(request.header.opcode) && opens_for_writing(request.flags)) cache_->opened_for_write(nid);
     return;
   }
   if (request.header.opcode != FUSE_READDIRPLUS) return;
@@ -207,8 +225,11 @@ void Bridge::unlearn(const Pending &pending, Bytes body) {
   const Request &request = pending.request;
   if (replies_with_entry(request.header.opcode)) {
     auto entry = read_struct<fuse_entry_out>(body);
-    if (!entry || entry->nodeid == 0 || is_dot(request.name)) return;
-    if (request.header.opcode == FUSE_CREATE && opens_for_writing(request.flags)) {
+    if (!entry || entry->nodeid == 0) return;
+    if (auto opened = read_struct<fuse_open_out>(body, sizeof(fuse_entry_out));
+        opened && creates_and_opens(request.header.opcode))
+      handles_.closed(entry->nodeid, opened->fh);
+    if (creates_and_opens(request.header.opcode) && opens_for_writing(request.flags)) {
       if (cache::Nid nid = cache_->nid_of(entry->nodeid)) cache_->released_by_writer(nid);
     }
     cache_->forget(entry->nodeid, 1, cache::Holder::Kernel);
@@ -218,8 +239,9 @@ void Bridge::unlearn(const Pending &pending, Bytes body) {
     if (!read_direntplus(body, entries, dirents)) return;
     for (const PlusEntry &entry : entries)
       if (entry.entry.nodeid != 0 && !is_dot(entry.name)) cache_->forget(entry.entry.nodeid, 1, cache::Holder::Kernel);
-  } else if (pending.writer_counted) {
-    cache_->released_by_writer(pending.nid);
+  } else if (request.header.opcode == FUSE_OPEN || request.header.opcode == FUSE_OPENDIR) {
+    if (pending.writer_counted) cache_->released_by_writer(pending.nid);
+    if (auto opened = read_struct<fuse_open_out>(body)) handles_.closed(request.header.nodeid, opened->fh);
   }
 }
 
@@ -229,14 +251,14 @@ void Bridge::keep_reply(Pending &pending, int error, Bytes body, const ProgramRu
     case FUSE_LOOKUP: case FUSE_MKNOD: case FUSE_MKDIR: case FUSE_SYMLINK: case FUSE_LINK: case FUSE_CREATE:
       return keep_entry(pending, error, body, run);
     case FUSE_GETATTR: case FUSE_SETATTR:
-      if (auto out = read_struct<fuse_attr_out>(body); out && pending.nid)
+      if (auto out = read_struct<fuse_attr_out>(body); out && pending.nid && keeps_attr(out->attr))
         cache_->fill_attr(pending.moment, pending.nid, out->attr, run.ttl_ns);
       return;
     case FUSE_READLINK:
       if (pending.nid) cache_->fill_link(pending.moment, pending.nid, text_of(body));
       return;
     case FUSE_READ:
-      if (pending.nid && !(no_open_ && !read_only_mount) && !wants_every_read(request))
+      if (pending.nid && !(no_open_ && !read_only_mount) && !wants_every_read(pending.nid))
         cache_->fill_data(pending.moment, pending.nid, request.offset, body, body.size() < request.length);
       return;
     case FUSE_READDIR: case FUSE_READDIRPLUS:
@@ -260,10 +282,10 @@ void Bridge::keep_entry(Pending &pending, int error, Bytes body, const ProgramRu
       cache_->fill_dentry(pending.moment, pending.nid, request.name, 0, run.negative_ttl_ns);
     return;
   }
-  if (error != 0 || !entry || entry->attr.flags & FUSE_ATTR_SUBMOUNT) return;
+  if (error != 0 || !entry || entry->attr.flags & FUSE_ATTR_SUBMOUNT || is_hidden_by_libfuse(request.name)) return;
   const cache::Nid child = cache_->nid_of(entry->nodeid);
   if (!child) return;
-  cache_->fill_attr(pending.moment, child, entry->attr, run.ttl_ns);
+  if (keeps_attr(entry->attr)) cache_->fill_attr(pending.moment, child, entry->attr, run.ttl_ns);
   cache_->fill_dentry(pending.moment, pending.nid, request.name, child, run.ttl_ns);
 }
 
@@ -277,16 +299,18 @@ void Bridge::keep_listing(Pending &pending, Bytes body, const ProgramRun &run) {
     if (!read_direntplus(body, entries, plain)) return;
     dirents = plain;
     for (const PlusEntry &e : entries) {
-      if (e.entry.nodeid == 0 || is_dot(e.name) || e.entry.attr.flags & FUSE_ATTR_SUBMOUNT) continue;
+      if (e.entry.nodeid == 0 || is_dot(e.name) || e.entry.attr.flags & FUSE_ATTR_SUBMOUNT ||
+          is_hidden_by_libfuse(e.name))
+        continue;
       const cache::Nid child = cache_->nid_of(e.entry.nodeid);
       if (!child) continue;
-      cache_->fill_attr(pending.moment, child, e.entry.attr, run.ttl_ns);
+      if (keeps_attr(e.entry.attr)) cache_->fill_attr(pending.moment, child, e.entry.attr, run.ttl_ns);
       cache_->fill_dentry(pending.moment, pending.nid, e.name, child, run.ttl_ns);
     }
   }
   auto finished =
       listings_.add(request.header.nodeid, request.file_handle, request.offset, pending.moment, dirents);
-  if (!finished) return;
+  if (!finished || has_name_hidden_by_libfuse(finished->dirents)) return;
   std::vector<std::byte> records;
   if (cache::convert_dirents(finished->dirents, records))
     cache_->fill_listing(finished->moment, pending.nid, records);
@@ -303,29 +327,59 @@ void Bridge::keep_xattr(Pending &pending, int error, Bytes body, const ProgramRu
   }
 }
 
-/// FOPEN_DIRECT_IO: what is read through this handle is nobody else's.
 void Bridge::note_handle(const Pending &pending, Bytes body) {
   const Request &request = pending.request;
-  const bool create = request.header.opcode == FUSE_CREATE;
+  const bool create = creates_and_opens(request.header.opcode);
   auto opened = read_struct<fuse_open_out>(body, create ? sizeof(fuse_entry_out) : 0);
-  if (!opened || !(opened->open_flags & FOPEN_DIRECT_IO)) return;
+  if (!opened) return;
   uint64_t nodeid = request.header.nodeid;
   if (create) nodeid = read_struct<fuse_entry_out>(body)->nodeid;
-  std::lock_guard guard(uncached_lock_);
-  uncached_handles_.insert({nodeid, opened->fh});
+  handles_.opened(nodeid, opened->fh, pending.moment);
+  if (request.header.opcode != FUSE_OPENDIR && opened->open_flags & FOPEN_DIRECT_IO)
+    read_directly(cache_->nid_of(nodeid));
 }
 
-bool Bridge::wants_every_read(const Request &request) {
-  std::lock_guard guard(uncached_lock_);
-  return uncached_handles_.contains({request.header.nodeid, request.file_handle});
+/// FOPEN_DIRECT_IO: the file system wants to see every read, so the node's contents are nobody's to keep, for good.
+void Bridge::read_directly(cache::Nid nid) {
+  if (nid == 0) return;
+  fetcher_.leave_contents_alone(nid);
+  {
+    std::lock_guard guard(direct_lock_);
+    if (direct_.size() >= kDirectKnown)
+      std::erase_if(direct_, [&](cache::Nid known) { return cache_->nodeid_of(known) == 0; });
+    if (direct_.size() >= kDirectKnown) all_direct_ = true;
+    if (all_direct_ || !direct_.insert(nid).second) return;
+  }
+  cache_->drop_node(nid);
+}
+
+bool Bridge::wants_every_read(cache::Nid nid) {
+  if (all_direct_) return true;
+  std::lock_guard guard(direct_lock_);
+  return direct_.contains(nid);
+}
+
+/// Where each name is a node, a change through one name of a file says nothing of the node of another.
+bool Bridge::keeps_attr(const fuse_attr &attr) const {
+  return !(many_nodes_per_file_.load(std::memory_order_relaxed) && S_ISREG(attr.mode) && attr.nlink > 1);
 }
 
 /// What a reply means for the records beside being kept.
 void Bridge::note_effects(const Pending &pending, int error, Bytes body) {
   const Request &request = pending.request;
   switch (request.header.opcode) {
-    case FUSE_OPEN: case FUSE_CREATE:
+    case FUSE_OPEN: case FUSE_CREATE: case FUSE_TMPFILE: case FUSE_OPENDIR:
       if (error == 0) note_handle(pending, body);
+      return;
+    case FUSE_LINK:
+      if (auto entry = read_struct<fuse_entry_out>(body); error == 0 && entry && entry->nodeid != request.other_node)
+        {
+        // Attributes that were kept before it was known go with everything else.
+        if (!many_nodes_per_file_.exchange(true)) cache_->drop_everything();
+      }
+      return;
+    case FUSE_COPY_FILE_RANGE:
+      if (pending.nid) cache_->atime_moved(pending.nid);
       return;
     case FUSE_READ: case FUSE_READDIR: case FUSE_READDIRPLUS: case FUSE_READLINK:
       if (error == 0 && pending.nid) cache_->atime_moved(pending.nid);
@@ -334,10 +388,6 @@ void Bridge::note_effects(const Pending &pending, int error, Bytes body) {
       listings_.closed(request.header.nodeid, request.file_handle);
       [[fallthrough]];
     case FUSE_RELEASE: {
-      {
-        std::lock_guard guard(uncached_lock_);
-        uncached_handles_.erase({request.header.nodeid, request.file_handle});
-      }
       // Reading moved the access time; ask once, now that reading is over, so that the next stat is a hit.
       if (!pending.nid) return;
       sf_moment now{};

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -40,6 +41,8 @@ class NoCancel {
   int before_;
 };
 
+constexpr unsigned kJobsEndMs = 1000;  // after that, whoever has the file open has it open
+
 int thread_id() { return static_cast<int>(syscall(SYS_gettid)); }
 
 }  // namespace
@@ -64,10 +67,13 @@ ssize_t Bridge::read(int fd, void *buffer, size_t size) {
 
   while (true) {
     ssize_t got;
-    std::shared_ptr<FetchJob> job;
     if (many_threads_.load(std::memory_order_relaxed)) {
       got = no_cancel.blocking([&] { return ::read(fd, buffer, size); });
     } else {
+      if (!deferred_.empty()) {
+        if (ssize_t handed = deferred_message(buffer, size); handed != 0) return handed;
+        continue;
+      }
       pollfd waits[2] = {{fd, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
       if (no_cancel.blocking([&] { return ::poll(waits, 2, -1); }) < 0) return -1;
       // The kernel's requests first: a hint is only a wish.
@@ -84,9 +90,101 @@ ssize_t Bridge::read(int fd, void *buffer, size_t size) {
       errno = error;
       return got;
     }
-    Bytes message(static_cast<const std::byte *>(buffer), static_cast<size_t>(got));
-    if (on_request(fd, message, nullptr) == Then::PassOn) return got;
+    std::span<std::byte> message(static_cast<std::byte *>(buffer), static_cast<size_t>(got));
+    message = message.first(take_forgets(message));
+    if (message.empty() || must_wait_for_jobs(message)) continue;
+    if (on_request(fd, message, nullptr) == Then::PassOn) return static_cast<ssize_t>(message.size());
   }
+}
+
+bool Bridge::removes_name(const Request &request, cache::Nid *dir, std::string_view *name) {
+  switch (request.header.opcode) {
+    case FUSE_UNLINK: case FUSE_RMDIR:
+      *dir = cache_->nid_of(request.header.nodeid);
+      *name = request.name;
+      return true;
+    case FUSE_RENAME: case FUSE_RENAME2:
+      *dir = cache_->nid_of(request.other_node);
+      *name = request.new_name;
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// Before a name goes that a job of ours has open, the job ends. True: the request is put off until then.
+bool Bridge::must_wait_for_jobs(Bytes message) {
+  auto header = read_struct<fuse_in_header>(message);
+  if (!header || (header->opcode != FUSE_UNLINK && header->opcode != FUSE_RMDIR && header->opcode != FUSE_RENAME &&
+                  header->opcode != FUSE_RENAME2))
+    return false;
+  auto request = parse_request(message);
+  cache::Nid dir = 0;
+  std::string_view name;
+  if (!request || !removes_name(*request, &dir, &name) || !fetcher_.ending_jobs_on(dir, name)) return false;
+  if (many_threads_.load(std::memory_order_relaxed)) {
+    fetcher_.wait_for_jobs_on(dir, name, std::chrono::milliseconds(kJobsEndMs));
+    return false;
+  }
+  deferred_.assign(message.begin(), message.end());
+  deferred_until_ns_ = now_ns() + kJobsEndMs * 1'000'000ull;
+  return true;
+}
+
+/// Single-threaded: what our jobs still have to say, then the request that waited for them. 0: that was answered here.
+ssize_t Bridge::deferred_message(void *buffer, size_t size) {
+  while (true) {
+    auto request = parse_request(deferred_);
+    cache::Nid dir = 0;
+    std::string_view name;
+    const bool wait = request && removes_name(*request, &dir, &name) && now_ns() < deferred_until_ns_ &&
+                      fetcher_.ending_jobs_on(dir, name);
+    if (!wait) break;
+    if (ssize_t got = take_own_message(buffer, size); got != 0) return got;
+    pollfd woken{wake_fd_.get(), POLLIN, 0};
+    ::poll(&woken, 1, 20);
+  }
+  const std::vector<std::byte> message = std::move(deferred_);
+  deferred_.clear();
+  std::memcpy(buffer, message.data(), std::min(size, message.size()));
+  if (on_request(device_fd_, Bytes(static_cast<const std::byte *>(buffer), message.size()), nullptr) == Then::PassOn)
+    return static_cast<ssize_t>(message.size());
+  return 0;
+}
+
+/// What the kernel forgets is told to the cache, and less of it to the file system where a job of ours goes on with the
+/// node. Returns what is left of the message; 0: nothing.
+size_t Bridge::take_forgets(std::span<std::byte> message) {
+  auto header = read_struct<fuse_in_header>(message);
+  if (!header || header->len != message.size()) return message.size();
+  constexpr size_t args = sizeof(fuse_in_header);
+  if (header->opcode == FUSE_FORGET) {
+    auto in = read_struct<fuse_forget_in>(message, args);
+    if (!in) return message.size();
+    const uint64_t left = fetcher_.forgotten(header->nodeid, in->nlookup);
+    if (left == 0 && in->nlookup != 0) return 0;
+    in->nlookup = left;
+    std::memcpy(message.data() + args, &*in, sizeof(*in));
+    return message.size();
+  }
+  auto batch = read_struct<fuse_batch_forget_in>(message, args);
+  if (header->opcode != FUSE_BATCH_FORGET || !batch) return message.size();
+  std::byte *const list = message.data() + args + sizeof(*batch);
+  const size_t room = (message.size() - args - sizeof(*batch)) / sizeof(fuse_forget_one);
+  uint32_t left = 0;
+  for (uint32_t i = 0; i < batch->count && i < room; i++) {
+    fuse_forget_one one;
+    std::memcpy(&one, list + i * sizeof(one), sizeof(one));
+    one.nlookup = fetcher_.forgotten(one.nodeid, one.nlookup);
+    if (one.nlookup == 0) continue;
+    std::memcpy(list + left++ * sizeof(one), &one, sizeof(one));
+  }
+  if (left == 0) return 0;
+  batch->count = left;
+  header->len = static_cast<uint32_t>(args + sizeof(*batch) + left * sizeof(fuse_forget_one));
+  std::memcpy(message.data(), &*header, sizeof(*header));
+  std::memcpy(message.data() + args, &*batch, sizeof(*batch));
+  return header->len;
 }
 
 /// Single-threaded sessions: a message of ours in place of the kernel's. 0: none after all.
@@ -116,6 +214,7 @@ void Bridge::work() {
     if (on_request(device_fd_, message.bytes, std::move(message.job)) == Then::PassOn)
       libfuse().process(session_, message.bytes.data(), message.bytes.size());
   }
+  worker_ended_.set_value();
 }
 
 Bridge::Then Bridge::on_request(int fd, Bytes message, std::shared_ptr<FetchJob> job) {
@@ -130,7 +229,6 @@ Bridge::Then Bridge::on_request(int fd, Bytes message, std::shared_ptr<FetchJob>
   const uint32_t opcode = request->header.opcode;
   counters_.seen(opcode);
   if (!has_reply(opcode)) {
-    if (!request->for_bridge) note_forget(*request);
     counters_.passed(opcode);
     return Then::PassOn;
   }
@@ -138,6 +236,12 @@ Bridge::Then Bridge::on_request(int fd, Bytes message, std::shared_ptr<FetchJob>
   Pending pending;
   pending.nid = cache_->nid_of(request->header.nodeid);
   pending.moment = cache_->moment();
+  const bool through_handle = opcode == FUSE_READ || opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS;
+  if (through_handle)
+    if (auto since = handles_.opened_at(request->header.nodeid, request->file_handle))
+      pending.moment = std::min(pending.moment, *since);
+  if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR)
+    handles_.closed(request->header.nodeid, request->file_handle);
   pending.policy = policy_.load();
   pending.started_ns = started_ns;
   if (apply_policy(fd, *pending.policy, *request, pending.nid, started_ns, job) == Then::Answered)
@@ -184,20 +288,6 @@ void Bridge::answer(int fd, uint64_t unique, int error, Bytes body) {
   [[maybe_unused]] ssize_t ignored = ::writev(fd, iov, body.empty() ? 1 : 2);
 }
 
-void Bridge::note_forget(const Request &request) {
-  if (request.header.opcode == FUSE_FORGET) {
-    if (auto in = read_struct<fuse_forget_in>(request.arguments))
-      cache_->forget(request.header.nodeid, in->nlookup, cache::Holder::Kernel);
-  } else if (request.header.opcode == FUSE_BATCH_FORGET) {
-    auto batch = read_struct<fuse_batch_forget_in>(request.arguments);
-    for (uint32_t i = 0; batch && i < batch->count; i++) {
-      auto one = read_struct<fuse_forget_one>(request.arguments, sizeof(*batch) + i * sizeof(fuse_forget_one));
-      if (!one) return;
-      cache_->forget(one->nodeid, one->nlookup, cache::Holder::Kernel);
-    }
-  }
-}
-
 void Bridge::begin_mutation(Pending &pending) {
   const Request &request = pending.request;
   const uint32_t opcode = request.header.opcode;
@@ -211,6 +301,7 @@ void Bridge::begin_mutation(Pending &pending) {
     pending.flux = cache_->begin(touches.nodes, touches.names);
     pending.mutating = true;
   }
+  if (opcode == FUSE_COPY_FILE_RANGE && pending.nid) cache_->atime_moved(pending.nid);
   if (request.header.opcode == FUSE_OPEN && opens_for_writing(request.flags) && pending.nid) {
     cache_->opened_for_write(pending.nid);
     pending.writer_counted = true;

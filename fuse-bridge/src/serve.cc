@@ -5,6 +5,7 @@
 // served: the kernel would count a reference that the file system knows nothing of.
 #include <linux/fuse.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -173,6 +174,10 @@ bool serve_statfs(const sf_view &view, ProgramRun &run) {
 }  // namespace
 
 bool Bridge::serve(ProgramRun &run, sf_host_id what) {
+  // Where the kernel leaves permissions to the file system, only the file system knows who may have which answer.
+  const uint32_t flags = __atomic_load_n(&cache_->header()->mount_flags, __ATOMIC_RELAXED);
+  if (flags & SF_MNT_ALLOW_OTHER && !(flags & SF_MNT_DEFAULT_PERMISSIONS) && run.request.header.uid != geteuid())
+    return false;
   const sf_view &view = cache_->view();
   bool served = false;
   switch (what) {

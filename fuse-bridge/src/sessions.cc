@@ -1,7 +1,8 @@
 // What the service thread takes out of session segments (hints, recency, counters), the mount table, and the status.
 //
-// A session segment belongs to its client: every word is loaded once into our own memory and checked there. The worst a
-// client can do is to ask for things in vain; what it may have, it may ask the kernel for too.
+// A session segment belongs to its client: every word is loaded once into our own memory and checked there. Wishes are
+// carried out with the daemon's rights, so only the daemon's own user and root may have any (`bpftime_share=all` gives
+// the others what is in the cache, not what they could not read themselves). The worst they can do is to ask in vain.
 #include <algorithm>
 #include <cstring>
 
@@ -27,6 +28,7 @@ sf_hint copy_hint(const sf_session &session, uint32_t at) {
 void Control::drain_hints(Client &client) {
   if (!client.session) return;
   sf_session &session = *client.session;
+  const bool may_wish = may_control(client);
   const auto policy = bridge_.policy();
   // Not to be woken while we look; afterwards once more, because a hint may have come before it saw us sleeping.
   for (int round = 0; round < 2; round++) {
@@ -36,7 +38,7 @@ void Control::drain_hints(Client &client) {
     if (tail - client.hint_head > SF_HINTS) client.hint_head = tail - SF_HINTS;
     for (; client.hint_head != tail; client.hint_head++) {
       const sf_hint hint = copy_hint(session, client.hint_head);
-      if (hint.kind == 0 || hint.kind >= SF_HINT_KINDS || hint.name_len > SF_NAME_MAX) continue;
+      if (!may_wish || hint.kind == 0 || hint.kind >= SF_HINT_KINDS || hint.name_len > SF_NAME_MAX) continue;
       if (hint.kind == SF_HINT_DATA && !policy->keeps_data()) continue;
       const bool named = hint.kind == SF_HINT_DENTRY || hint.kind == SF_HINT_XATTR;
       Wish wish{static_cast<sf_hint_kind>(hint.kind), hint.nid, hint.offset, hint.size, {}};
@@ -98,6 +100,7 @@ void Control::watch_mounts(bool changed) {
       __atomic_compare_exchange_n(&header->state, &starting, SF_SEG_SERVING, false, __ATOMIC_RELEASE,
                                   __ATOMIC_RELAXED);
   }
+  if (entry && __atomic_load_n(&header->state, __ATOMIC_RELAXED) == SF_SEG_SERVING) registry_->announce(entry->dev, point);
   if (changed) __atomic_fetch_add(&header->mount_epoch, 1, __ATOMIC_RELEASE);
 }
 

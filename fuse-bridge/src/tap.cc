@@ -117,6 +117,13 @@ const fuse_lowlevel_ops *with_our_init(const fuse_lowlevel_ops *op, size_t op_si
   return reinterpret_cast<const fuse_lowlevel_ops *>(copy.data());
 }
 
+/// fuse_new(), the high-level interface, makes its session from inside the library.
+bool called_by_libfuse(void *caller) {
+  Dl_info from{}, library{};
+  return dladdr(caller, &from) != 0 && dladdr(reinterpret_cast<void *>(libfuse().session_new), &library) != 0 &&
+         from.dli_fbase == library.dli_fbase;
+}
+
 ssize_t tap_read(int fd, void *buffer, size_t size, void *) { return tap().bridge->read(fd, buffer, size); }
 
 ssize_t tap_writev(int fd, iovec *iov, int count, void *) { return tap().bridge->write(fd, iov, count); }
@@ -143,6 +150,7 @@ __attribute__((visibility("default"))) fuse_session *fuse_session_new(fuse_args 
   const fuse_lowlevel_ops *wrapped = with_our_init(op, op_size);
   fuse_session *session = real.session_new(args, wrapped, tap().operations.size(), userdata);
   if (!session) return nullptr;
+  if (called_by_libfuse(__builtin_return_address(0))) (*bridge)->has_a_node_per_name();
   tap().bridge = std::move(*bridge);
   tap().session = session;
   tap().from_environment.clear();
@@ -169,14 +177,15 @@ __attribute__((visibility("default"))) int fuse_session_mount(fuse_session *sess
 }
 
 __attribute__((visibility("default"))) void fuse_session_unmount(fuse_session *session) {
-  if (session && tap().session == session) tap().bridge->gone();
+  // Behind this the high-level interface frees what our messages would look at.
+  if (session && tap().session == session) tap().bridge->stop();
   libfuse().session_unmount(session);
 }
 
 __attribute__((visibility("default"))) void fuse_session_destroy(fuse_session *session) {
   const bool ours = session && tap().session == session;
   // Our worker hands messages to this session: it has to end first. The daemon's own threads have ended already.
-  if (ours) tap().bridge->stop();
+  if (ours && !tap().bridge->stop()) return;  // a thread is still in there; the process is about to end
   libfuse().session_destroy(session);
   if (!ours) return;
   tap().bridge.reset();

@@ -89,6 +89,8 @@ bool take_names(Request &r) {
     case FUSE_GETXATTR:
       return take<fuse_getxattr_in>(r, [&](auto &in) { r.length = in.size; }) &&
              take_name(r, sizeof(fuse_getxattr_in));
+    case FUSE_TMPFILE:  // what stands where CREATE has a name is none
+      return take<fuse_create_in>(r, [&](auto &in) { r.flags = in.flags; });
     case FUSE_CREATE:
       return take<fuse_create_in>(r, [&](auto &in) { r.flags = in.flags; }) && take_name(r, sizeof(fuse_create_in));
     case FUSE_LINK:

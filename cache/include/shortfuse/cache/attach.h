@@ -2,8 +2,10 @@
  *
  * Registry: /run/shortfuse (daemons of root) and /run/user/UID/shortfuse, or /tmp/shortfuse-UID where there is
  * none (daemons of UID). A directory is used only when its owner is root or oneself and nobody else may write
- * to it. It holds one socket per accelerated mount, "PID-N.sock", SOCK_SEQPACKET, and one file "generation" of 8
- * bytes that is raised whenever a mount comes or goes; processes map it, so noticing a new mount costs a load.
+ * to it. It holds one socket per accelerated mount, "PID-N.sock", SOCK_SEQPACKET; beside it, once it is
+ * mounted, a symbolic link "PID-N.mount" to "DEV POINT" (st_dev in hex, a space, the mount point), so that a process
+ * need not connect to know whether it has to; and one file "generation" of 8 bytes that is raised whenever a mount
+ * comes or goes; processes map it, so noticing a new mount costs a load.
  *
  * Messages are one packet each: struct sf_msg, then `body_bytes` bytes; descriptors ride along (SCM_RIGHTS).
  * The daemon decides by SO_PEERCRED who may have what, and treats every byte of a packet and of a session
