@@ -150,7 +150,7 @@ class Bench {
 
   void mount_variants() {
     variants_.push_back({"ext4", "the source directory itself", source(), false, ""});
-    // What the hook leaves to the kernel, above all opens, finds there what fuse-cached has: the two differ by us alone.
+    // What the hook leaves to the kernel, above all opens, finds there what fuse-cached has: they differ by us alone.
     const std::string caches = "timeout=86400,cache=auto";
     const std::string policy = caches + ",bpftime=" + installation_.policy + ",bpftime_mem=" + settings_.memory;
     const Variant mounted[] = {

@@ -5,8 +5,8 @@
 // session expects: where several threads serve it, a worker of ours calls fuse_session_process_buf; where a single
 // thread does, our read() hands them to libfuse between two requests of the kernel (tap.cc). Replies come back
 // through the same writev as all others, told apart by their unique number.
-// A node that a job is about stays alive until the job has ended: of what the kernel forgets meanwhile, one reference is
-// held back and given away afterwards. And no name is removed or replaced while a job has its file open: libfuse's
+// A node that a job is about stays alive until the job has ended: of what the kernel forgets meanwhile, one reference
+// is held back and given away afterwards. And no name is removed or replaced while a job has its file open: libfuse's
 // high-level interface would keep such a file under another name.
 // Everything is bounded: jobs under way, jobs waiting, references held. What does not fit is dropped: a hint is a wish.
 #pragma once

@@ -100,7 +100,8 @@ void Control::watch_mounts(bool changed) {
       __atomic_compare_exchange_n(&header->state, &starting, SF_SEG_SERVING, false, __ATOMIC_RELEASE,
                                   __ATOMIC_RELAXED);
   }
-  if (entry && __atomic_load_n(&header->state, __ATOMIC_RELAXED) == SF_SEG_SERVING) registry_->announce(entry->dev, point);
+  if (entry && __atomic_load_n(&header->state, __ATOMIC_RELAXED) == SF_SEG_SERVING)
+    registry_->announce(entry->dev, point);
   if (changed) __atomic_fetch_add(&header->mount_epoch, 1, __ATOMIC_RELEASE);
 }
 
