@@ -23,6 +23,7 @@ constexpr uint64_t kRefreshPauseNs = 10'000'000;
 
 static uint32_t next_serial = 1;            // of mounts and of links; REQUIRES attach_latch
 static int hidden_fd[kMountsMax];           // + 1; 0: none. Survives fork, so that the child can close them
+static uint64_t hidden_ino[kMountsMax];     // of the socket, likewise
 static uint64_t refreshed_at_ns[kMountsMax];
 
 // ---- the hidden descriptor
@@ -38,18 +39,18 @@ static int hide(int fd) {
 
 static void set_hidden(unsigned index, int fd) {
   if (hidden_fd[index] != 0) files_unmark_hidden(hidden_fd[index] - 1);
+  hidden_ino[index] = g.process->link[index].sock_ino;
   hidden_fd[index] = fd + 1;
   if (fd >= 0) files_mark_hidden(fd);
   g.process->link[index].fd = fd;
 }
 
 // Ours still? The application may have closed it by a call that we did not see.
-static bool socket_is_ours(const Link &link) {
-  uint64_t ino = 0;
-  if (link.fd < 0) return false;
-  file_bytes(link.fd, &ino);
-  return ino == link.sock_ino;
+static bool is_socket(int fd, uint64_t ino) {
+  struct stat st;
+  return fd >= 0 && !is_error(SF_SYS2(__NR_fstat, fd, &st)) && is_socket_mode(st.st_mode) && st.st_ino == ino;
 }
+static bool socket_is_ours(const Link &link) { return is_socket(link.fd, link.sock_ino); }
 
 static void drop_socket(unsigned index) {
   Link &link = g.process->link[index];
@@ -93,7 +94,7 @@ void attach_after_fork() {
     int fd = hidden_fd[i] - 1;
     files_unmark_hidden(fd);
     hidden_fd[i] = 0;
-    close_fd(fd);
+    if (is_socket(fd, hidden_ino[i])) close_fd(fd);
   }
 }
 
@@ -379,7 +380,7 @@ void detach(Mount *m) {
   if (state_of(*m) == MountState::Attached) {
     log_line(false, "detached: the daemon is gone", m->point);
     __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Detached), __ATOMIC_RELEASE);
-    files_give_back_all();
+    files_give_back_all_but_listings();
     drop_socket(index_of(*m));
     for (uint32_t i = 0; i < m->view.chunks_max; ++i) {
       if (m->view.mapped_generation[i] != 0) drop_chunk(m, i);
