@@ -114,7 +114,12 @@ static bool map_session(PacketRoom &room, uint64_t bytes, Link *link) {
   SF_SYS2(__NR_prctl, PR_GET_NAME, session->comm);
   link->session_bytes = bytes;
   // A session given up stays mapped: a thread may still hold a lane of it. Its counts move to the process's own.
-  if (link->session != nullptr) fold_session(*link->session);
+  if (link->session != nullptr) {
+    fold_session(*link->session);
+    Process *process = g.process;
+    if (process->formers < kFormerMax) process->former[process->formers] = link->session;
+    ++process->formers;
+  }
   __atomic_store_n(&link->session, session, __ATOMIC_RELEASE);
   return true;
 }

@@ -19,12 +19,20 @@ void detach(Mount *m);
 /// Fills m->root and finds out whether the mount point is this mount in this process's eyes. Null when it is, else
 /// why not.
 const char *verify_at_attach(Mount *m);
-/// Again, after the mount table, the root or the credentials changed. True when paths may be walked.
-bool verify_again(Mount *m);
-inline bool verified(const Mount &m) {
-  return m.verified_mount_epoch == __atomic_load_n(&m.view.header->mount_epoch, __ATOMIC_ACQUIRE) &&
-         m.verified_epoch == __atomic_load_n(&g.verify_epoch, __ATOMIC_ACQUIRE);
+/// How old a verdict on the mount point may be: nothing tells of what happens to the directories above it.
+constexpr uint64_t kVerdictNs = 1'000'000'000;
+inline bool verdict_is_of_now(const Mount &m, const Verdict &v) {
+  return v.serial == __atomic_load_n(&m.serial, __ATOMIC_RELAXED) &&
+         v.mount_epoch == __atomic_load_n(&m.view.header->mount_epoch, __ATOMIC_ACQUIRE) &&
+         v.verify_epoch == __atomic_load_n(&g.verify_epoch, __ATOMIC_ACQUIRE);
 }
+/// This thread has found the mount point to be this mount, and nothing has been announced since.
+inline bool verified(const Mount &m) {
+  const Verdict &v = t.verdict[index_of(m)];
+  return verdict_is_of_now(m, v) && v.good;
+}
+/// Looks (again). True when paths may be walked; a refusal holds for kVerdictNs.
+bool verify_again(Mount *m);
 /// Numbers of users mean the same to the daemon and to us.
 bool same_user_namespace(uint32_t daemon_pid);
 

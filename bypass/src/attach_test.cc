@@ -25,7 +25,9 @@
 #include <map>
 
 #include "attach.h"
+#include "attach_internal.h"
 #include "fixture.h"
+#include "mount_table.h"
 #include "shortfuse/cache/attach.h"
 
 namespace shortfuse::bypass {
@@ -68,6 +70,8 @@ class Daemon {
     struct stat st;
     stat(tree_.root().c_str(), &st);
     header->mount_dev = st.st_dev;
+    stat("/proc/self/ns/mnt", &st);
+    header->mount_ns_ino = static_cast<uint32_t>(st.st_ino);
     header->daemon_pid = static_cast<uint32_t>(getpid());
     header->mount_point_len = static_cast<uint32_t>(tree_.root().size());
     memcpy(header->mount_point, tree_.root().data(), tree_.root().size());
@@ -277,6 +281,7 @@ class Attach : public testing::Test {
     if (pid == 0) {
       registry_for_test = registry_.c_str();
       identify_for_test = nullptr;
+      plain_mounts_for_test = true;
       if (!sf_bypass_start(environ, 0)) _exit(3);
       body();
       _exit(HasFailure() ? 1 : 0);
@@ -301,6 +306,30 @@ class Attach : public testing::Test {
   pid_t daemon_ = 0;
   int commands_ = -1;
 };
+
+// In pieces of every length; blanks in names are escaped.
+TEST(MountTable, SaysWhatIsBelowAndWithWhichFlags) {
+  const std::string lines =
+      "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root ro\n"
+      "36 21 0:50 / /mnt/a\\040b rw,nosuid,noatime shared:7 master:2 - fuse.x x rw,user_id=0\n"
+      "37 21 0:51 / /mnt/a\\040bc rw - tmpfs none rw\n";
+  const std::string below = "38 36 0:52 / /mnt/a\\040b/c rw - tmpfs none rw\n";
+  for (size_t piece = 1; piece < 40; ++piece) {
+    MountTable plain("/mnt/a b", 8, 36), covered("/mnt/a b", 8, 36), root("/", 1, 21), none("/mnt/a b", 8, 99);
+    for (size_t at = 0; at < lines.size(); at += piece) {
+      for (MountTable *table : {&plain, &covered, &root, &none}) {
+        table->feed(lines.data() + at, std::min(piece, lines.size() - at));
+      }
+    }
+    covered.feed(below.data(), below.size());
+    EXPECT_TRUE(plain.entry().found);
+    EXPECT_FALSE(plain.entry().below);
+    EXPECT_EQ(plain.entry().statfs_flags, 2u | 1024u);
+    EXPECT_TRUE(covered.entry().below);
+    EXPECT_EQ(root.entry().statfs_flags, 4096u | 1u);
+    EXPECT_FALSE(none.entry().found);
+  }
+}
 
 TEST_F(Attach, ServesFromADaemonsCache) {
   start();
@@ -393,6 +422,109 @@ TEST_F(Attach, TheMountPointIsCoveredAndUncovered) {
     tell('e');
     EXPECT_EQ(stat_of("d/f"), 0);
     EXPECT_EQ(served(), 2u);
+  });
+}
+
+// This process need not wait until the daemon has heard of what it mounts itself.
+TEST_F(Attach, AMountOfOurOwnBelowIsSeenAtOnce) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    std::string below = point_ + "/d";
+    ASSERT_EQ(through(SYS_mount, arg("none"), arg(below.c_str()), arg("tmpfs")), 0);
+    EXPECT_EQ(stat_of("d/f"), -ENOENT);
+    EXPECT_EQ(served(), 1u);
+    ASSERT_EQ(through(SYS_umount2, arg(below.c_str()), 0), 0);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+  });
+}
+
+// Nobody tells of what happens above the mount point; it is looked at again after a while.
+TEST_F(Attach, AnUnannouncedChangeIsFoundInTime) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    ASSERT_EQ(mount("none", point_.c_str(), "tmpfs", 0, nullptr), 0);
+    usleep(1'200'000);
+    for (int i = 0; i < 3; ++i) stat_of("d/f");  // where no record expires, not every call reads the clock
+    EXPECT_EQ(stat_of("d/f"), -ENOENT);
+    ASSERT_EQ(umount2(point_.c_str(), 0), 0);
+    usleep(1'200'000);
+    uint64_t before = served();
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), before + 1);
+  });
+}
+
+// What is mounted below would not be announced there: paths are the kernel's, descriptors are served.
+TEST_F(Attach, AnotherMountNamespaceIsServedByDescriptorOnly) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+  ASSERT_EQ(unshare(CLONE_NEWNS), 0);
+  client([&] {
+    ASSERT_NE(session_of(mounts[0]), nullptr);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+  });
+}
+
+TEST_F(Attach, FlagsOfTheMountFollowARemount) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(mounts[0].root.statfs_flags & 9, 0u);
+    ASSERT_EQ(mount(nullptr, point_.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOEXEC, nullptr), 0);
+    tell('e');
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+    EXPECT_EQ(mounts[0].root.statfs_flags & 9, 9u);
+    ASSERT_EQ(mount(nullptr, point_.c_str(), nullptr, MS_REMOUNT | MS_BIND, nullptr), 0);
+  });
+}
+
+TEST_F(Attach, TheRootOfTheMountIsOne) {
+  start();
+  client([&] {
+    for (const char *name : {"", "/d"}) {
+      struct statx ours = {}, plain = {};
+      std::string path = point_ + name;
+      EXPECT_EQ(through(SYS_statx, AT_FDCWD, arg(path.c_str()), 0, STATX_BASIC_STATS, arg(&ours)), 0);
+      EXPECT_EQ(by_kernel(SYS_statx, AT_FDCWD, arg(path.c_str()), 0, STATX_BASIC_STATS, arg(&plain)), 0);
+      EXPECT_EQ(ours.stx_attributes & STATX_ATTR_MOUNT_ROOT, plain.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+    }
+    EXPECT_EQ(served(), 2u);
+  });
+}
+
+TEST_F(Attach, StaysOfInterruptedCallsAndFormerSessions) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    MountRef ref = {&mounts[0], mounts[0].serial};
+    Stay outer(ref, false);
+    ASSERT_TRUE(outer.entered());
+    // A signal handler's call that faults before it has entered anything.
+    t.stays_at_call = t.stays;
+    abandon_stays();
+    EXPECT_FALSE(nobody_inside());
+    // One that faults inside.
+    t.stays_at_call = t.stays;
+    alignas(Stay) char room[sizeof(Stay)];
+    ASSERT_TRUE((new (room) Stay(ref, false))->entered());
+    EXPECT_EQ(outer.lane()->active, 2u);
+    abandon_stays();
+    EXPECT_EQ(outer.lane()->active, 1u);
+    // The session is replaced under the outer one.
+    sf_session *before = session_of(mounts[0]);
+    by_kernel(SYS_close, hidden_between(0, ~0u));
+    tell('d');
+    EXPECT_EQ(stat_of("d/f"), -EACCES);
+    EXPECT_NE(session_of(mounts[0]), before);
+    EXPECT_FALSE(nobody_inside());
   });
 }
 

@@ -26,6 +26,7 @@
 namespace shortfuse::bypass {
 
 // System calls newer than the headers.
+constexpr long kSysMountSetattr = 442;
 constexpr long kSysFchmodat2 = 452;
 
 // Values that only libc's headers carry.

@@ -3,7 +3,7 @@
 // Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the
 // holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
 // lane active; what a thread may be reading is unmapped only when no lane of the process is active (stay.cc).
-// Everything but `state`, `policy`, the view's generations and the verification is constant while Attached.
+// Everything but `state`, `policy`, the view's generations and root.statfs_flags is constant while Attached.
 #pragma once
 #include "creds.h"
 #include "process.h"
@@ -33,7 +33,8 @@ struct RootFacts {
   uint32_t blksize;
   uint64_t attributes, attributes_mask;
   uint64_t mnt_id;
-  uint64_t statfs_type, statfs_flags, fsid;
+  uint64_t statfs_type, fsid;
+  uint64_t statfs_flags;   // atomic
 };
 
 enum class MountState : uint32_t { Free = 0, Attached, Detached };
@@ -44,13 +45,10 @@ struct Mount {
   uint64_t point_word;     // the first bytes of the mount point, for a comparison at one go
   uint64_t point_mask;
   uint32_t point_len;
-  uint32_t verified_mount_epoch; // header.mount_epoch and g.verify_epoch at which the mount point was found ours
-  uint32_t verified_epoch;
-  uint32_t covered;        // the last verification failed: paths are the kernel's
-  uint64_t verified_at_ns;
-  const Policy *policy;    // atomic; null: none
+  bool foreign_namespace;  // mounts below it would not be heard of: paths are the kernel's
+  uint32_t flags_epoch;    // header.mount_epoch at which root.statfs_flags were looked up; atomic
   uint32_t policy_asked;   // header.policy_epoch for which a refresh has been made
-  uint32_t reserved;
+  const Policy *policy;    // atomic; null: none
   RootFacts root;
   sf_view view;
   void *head;

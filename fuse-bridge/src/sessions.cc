@@ -2,6 +2,8 @@
 //
 // A session segment belongs to its client: every word is loaded once into our own memory and checked there. The worst a
 // client can do is to ask for things in vain; what it may have, it may ask the kernel for too.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -90,6 +92,8 @@ void Control::watch_mounts(bool changed) {
     mount_uid_ = entry->owner_uid;
     header->owner_uid = entry->owner_uid;
     header->owner_gid = entry->owner_gid;
+    struct stat ns;
+    if (stat("/proc/self/ns/mnt", &ns) == 0) header->mount_ns_ino = static_cast<uint32_t>(ns.st_ino);
     __atomic_store_n(&header->mount_flags, flags, __ATOMIC_RELAXED);
     __atomic_store_n(&header->mount_dev, entry->dev, __ATOMIC_RELAXED);
     // Readers look at the state first: everything above is there when they see SERVING.
