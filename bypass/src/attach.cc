@@ -306,10 +306,8 @@ sf_session *session_of(const Mount &m) {
 
 // ---- whole mounts
 
-static void set_point(Mount *m) {
-  const sf_segment_header *header = m->view.header;
-  uint32_t len = header->mount_point_len;
-  for (uint32_t i = 0; i < len; ++i) m->point[i] = header->mount_point[i];
+void set_point(Mount *m, const char *point, uint32_t len) {
+  for (uint32_t i = 0; i < len; ++i) m->point[i] = point[i];
   m->point[len] = 0;
   m->point_len = len;
   uint64_t word = 0, mask = 0;
@@ -331,7 +329,7 @@ static const char *build_mount(PacketRoom &room, Mount *m) {
     return "the mount point is not usable";
   }
   if (header->daemon_pid == g.process->pid) return "this process is the daemon";
-  set_point(m);
+  set_point(m, header->mount_point, header->mount_point_len);
   take_chunks(room, m, 2, chunks, reinterpret_cast<const uint32_t(*)[2]>(a.chunk));
   if (epoch != 0) m->policy = map_policy(room, 2 + chunks, maps, epoch);
   m->policy_asked = epoch;
@@ -339,7 +337,7 @@ static const char *build_mount(PacketRoom &room, Mount *m) {
   return verify_at_attach(m);
 }
 
-static Mount *free_slot() {
+Mount *free_slot() {
   for (Mount &m : mounts) {
     if (state_of(m) == MountState::Free) return &m;
   }
@@ -348,8 +346,16 @@ static Mount *free_slot() {
 
 int attach_mount(const char *socket_path) {
   Mount *m = free_slot();
+  if (m == nullptr) return -ENOSPC;
+  int result = attach_into(m, socket_path);
+  if (result != 0) __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Free), __ATOMIC_RELEASE);
+  return result;
+}
+
+int attach_into(Mount *m, const char *socket_path) {
   PacketRoom room;
-  if (m == nullptr || !room) return -ENOSPC;
+  if (!room) return -ENOMEM;
+  __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Attaching), __ATOMIC_RELEASE);
   unsigned index = index_of(*m);
   Link &link = g.process->link[index];
   KernelUcred peer;

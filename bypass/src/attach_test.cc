@@ -59,7 +59,7 @@ int sealed_file(const void *bytes, size_t n, int seals) {
 
 class Daemon {
  public:
-  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault)
+  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault, bool link)
       : tree_(kPlainMount), fault_(fault), registry_(registry) {
     tree_.dir("d");
     tree_.file("d/f", "hello");
@@ -83,6 +83,12 @@ class Daemon {
     unlink(path.c_str());
     strcpy(address.sun_path, path.c_str());
     if (bind(listen_, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0 || listen(listen_, 8) != 0) _exit(7);
+    std::string announced = registry + "/1-0.mount";
+    unlink(announced.c_str());
+    stat(tree_.root().c_str(), &st);
+    char text[PATH_MAX];
+    snprintf(text, sizeof text, "%lx %s", st.st_dev, tree_.root().c_str());
+    if (link && symlink(text, announced.c_str()) != 0) _exit(3);
     raise_generation();
     std::ofstream(mount_point_file + ".new") << tree_.root();
     rename((mount_point_file + ".new").c_str(), mount_point_file.c_str());
@@ -113,6 +119,7 @@ class Daemon {
 
   void accept_client() {
     int fd = accept4(listen_, nullptr, nullptr, SOCK_CLOEXEC);
+    ++accepted_;
     clients_[fd] = nullptr;
   }
 
@@ -129,6 +136,7 @@ class Daemon {
       for (auto &[c, session] : clients_) answer += session != nullptr ? session->hint_tail : 0;
     }
     if (what == 'c') answer = clients_.size();
+    if (what == 'n') answer = accepted_;
     if (what == 'a') tree_.cache().drop_node(tree_.nid("d/f"));
     if (what == 'x') pause();
     if (what == 'e') tree_.cache().header()->mount_epoch++;
@@ -224,6 +232,7 @@ class Daemon {
   std::string registry_;
   std::vector<char> image_;
   int listen_;
+  uint64_t accepted_ = 0;
   std::map<int, sf_session *> clients_;
 };
 
@@ -242,7 +251,7 @@ class Attach : public testing::Test {
     if (!registry_.empty()) std::filesystem::remove_all(registry_);
   }
 
-  void start(Fault fault = Fault::None) {
+  void start(Fault fault = Fault::None, bool link = false) {
     int pipes[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pipes), 0);
     std::string said = registry_ + "/point";
@@ -251,7 +260,7 @@ class Attach : public testing::Test {
     if (daemon_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(pipes[0]);
-      Daemon(registry_, said, fault).run(pipes[1]);
+      Daemon(registry_, said, fault, link).run(pipes[1]);
     }
     close(pipes[1]);
     commands_ = pipes[0];
@@ -345,6 +354,79 @@ TEST_F(Attach, ServesFromADaemonsCache) {
     // The cache cannot be written from here.
     EXPECT_NE(mprotect(mounts[0].head, 4096, PROT_READ | PROT_WRITE), 0);
   });
+}
+
+TEST_F(Attach, AnAnnouncedMountIsAttachedToAtItsFirstUse) {
+  start(Fault::None, true);
+  client([&] {
+    struct stat st;
+    through(SYS_stat, arg("/etc"), arg(&st));
+    through(SYS_stat, arg((point_ + "x").c_str()), arg(&st));
+    through(SYS_stat, arg("x"), arg(&st));
+    EXPECT_EQ(tell('n'), 0u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+    EXPECT_EQ(tell('n'), 1u);
+  });
+  // A child does not attach either before it needs to, and then has a session of its own.
+  client([&] {
+    pid_t pid = fork();
+    if (pid == 0) _exit(tell('n') == 1 && stat_of("d/f") == 0 && served() == 1 && tell('n') == 2 ? 0 : 1);
+    int status;
+    waitpid(pid, &status, 0);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+}
+
+// A descriptor on the device attaches as well.
+TEST_F(Attach, AnAnnouncedMountIsKnownByItsDevice) {
+  start(Fault::None, true);
+  client([&] {
+    int elsewhere = open("/proc", O_RDONLY), here = open(point_.c_str(), O_RDONLY);
+    EXPECT_FALSE(attach_by_descriptor(elsewhere));
+    EXPECT_EQ(tell('n'), 0u);
+    EXPECT_TRUE(attach_by_descriptor(here));
+    EXPECT_EQ(tell('n'), 1u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+}
+
+TEST_F(Attach, AnAnnouncementThatIsNotTrue) {
+  start(Fault::Garbage, true);
+  client([&] {
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+    EXPECT_EQ(tell('n'), 1u);  // not at every call
+  });
+  stop();
+  // The daemon has gone and left its link: nothing to attach to, and a new one is met under the same name.
+  start(Fault::None, true);
+  client([&] {
+    kill(daemon_, SIGKILL);
+    EXPECT_EQ(tell('x'), ~0ull);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+    umount2(point_.c_str(), MNT_DETACH);
+    std::filesystem::remove_all(point_);
+    start(Fault::None, true);
+    struct stat st;
+    through(SYS_stat, arg("/etc"), arg(&st));
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+    stop();
+  });
+  waitpid(daemon_, nullptr, 0);
+  daemon_ = 0;
+  close(commands_);
+  // Text that is no announcement: the daemon itself is asked, as without a link.
+  for (const char *text : {"", "12", "zz /", "12 relative", "1234567890abcdef0 /x", "12  /x"}) {
+    EXPECT_FALSE(announce("/none", text, strlen(text))) << text;
+  }
 }
 
 TEST_F(Attach, TheSocketIsNotTheApplications) {

@@ -1,7 +1,7 @@
 // An accelerated mount as this process has it mapped.
 //
-// Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the
-// holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
+// Life: Free -> Announced (announce.cc) -> first use -> Attached -> (daemon gone) -> Detached -> (no thread inside any
+// more) -> Free; Failed when attaching did not work. Only the holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
 // lane active; what a thread may be reading is unmapped only when no lane of the process is active (stay.cc).
 // Everything but `state`, `policy`, the view's generations and root.statfs_flags is constant while Attached.
 #pragma once
@@ -27,7 +27,7 @@ struct Policy {
 
 /// What the kernel says of the mount and the cache does not know.
 struct RootFacts {
-  uint64_t dev;            // as st_dev has it
+  uint64_t dev;            // as st_dev has it; also of a mount that is only announced
   uint32_t dev_major, dev_minor;
   uint32_t stx_mask;
   uint32_t blksize;
@@ -37,7 +37,8 @@ struct RootFacts {
   uint64_t statfs_flags;   // atomic
 };
 
-enum class MountState : uint32_t { Free = 0, Attached, Detached };
+// From Failed on, the mount point, the device and the socket's name are there, and paths are compared with it.
+enum class MountState : uint32_t { Free = 0, Detached, Attaching, Failed, Announced, Attached };
 
 struct Mount {
   uint32_t state;          // MountState; atomic
@@ -56,13 +57,15 @@ struct Mount {
   void *chunks;
   size_t chunks_bytes;
   uint64_t head_ino;
+  uint64_t retry_at_ns;    // of Failed
+  uint32_t retries;
   uint32_t peer_uid;
   char point[sizeof(sf_segment_header::mount_point) + 1];
   char socket_path[kSocketPathMax];
 };
 
 extern Mount mounts[kMountsMax];
-extern unsigned mounts_used;   // slots [0, mounts_used) may be Attached; atomic
+extern unsigned mounts_used;   // slots [0, mounts_used) are in use; atomic
 
 inline MountState state_of(const Mount &m) {
   return static_cast<MountState>(__atomic_load_n(&m.state, __ATOMIC_ACQUIRE));
@@ -77,14 +80,19 @@ struct MountRef {
   uint32_t serial;
 };
 
+/// Attaches to a mount that is announced. False: not possible, or not now.
+bool attach_announced(Mount *m);
+
 /// The mount at whose mount point `path` begins (the mount point itself, or below), and where the rest begins.
 /// Reads the caller's memory up to the first difference only. Null: none, by far the commonest answer. The slot may
-/// get another mount during the comparison: then its serial is not the one returned.
-inline MountRef mount_of_path(const char *path, const char **rest) {
+/// get another mount during the comparison: then its serial is not the one returned. may_attach: a mount that is only
+/// announced is attached to.
+inline MountRef mount_of_path(const char *path, const char **rest, bool may_attach) {
   unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
   for (unsigned i = 0; i < used; ++i) {
     Mount &m = mounts[i];
-    if (state_of(m) != MountState::Attached) continue;
+    const MountState state = state_of(m);
+    if (state < MountState::Failed) continue;
     uint32_t serial = __atomic_load_n(&m.serial, __ATOMIC_ACQUIRE);
     const char *point = m.point;
     uint32_t n = 0, len = m.point_len;
@@ -97,6 +105,10 @@ inline MountRef mount_of_path(const char *path, const char **rest) {
     }
     while (n < len && path[n] == point[n]) ++n;
     if (n < len || (path[n] != 0 && path[n] != '/')) continue;
+    if (state != MountState::Attached) [[unlikely]] {
+      if (may_attach && attach_announced(&m)) --i;  // once more
+      continue;
+    }
     *rest = path + n;
     return {&m, serial};
   }

@@ -8,7 +8,7 @@ namespace shortfuse::bypass {
 bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   if (path == nullptr) return false;
   if (path[0] == '/') {
-    start->mount = mount_of_path(path, &start->rest);
+    start->mount = mount_of_path(path, &start->rest, true);
     start->nid = SF_NID_ROOT;
     if (start->mount.mount != nullptr) [[unlikely]] return true;
     look_for_mounts();

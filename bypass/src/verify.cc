@@ -195,12 +195,25 @@ static bool handle_of(int dirfd, const char *path, int flags, KernelFileHandle *
   return false;
 }
 
-// Numbers of mounts are used again; the file system must be this one too. Nothing is asked of the daemon.
-static bool lies_on(int fd, const Mount &m) {
+bool lies_on(int fd, const Mount &m) {
   struct statx st;
   const int flags = AT_STATX_DONT_SYNC | AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
   return !is_error(SF_SYS5(__NR_statx, fd, "", flags, STATX_TYPE, &st)) &&
          encode_dev(st.stx_dev_major, st.stx_dev_minor) == m.root.dev;
+}
+
+static bool identify_attached(int fd, int mount_id, const KernelFileHandle &handle, Identity *out) {
+  unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
+  for (unsigned i = 0; i < used; ++i) {
+    Mount &m = mounts[i];
+    uint32_t serial = __atomic_load_n(&m.serial, __ATOMIC_ACQUIRE);
+    if (state_of(m) != MountState::Attached || m.root.mnt_id != static_cast<uint64_t>(mount_id)) continue;
+    if (!lies_on(fd, m)) return false;  // numbers of mounts are used again
+    out->mount = {&m, serial};
+    out->nodeid = node_of(handle);
+    return true;
+  }
+  return false;
 }
 
 bool identify(int fd, Identity *out) {
@@ -210,17 +223,8 @@ bool identify(int fd, Identity *out) {
   KernelFileHandle handle;
   int mount_id = -1;
   if (!handle_of(fd, "", AT_EMPTY_PATH, &handle, &mount_id)) return false;
-  unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
-  for (unsigned i = 0; i < used; ++i) {
-    Mount &m = mounts[i];
-    uint32_t serial = __atomic_load_n(&m.serial, __ATOMIC_ACQUIRE);
-    if (state_of(m) != MountState::Attached || m.root.mnt_id != static_cast<uint64_t>(mount_id)) continue;
-    if (!lies_on(fd, m)) return false;
-    out->mount = {&m, serial};
-    out->nodeid = node_of(handle);
-    return true;
-  }
-  return false;
+  if (identify_attached(fd, mount_id, handle, out)) return true;
+  return attach_by_descriptor(fd) && identify_attached(fd, mount_id, handle, out);
 }
 
 }  // namespace shortfuse::bypass

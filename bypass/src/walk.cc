@@ -142,7 +142,7 @@ Next Walker::jump_to(char *target) {
     p_ = target;
   } else {
     const char *rest = nullptr;
-    MountRef ref = mount_of_path(target, &rest);
+    MountRef ref = mount_of_path(target, &rest, false);
     if (ref.mount != w_.mount) return miss(SF_MISS_LEFT_MOUNT);
     cur_ = SF_NID_ROOT;
     checked_ = false;
