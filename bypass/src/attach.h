@@ -34,8 +34,15 @@ class Stay {
 
 /// A fault ended the call: the stays that it began, whose frames are gone, end with it.
 void abandon_stays();
-/// For a path that begins at the mount point: whether that is still found to be ours, by a verdict young enough.
-bool verified_lately(Mount *m, uint64_t now_ns);
+/// How old a verdict on the mount point may be: nothing tells of what happens to the directories above it.
+constexpr uint64_t kVerdictNs = 1'000'000'000;
+/// Looks (again) at the mount point. True when paths may be walked; a refusal holds for kVerdictNs.
+bool verify_again(Mount *m);
+/// For a path that begins at the mount point, in a stay by path: the verdict is young enough, or the same again.
+inline bool verified_lately(Mount *m, uint64_t now_ns) {
+  const Verdict &verdict = t.verdict[index_of(*m)];
+  return static_cast<int64_t>(now_ns - verdict.at_ns) < static_cast<int64_t>(kVerdictNs) || verify_again(m);
+}
 
 /// Asks the daemon for chunks and policy that are new. True when something came.
 bool refresh(Mount *m);

@@ -26,8 +26,6 @@ void detach(Mount *m);
 /// Fills m->root and finds out whether the mount point is this mount in this process's eyes. Null when it is, else
 /// why not.
 const char *verify_at_attach(Mount *m);
-/// How old a verdict on the mount point may be: nothing tells of what happens to the directories above it.
-constexpr uint64_t kVerdictNs = 1'000'000'000;
 inline bool verdict_is_of_now(const Mount &m, const Verdict &v) {
   return v.serial == __atomic_load_n(&m.serial, __ATOMIC_RELAXED) &&
          v.mount_epoch == __atomic_load_n(&m.view.header->mount_epoch, __ATOMIC_ACQUIRE) &&
@@ -38,8 +36,6 @@ inline bool verified(const Mount &m) {
   const Verdict &v = t.verdict[index_of(m)];
   return verdict_is_of_now(m, v) && v.good;
 }
-/// Looks (again). True when paths may be walked; a refusal holds for kVerdictNs.
-bool verify_again(Mount *m);
 /// Attaches to the announced mount that a descriptor (or AT_FDCWD) lies on. False: there is none.
 bool attach_by_descriptor(int fd);
 /// The descriptor's file system is the mount's. Nothing is asked of the daemon.

@@ -42,8 +42,9 @@ inline Handler handler_of(long nr) {
     case __NR_chdir: case __NR_fchdir:
       return call_directory;
     case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:
-    case kSysMountSetattr: case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl: case __NR_io_uring_setup:
-    case __NR_io_setup: case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
+    case kSysMountSetattr: case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl:
+    case __NR_io_uring_setup: case __NR_io_setup:
+    case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
     case __NR_setresuid: case __NR_setresgid: case __NR_setfsuid: case __NR_setfsgid: case __NR_setgroups:
     case __NR_capset:
       return call_process;

@@ -1,8 +1,9 @@
 // An accelerated mount as this process has it mapped.
 //
 // Life: Free -> Announced (announce.cc) -> first use -> Attached -> (daemon gone) -> Detached -> (no thread inside any
-// more) -> Free; Failed when attaching did not work. Only the holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
-// lane active; what a thread may be reading is unmapped only when no lane of the process is active (stay.cc).
+// more) -> Free; Failed when attaching did not work. Only the holder of Process.attach_latch changes it. Every other
+// thread reads it within a Stay (attach.h), which marks its lane active; what a thread may be reading is unmapped only
+// when no lane of the process is active (stay.cc).
 // Everything but `state`, `policy`, the view's generations and root.statfs_flags is constant while Attached.
 #pragma once
 #include "creds.h"

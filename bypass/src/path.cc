@@ -33,9 +33,9 @@ bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
 }
 
 // A path from the mount point is ours only while the directories above lead there. Where the walk has read the clock,
-// that costs nothing; where no record can expire, one call in a few reads it.
-static bool still_leads_here(Op *op) {
-  constexpr uint64_t kOneIn = 4;
+// that costs nothing; where no record can expire, one call in eight reads it.
+static inline bool still_leads_here(Op *op) {
+  constexpr uint64_t kOneIn = 8;
   if (op->moment.now_ns == 0) {
     if (op->lane->sample_countdown % kOneIn != 0) return true;
     op->moment.now_ns = clock_coarse_ns();

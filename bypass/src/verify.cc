@@ -128,11 +128,6 @@ bool verify_again(Mount *m) {
   return why == nullptr;
 }
 
-bool verified_lately(Mount *m, uint64_t now_ns) {
-  const Verdict &verdict = t.verdict[index_of(*m)];
-  return static_cast<int64_t>(now_ns - verdict.at_ns) < static_cast<int64_t>(kVerdictNs) || verify_again(m);
-}
-
 // ---- user namespaces
 
 static bool map_is_identity(const char *path) {
