@@ -21,9 +21,7 @@ Mount *adopt_for_test(const sf_view &view, const char *mount_point, const RootFa
       m.point_word |= static_cast<uint64_t>(static_cast<unsigned char>(mount_point[i])) << (8 * i);
       m.point_mask |= 0xffull << (8 * i);
     }
-    m.covered = 0;
-    m.verified_mount_epoch = view.header->mount_epoch;
-    m.verified_epoch = g.verify_epoch;
+    m.foreign_namespace = false;
     m.serial = ++serials;
     unsigned index = index_of(m);
     g.process->link[index].failed_at = m.serial;

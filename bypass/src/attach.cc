@@ -23,6 +23,7 @@ constexpr uint64_t kRefreshPauseNs = 10'000'000;
 
 static uint32_t next_serial = 1;            // of mounts and of links; REQUIRES attach_latch
 static int hidden_fd[kMountsMax];           // + 1; 0: none. Survives fork, so that the child can close them
+static uint64_t hidden_ino[kMountsMax];     // of the socket, likewise
 static uint64_t refreshed_at_ns[kMountsMax];
 
 // ---- the hidden descriptor
@@ -38,18 +39,18 @@ static int hide(int fd) {
 
 static void set_hidden(unsigned index, int fd) {
   if (hidden_fd[index] != 0) files_unmark_hidden(hidden_fd[index] - 1);
+  hidden_ino[index] = g.process->link[index].sock_ino;
   hidden_fd[index] = fd + 1;
   if (fd >= 0) files_mark_hidden(fd);
   g.process->link[index].fd = fd;
 }
 
 // Ours still? The application may have closed it by a call that we did not see.
-static bool socket_is_ours(const Link &link) {
-  uint64_t ino = 0;
-  if (link.fd < 0) return false;
-  file_bytes(link.fd, &ino);
-  return ino == link.sock_ino;
+static bool is_socket(int fd, uint64_t ino) {
+  struct stat st;
+  return fd >= 0 && !is_error(SF_SYS2(__NR_fstat, fd, &st)) && is_socket_mode(st.st_mode) && st.st_ino == ino;
 }
+static bool socket_is_ours(const Link &link) { return is_socket(link.fd, link.sock_ino); }
 
 static void drop_socket(unsigned index) {
   Link &link = g.process->link[index];
@@ -93,7 +94,7 @@ void attach_after_fork() {
     int fd = hidden_fd[i] - 1;
     files_unmark_hidden(fd);
     hidden_fd[i] = 0;
-    close_fd(fd);
+    if (is_socket(fd, hidden_ino[i])) close_fd(fd);
   }
 }
 
@@ -113,7 +114,12 @@ static bool map_session(PacketRoom &room, uint64_t bytes, Link *link) {
   SF_SYS2(__NR_prctl, PR_GET_NAME, session->comm);
   link->session_bytes = bytes;
   // A session given up stays mapped: a thread may still hold a lane of it. Its counts move to the process's own.
-  if (link->session != nullptr) fold_session(*link->session);
+  if (link->session != nullptr) {
+    fold_session(*link->session);
+    Process *process = g.process;
+    if (process->formers < kFormerMax) process->former[process->formers] = link->session;
+    ++process->formers;
+  }
   __atomic_store_n(&link->session, session, __ATOMIC_RELEASE);
   return true;
 }
@@ -300,10 +306,8 @@ sf_session *session_of(const Mount &m) {
 
 // ---- whole mounts
 
-static void set_point(Mount *m) {
-  const sf_segment_header *header = m->view.header;
-  uint32_t len = header->mount_point_len;
-  for (uint32_t i = 0; i < len; ++i) m->point[i] = header->mount_point[i];
+void set_point(Mount *m, const char *point, uint32_t len) {
+  for (uint32_t i = 0; i < len; ++i) m->point[i] = point[i];
   m->point[len] = 0;
   m->point_len = len;
   uint64_t word = 0, mask = 0;
@@ -325,7 +329,7 @@ static const char *build_mount(PacketRoom &room, Mount *m) {
     return "the mount point is not usable";
   }
   if (header->daemon_pid == g.process->pid) return "this process is the daemon";
-  set_point(m);
+  set_point(m, header->mount_point, header->mount_point_len);
   take_chunks(room, m, 2, chunks, reinterpret_cast<const uint32_t(*)[2]>(a.chunk));
   if (epoch != 0) m->policy = map_policy(room, 2 + chunks, maps, epoch);
   m->policy_asked = epoch;
@@ -333,7 +337,7 @@ static const char *build_mount(PacketRoom &room, Mount *m) {
   return verify_at_attach(m);
 }
 
-static Mount *free_slot() {
+Mount *free_slot() {
   for (Mount &m : mounts) {
     if (state_of(m) == MountState::Free) return &m;
   }
@@ -342,8 +346,16 @@ static Mount *free_slot() {
 
 int attach_mount(const char *socket_path) {
   Mount *m = free_slot();
+  if (m == nullptr) return -ENOSPC;
+  int result = attach_into(m, socket_path);
+  if (result != 0) __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Free), __ATOMIC_RELEASE);
+  return result;
+}
+
+int attach_into(Mount *m, const char *socket_path) {
   PacketRoom room;
-  if (m == nullptr || !room) return -ENOSPC;
+  if (!room) return -ENOMEM;
+  __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Attaching), __ATOMIC_RELEASE);
   unsigned index = index_of(*m);
   Link &link = g.process->link[index];
   KernelUcred peer;
@@ -379,7 +391,7 @@ void detach(Mount *m) {
   if (state_of(*m) == MountState::Attached) {
     log_line(false, "detached: the daemon is gone", m->point);
     __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Detached), __ATOMIC_RELEASE);
-    files_give_back_all();
+    files_give_back_all_but_listings();
     drop_socket(index_of(*m));
     for (uint32_t i = 0; i < m->view.chunks_max; ++i) {
       if (m->view.mapped_generation[i] != 0) drop_chunk(m, i);

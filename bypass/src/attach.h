@@ -30,12 +30,19 @@ class Stay {
   sf_lane *lane_ = nullptr;
   bool shared_ = false;
   bool entered_ = false;
-  sf_lane *outer_lane_ = nullptr;
-  bool outer_shared_ = false;
 };
 
-/// A fault ended the call: the innermost stay, whose frame is gone, ends with it.
-void abandon_stay();
+/// A fault ended the call: the stays that it began, whose frames are gone, end with it.
+void abandon_stays();
+/// How old a verdict on the mount point may be: nothing tells of what happens to the directories above it.
+constexpr uint64_t kVerdictNs = 1'000'000'000;
+/// Looks (again) at the mount point. True when paths may be walked; a refusal holds for kVerdictNs.
+bool verify_again(Mount *m);
+/// For a path that begins at the mount point, in a stay by path: the verdict is young enough, or the same again.
+inline bool verified_lately(Mount *m, uint64_t now_ns) {
+  const Verdict &verdict = t.verdict[index_of(*m)];
+  return static_cast<int64_t>(now_ns - verdict.at_ns) < static_cast<int64_t>(kVerdictNs) || verify_again(m);
+}
 
 /// Asks the daemon for chunks and policy that are new. True when something came.
 bool refresh(Mount *m);
@@ -69,6 +76,8 @@ bool identify(int fd, Identity *out);
 Mount *adopt_for_test(const sf_view &view, const char *mount_point, const RootFacts &root, const Policy *policy);
 void drop_for_test(Mount *m);
 extern bool (*identify_for_test)(int fd, Identity *out);
+/// The mounts of this test are not FUSE's.
+extern bool plain_mounts_for_test;
 /// The only registry that is looked at, at the next attach_start(). Null: none, so that no mount of this machine
 /// matters.
 extern const char *registry_for_test;

@@ -5,7 +5,14 @@
 namespace shortfuse::bypass {
 
 // REQUIRES for these: Process.attach_latch held.
+Mount *free_slot();
+void set_point(Mount *m, const char *point, uint32_t len);
 int attach_mount(const char *socket_path);   // 0 or -errno
+int attach_into(Mount *m, const char *socket_path);
+/// A mount is there, by what its daemon's link says. False: the link says nothing.
+bool announce(const char *socket_path, const char *text, size_t n);
+/// What this registry announced and nobody has used; failed_too: also what could not be attached to.
+void forget_announced(const char *registry, bool failed_too);
 bool attach_session(Mount *m);
 void free_detached();
 /// No thread of this process is between enter and leave of any mount.
@@ -19,12 +26,20 @@ void detach(Mount *m);
 /// Fills m->root and finds out whether the mount point is this mount in this process's eyes. Null when it is, else
 /// why not.
 const char *verify_at_attach(Mount *m);
-/// Again, after the mount table, the root or the credentials changed. True when paths may be walked.
-bool verify_again(Mount *m);
-inline bool verified(const Mount &m) {
-  return m.verified_mount_epoch == __atomic_load_n(&m.view.header->mount_epoch, __ATOMIC_ACQUIRE) &&
-         m.verified_epoch == __atomic_load_n(&g.verify_epoch, __ATOMIC_ACQUIRE);
+inline bool verdict_is_of_now(const Mount &m, const Verdict &v) {
+  return v.serial == __atomic_load_n(&m.serial, __ATOMIC_RELAXED) &&
+         v.mount_epoch == __atomic_load_n(&m.view.header->mount_epoch, __ATOMIC_ACQUIRE) &&
+         v.verify_epoch == __atomic_load_n(&g.verify_epoch, __ATOMIC_ACQUIRE);
 }
+/// This thread has found the mount point to be this mount, and nothing has been announced since.
+inline bool verified(const Mount &m) {
+  const Verdict &v = t.verdict[index_of(m)];
+  return verdict_is_of_now(m, v) && v.good;
+}
+/// Attaches to the announced mount that a descriptor (or AT_FDCWD) lies on. False: there is none.
+bool attach_by_descriptor(int fd);
+/// The descriptor's file system is the mount's. Nothing is asked of the daemon.
+bool lies_on(int fd, const Mount &m);
 /// Numbers of users mean the same to the daemon and to us.
 bool same_user_namespace(uint32_t daemon_pid);
 

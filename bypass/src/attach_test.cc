@@ -25,7 +25,9 @@
 #include <map>
 
 #include "attach.h"
+#include "attach_internal.h"
 #include "fixture.h"
+#include "mount_table.h"
 #include "shortfuse/cache/attach.h"
 
 namespace shortfuse::bypass {
@@ -57,7 +59,7 @@ int sealed_file(const void *bytes, size_t n, int seals) {
 
 class Daemon {
  public:
-  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault)
+  Daemon(const std::string &registry, const std::string &mount_point_file, Fault fault, bool link)
       : tree_(kPlainMount), fault_(fault), registry_(registry) {
     tree_.dir("d");
     tree_.file("d/f", "hello");
@@ -68,6 +70,8 @@ class Daemon {
     struct stat st;
     stat(tree_.root().c_str(), &st);
     header->mount_dev = st.st_dev;
+    stat("/proc/self/ns/mnt", &st);
+    header->mount_ns_ino = static_cast<uint32_t>(st.st_ino);
     header->daemon_pid = static_cast<uint32_t>(getpid());
     header->mount_point_len = static_cast<uint32_t>(tree_.root().size());
     memcpy(header->mount_point, tree_.root().data(), tree_.root().size());
@@ -79,6 +83,12 @@ class Daemon {
     unlink(path.c_str());
     strcpy(address.sun_path, path.c_str());
     if (bind(listen_, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0 || listen(listen_, 8) != 0) _exit(7);
+    std::string announced = registry + "/1-0.mount";
+    unlink(announced.c_str());
+    stat(tree_.root().c_str(), &st);
+    char text[PATH_MAX];
+    snprintf(text, sizeof text, "%lx %s", st.st_dev, tree_.root().c_str());
+    if (link && symlink(text, announced.c_str()) != 0) _exit(3);
     raise_generation();
     std::ofstream(mount_point_file + ".new") << tree_.root();
     rename((mount_point_file + ".new").c_str(), mount_point_file.c_str());
@@ -109,6 +119,7 @@ class Daemon {
 
   void accept_client() {
     int fd = accept4(listen_, nullptr, nullptr, SOCK_CLOEXEC);
+    ++accepted_;
     clients_[fd] = nullptr;
   }
 
@@ -125,6 +136,7 @@ class Daemon {
       for (auto &[c, session] : clients_) answer += session != nullptr ? session->hint_tail : 0;
     }
     if (what == 'c') answer = clients_.size();
+    if (what == 'n') answer = accepted_;
     if (what == 'a') tree_.cache().drop_node(tree_.nid("d/f"));
     if (what == 'x') pause();
     if (what == 'e') tree_.cache().header()->mount_epoch++;
@@ -220,6 +232,7 @@ class Daemon {
   std::string registry_;
   std::vector<char> image_;
   int listen_;
+  uint64_t accepted_ = 0;
   std::map<int, sf_session *> clients_;
 };
 
@@ -238,7 +251,7 @@ class Attach : public testing::Test {
     if (!registry_.empty()) std::filesystem::remove_all(registry_);
   }
 
-  void start(Fault fault = Fault::None) {
+  void start(Fault fault = Fault::None, bool link = false) {
     int pipes[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pipes), 0);
     std::string said = registry_ + "/point";
@@ -247,7 +260,7 @@ class Attach : public testing::Test {
     if (daemon_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(pipes[0]);
-      Daemon(registry_, said, fault).run(pipes[1]);
+      Daemon(registry_, said, fault, link).run(pipes[1]);
     }
     close(pipes[1]);
     commands_ = pipes[0];
@@ -277,6 +290,7 @@ class Attach : public testing::Test {
     if (pid == 0) {
       registry_for_test = registry_.c_str();
       identify_for_test = nullptr;
+      plain_mounts_for_test = true;
       if (!sf_bypass_start(environ, 0)) _exit(3);
       body();
       _exit(HasFailure() ? 1 : 0);
@@ -302,6 +316,30 @@ class Attach : public testing::Test {
   int commands_ = -1;
 };
 
+// In pieces of every length; blanks in names are escaped.
+TEST(MountTable, SaysWhatIsBelowAndWithWhichFlags) {
+  const std::string lines =
+      "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root ro\n"
+      "36 21 0:50 / /mnt/a\\040b rw,nosuid,noatime shared:7 master:2 - fuse.x x rw,user_id=0\n"
+      "37 21 0:51 / /mnt/a\\040bc rw - tmpfs none rw\n";
+  const std::string below = "38 36 0:52 / /mnt/a\\040b/c rw - tmpfs none rw\n";
+  for (size_t piece = 1; piece < 40; ++piece) {
+    MountTable plain("/mnt/a b", 8, 36), covered("/mnt/a b", 8, 36), root("/", 1, 21), none("/mnt/a b", 8, 99);
+    for (size_t at = 0; at < lines.size(); at += piece) {
+      for (MountTable *table : {&plain, &covered, &root, &none}) {
+        table->feed(lines.data() + at, std::min(piece, lines.size() - at));
+      }
+    }
+    covered.feed(below.data(), below.size());
+    EXPECT_TRUE(plain.entry().found);
+    EXPECT_FALSE(plain.entry().below);
+    EXPECT_EQ(plain.entry().statfs_flags, 2u | 1024u);
+    EXPECT_TRUE(covered.entry().below);
+    EXPECT_EQ(root.entry().statfs_flags, 4096u | 1u);
+    EXPECT_FALSE(none.entry().found);
+  }
+}
+
 TEST_F(Attach, ServesFromADaemonsCache) {
   start();
   client([&] {
@@ -316,6 +354,79 @@ TEST_F(Attach, ServesFromADaemonsCache) {
     // The cache cannot be written from here.
     EXPECT_NE(mprotect(mounts[0].head, 4096, PROT_READ | PROT_WRITE), 0);
   });
+}
+
+TEST_F(Attach, AnAnnouncedMountIsAttachedToAtItsFirstUse) {
+  start(Fault::None, true);
+  client([&] {
+    struct stat st;
+    through(SYS_stat, arg("/etc"), arg(&st));
+    through(SYS_stat, arg((point_ + "x").c_str()), arg(&st));
+    through(SYS_stat, arg("x"), arg(&st));
+    EXPECT_EQ(tell('n'), 0u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+    EXPECT_EQ(tell('n'), 1u);
+  });
+  // A child does not attach either before it needs to, and then has a session of its own.
+  client([&] {
+    pid_t pid = fork();
+    if (pid == 0) _exit(tell('n') == 1 && stat_of("d/f") == 0 && served() == 1 && tell('n') == 2 ? 0 : 1);
+    int status;
+    waitpid(pid, &status, 0);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+}
+
+// A descriptor on the device attaches as well.
+TEST_F(Attach, AnAnnouncedMountIsKnownByItsDevice) {
+  start(Fault::None, true);
+  client([&] {
+    int elsewhere = open("/proc", O_RDONLY), here = open(point_.c_str(), O_RDONLY);
+    EXPECT_FALSE(attach_by_descriptor(elsewhere));
+    EXPECT_EQ(tell('n'), 0u);
+    EXPECT_TRUE(attach_by_descriptor(here));
+    EXPECT_EQ(tell('n'), 1u);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+}
+
+TEST_F(Attach, AnAnnouncementThatIsNotTrue) {
+  start(Fault::Garbage, true);
+  client([&] {
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+    EXPECT_EQ(tell('n'), 1u);  // not at every call
+  });
+  stop();
+  // The daemon has gone and left its link: nothing to attach to, and a new one is met under the same name.
+  start(Fault::None, true);
+  client([&] {
+    kill(daemon_, SIGKILL);
+    EXPECT_EQ(tell('x'), ~0ull);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+    umount2(point_.c_str(), MNT_DETACH);
+    std::filesystem::remove_all(point_);
+    start(Fault::None, true);
+    struct stat st;
+    through(SYS_stat, arg("/etc"), arg(&st));
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+    stop();
+  });
+  waitpid(daemon_, nullptr, 0);
+  daemon_ = 0;
+  close(commands_);
+  // Text that is no announcement: the daemon itself is asked, as without a link.
+  for (const char *text : {"", "12", "zz /", "12 relative", "1234567890abcdef0 /x", "12  /x"}) {
+    EXPECT_FALSE(announce("/none", text, strlen(text))) << text;
+  }
 }
 
 TEST_F(Attach, TheSocketIsNotTheApplications) {
@@ -393,6 +504,109 @@ TEST_F(Attach, TheMountPointIsCoveredAndUncovered) {
     tell('e');
     EXPECT_EQ(stat_of("d/f"), 0);
     EXPECT_EQ(served(), 2u);
+  });
+}
+
+// This process need not wait until the daemon has heard of what it mounts itself.
+TEST_F(Attach, AMountOfOurOwnBelowIsSeenAtOnce) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    std::string below = point_ + "/d";
+    ASSERT_EQ(through(SYS_mount, arg("none"), arg(below.c_str()), arg("tmpfs")), 0);
+    EXPECT_EQ(stat_of("d/f"), -ENOENT);
+    EXPECT_EQ(served(), 1u);
+    ASSERT_EQ(through(SYS_umount2, arg(below.c_str()), 0), 0);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+  });
+}
+
+// Nobody tells of what happens above the mount point; it is looked at again after a while.
+TEST_F(Attach, AnUnannouncedChangeIsFoundInTime) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    ASSERT_EQ(mount("none", point_.c_str(), "tmpfs", 0, nullptr), 0);
+    usleep(1'200'000);
+    for (int i = 0; i < 8; ++i) stat_of("d/f");  // where no record expires, not every call reads the clock
+    EXPECT_EQ(stat_of("d/f"), -ENOENT);
+    ASSERT_EQ(umount2(point_.c_str(), 0), 0);
+    usleep(1'200'000);
+    uint64_t before = served();
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), before + 1);
+  });
+}
+
+// What is mounted below would not be announced there: paths are the kernel's, descriptors are served.
+TEST_F(Attach, AnotherMountNamespaceIsServedByDescriptorOnly) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 1u);
+  });
+  ASSERT_EQ(unshare(CLONE_NEWNS), 0);
+  client([&] {
+    ASSERT_NE(session_of(mounts[0]), nullptr);
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 0u);
+  });
+}
+
+TEST_F(Attach, FlagsOfTheMountFollowARemount) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(mounts[0].root.statfs_flags & 9, 0u);
+    ASSERT_EQ(mount(nullptr, point_.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOEXEC, nullptr), 0);
+    tell('e');
+    EXPECT_EQ(stat_of("d/f"), 0);
+    EXPECT_EQ(served(), 2u);
+    EXPECT_EQ(mounts[0].root.statfs_flags & 9, 9u);
+    ASSERT_EQ(mount(nullptr, point_.c_str(), nullptr, MS_REMOUNT | MS_BIND, nullptr), 0);
+  });
+}
+
+TEST_F(Attach, TheRootOfTheMountIsOne) {
+  start();
+  client([&] {
+    for (const char *name : {"", "/d"}) {
+      struct statx ours = {}, plain = {};
+      std::string path = point_ + name;
+      EXPECT_EQ(through(SYS_statx, AT_FDCWD, arg(path.c_str()), 0, STATX_BASIC_STATS, arg(&ours)), 0);
+      EXPECT_EQ(by_kernel(SYS_statx, AT_FDCWD, arg(path.c_str()), 0, STATX_BASIC_STATS, arg(&plain)), 0);
+      EXPECT_EQ(ours.stx_attributes & STATX_ATTR_MOUNT_ROOT, plain.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+    }
+    EXPECT_EQ(served(), 2u);
+  });
+}
+
+TEST_F(Attach, StaysOfInterruptedCallsAndFormerSessions) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    MountRef ref = {&mounts[0], mounts[0].serial};
+    Stay outer(ref, false);
+    ASSERT_TRUE(outer.entered());
+    // A signal handler's call that faults before it has entered anything.
+    t.stays_at_call = t.stays;
+    abandon_stays();
+    EXPECT_FALSE(nobody_inside());
+    // One that faults inside.
+    t.stays_at_call = t.stays;
+    alignas(Stay) char room[sizeof(Stay)];
+    ASSERT_TRUE((new (room) Stay(ref, false))->entered());
+    EXPECT_EQ(outer.lane()->active, 2u);
+    abandon_stays();
+    EXPECT_EQ(outer.lane()->active, 1u);
+    // The session is replaced under the outer one.
+    sf_session *before = session_of(mounts[0]);
+    by_kernel(SYS_close, hidden_between(0, ~0u));
+    tell('d');
+    EXPECT_EQ(stat_of("d/f"), -EACCES);
+    EXPECT_NE(session_of(mounts[0]), before);
+    EXPECT_FALSE(nobody_inside());
   });
 }
 

@@ -42,8 +42,9 @@ inline Handler handler_of(long nr) {
     case __NR_chdir: case __NR_fchdir:
       return call_directory;
     case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:
-    case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl: case __NR_io_uring_setup:
-    case __NR_io_setup: case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
+    case kSysMountSetattr: case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl:
+    case __NR_io_uring_setup: case __NR_io_setup:
+    case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
     case __NR_setresuid: case __NR_setresgid: case __NR_setfsuid: case __NR_setfsgid: case __NR_setgroups:
     case __NR_capset:
       return call_process;
@@ -136,11 +137,17 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
   // In a child after fork, its state is put in order before anything looks at it.
   if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0 && process_now() == nullptr) [[unlikely]] return 0;
   Handler handler = handler_of(call->nr);
-  return handler != nullptr ? handler(call, result) : 0;
+  if (handler == nullptr) return 0;
+  // Not 0 in a signal handler that interrupted a call: a fault in this one must not end what that one began.
+  const uint32_t outer = t.stays_at_call;
+  t.stays_at_call = t.stays;
+  int handled = handler(call, result);
+  t.stays_at_call = outer;
+  return handled;
 }
 
 void sf_bypass_abandoned(const struct sf_call *call) {
-  abandon_stay();
+  abandon_stays();
   if (op_of_call(call->nr) != SF_OP_OTHER) count_outside(op_of_call(call->nr), SF_MISS_FAULT);
   // The original call goes by the kernel's offset.
   bool by_offset =
@@ -152,16 +159,17 @@ int sf_bypass_wants(long nr) { return handler_of(nr) != nullptr; }
 
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (g.inert || !g.started) return;
-  if (is_exec) {
-    files_give_back_all();
-    return;
-  }
+  if (is_exec) return files_before_exec();
   bool shares_memory = (clone_flags & CLONE_VM) != 0, shares_files = (clone_flags & CLONE_FILES) != 0;
   g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS)) != 0;
   // A table of descriptors that another process changes too cannot be followed from here.
   if (shares_files && !shares_memory) return go_inert("another process shares the descriptors");
   if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;
-  if (!shares_files) files_give_back_all();
+  if (!shares_files) files_give_back_all_but_listings();
+}
+
+void sf_bypass_switch_off(void) {
+  if (!g.inert && g.started) files_give_back_all();
 }
 
 void sf_bypass_exit(void) {

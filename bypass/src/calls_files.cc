@@ -38,7 +38,7 @@ void note_other_open(const OpenCall &o) {
   if (o.path == nullptr || o.path[0] != '/') return;
   if (o.path[1] == 'p' && text_starts(o.path, "/proc/")) {
     for (const char *p = o.path + 6; *p != 0; ++p) {
-      if (text_starts(p, "fdinfo")) return files_give_back_all();
+      if (text_starts(p, "fdinfo")) return files_give_back_all_but_listings();
     }
   }
   if (o.path[1] == 'd' && text_is(o.path, "/dev/fuse")) go_inert("it opens /dev/fuse");
@@ -61,24 +61,31 @@ int call_open(const sf_call *c, long *result) {
   Start start;
   if (!find_start(o.dirfd, o.path, false, &start)) [[likely]] {
     note_other_open(o);
-    return 0;
+    if (!files_any()) return 0;
+    // Its number may be one that was closed by a call which did not come here.
+    *result = make_call(*c);
+    if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
+    return 1;
   }
   {
+    // Where paths are not served, what is opened still may be: which file it is, the kernel says.
     Stay stay(start.mount, true);
-    if (!stay.entered()) {
-      count_outside(SF_OP_OPEN, SF_MISS_DETACHED);
-      return 0;
+    if (stay.entered()) {
+      Op op(c, SF_OP_OPEN, start.mount, stay);
+      Walk w;
+      if (denied(&op, &w, o, start, result)) return 1;
     }
-    Op op(c, SF_OP_OPEN, start.mount, stay);
-    Walk w;
-    if (denied(&op, &w, o, start, result)) return 1;
   }
   uint64_t begun = clock_ns();
   long fd = make_call(*c);
   uint64_t ns = clock_ns() - begun;
   Stay stay(start.mount, false);
-  if (stay.entered()) count_passed(stay, SF_OP_OPEN, ns);
-  if (!is_error(fd)) files_opened(static_cast<int>(fd), o.flags);
+  if (stay.entered()) {
+    count_passed(stay, SF_OP_OPEN, ns);
+  } else {
+    count_outside(SF_OP_OPEN, SF_MISS_DETACHED);
+  }
+  if (!is_error(fd)) files_forget_stale(static_cast<int>(fd)), files_opened(static_cast<int>(fd), o.flags);
   *result = fd;
   return 1;
 }
@@ -105,7 +112,13 @@ int do_close(const sf_call *c, long *result) {
 // dup, F_DUPFD: the new number shares the offset, wherever that is held.
 int duplicate(const sf_call *c, int fd, long *result) {
   File file = file_of(fd);
-  if (!file) return is_hidden_slot(fd) ? bad_descriptor(result) : 0;
+  if (!file) {
+    if (is_hidden_slot(fd)) return bad_descriptor(result);
+    if (!files_any()) return 0;
+    *result = make_call(*c);
+    if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
+    return 1;
+  }
   files_duplicating(file);
   *result = make_call(*c);
   if (!is_error(*result)) files_duplicated(file, fd, static_cast<int>(*result));
@@ -121,7 +134,7 @@ int duplicate_onto(const sf_call *c, long *result) {
   if (!source && !target && !hidden) [[likely]] return 0;
   if (hidden) vacate(to);
   // Given back although it is about to be closed: the call may fail and leave it open.
-  if (target) give_back(to, target.slot), files_close(to);
+  if (target) give_back(to, target), files_close(to);
   if (source) files_duplicating(source);
   *result = make_call(*c);
   if (!is_error(*result) && source) files_duplicated(source, from, to);

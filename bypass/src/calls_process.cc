@@ -52,6 +52,7 @@ int change_root(const sf_call *c, long *result) {
 
 int change_mounts(const sf_call *c, long *result) {
   *result = make_call(*c);
+  __atomic_store_n(&g.own_mounts, true, __ATOMIC_RELEASE);
   __atomic_add_fetch(&g.verify_epoch, 1, __ATOMIC_ACQ_REL);
   files_cwd_changed();
   look_again_soon();
@@ -70,7 +71,8 @@ int call_process(const sf_call *c, long *result) {
     case __NR_pivot_root: return change_root(c, result);
     case __NR_mount:
     case __NR_umount2:
-    case __NR_move_mount: return change_mounts(c, result);
+    case __NR_move_mount:
+    case kSysMountSetattr: return change_mounts(c, result);
     case __NR_io_uring_setup:
       // Its requests open and close descriptors that we would not see.
       files_off();
@@ -80,6 +82,8 @@ int call_process(const sf_call *c, long *result) {
       g.offsets_off = true;
       files_give_back_all();
       return 0;
+    case __NR_setfsuid:
+    case __NR_setfsgid: __atomic_store_n(&g.fsids_set, true, __ATOMIC_RELEASE); [[fallthrough]];
     default: return change_credentials(c, result);
   }
 }

@@ -98,7 +98,7 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
     *result = fall_back(&op, at_offset(*c, position));
     if (*result == -ESPIPE) return 0;
   }
-  if (*result > 0 && !move_position(file.slot, position, position + *result)) return file.same() ? -1 : 0;
+  if (*result > 0 && !move_position(file, position, position + *result)) return file.same() ? -1 : 0;
   if (done && op.served) count_served(op);
   return 1;
 }
@@ -116,14 +116,14 @@ int call_read(const sf_call *c, long *result) {
   if (!(file.slot->flags & kFileReadable)) return pass(file.mount(), SF_OP_READ);
   if (has_offset(c)) return read_at(c, file, result);
   while (file.same()) {
-    int64_t position = position_of(*file.slot);
+    int64_t position = position_of(file);
     if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READ);
     if (file.slot->flags & kFileDirectory) break;  // EISDIR
     int done = read_on(c, file, position, result);
     if (done > 0) return 1;
     if (done == 0) break;
   }
-  if (file.same()) give_back(fd, file.slot);
+  if (file.same()) give_back(fd, file);
   return 0;
 }
 
@@ -167,7 +167,7 @@ int64_t seek_target(const sf_call *c, const File &file, int64_t position) {
 
 int seek_file(const sf_call *c, int fd, const File &file, long *result) {
   while (file.same()) {
-    int64_t position = position_of(*file.slot);
+    int64_t position = position_of(file);
     if (position < 0) return 0;
     int64_t target = seek_target(c, file, position);
     bool served = target != kKernelKnows;
@@ -178,7 +178,7 @@ int seek_file(const sf_call *c, int fd, const File &file, long *result) {
       __atomic_or_fetch(&file.slot->flags, kFileMoved, __ATOMIC_RELAXED);
       target = SF_SYS3(__NR_lseek, fd, c->arg[1], c->arg[2]);
     }
-    if (target >= 0 && !move_position(file.slot, position, target)) continue;
+    if (target >= 0 && !move_position(file, position, target)) continue;
     *result = target;
     Stay stay(file.mount(), false);
     if (stay.entered() && served) {
@@ -194,25 +194,37 @@ int seek_file(const sf_call *c, int fd, const File &file, long *result) {
 
 // Rewinding takes a new listing; a cookie that the Stream has handed out is found in it.
 bool seek_directory(const sf_call *c, const File &file, long *result) {
-  int64_t position = position_of(*file.slot);
+  int64_t position = position_of(file);
   if (position < 0 || static_cast<int>(c->arg[2]) != kSeekSet) return false;
+  if (c->arg[1] == 0 && (file.slot->flags & kFileForked)) return false;
   int64_t target = -1;
   if (c->arg[1] == 0) target = 0;
-  const Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
+  Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
   if (target != 0 && stream != nullptr) {
-    for (uint32_t at = 0; at < stream->bytes;) {
-      const auto *entry = reinterpret_cast<const sf_dirent *>(stream->entries + at);
-      at += entry->reclen;
-      if (static_cast<long>(entry->off) == c->arg[1]) {
-        target = stream_position(stream->serial, at);
-        break;
-      }
+    const uint32_t serial = stream->serial;
+    uint64_t cookie;
+    for (uint32_t at = 0, bytes; target < 0 && (bytes = stream_entry(*stream, at, &cookie)) != 0;) {
+      at += bytes;
+      if (static_cast<long>(cookie) == c->arg[1]) target = stream_position(serial, at);
     }
   }
-  if (target < 0 || !move_position(file.slot, position, target)) return false;
-  if (target == 0) set_stream(file.slot, nullptr);
+  if (target < 0 || !move_position(file, position, target)) return false;
+  if (target == 0 && stream != nullptr) drop_stream(file.slot, stream);
   *result = c->arg[1];
   return true;
+}
+
+// A duplicate of a directory reads and seeks through the one that holds their offset. *fd and *holder: that one.
+int64_t holders_position(const File &file, int *fd, File *holder) {
+  const int own = *fd;
+  for (;;) {
+    *fd = own;
+    *holder = offset_holder(file, fd);
+    int64_t position = position_of(*holder);
+    if (position >= 0 || holder->slot == file.slot || !file.same()) return position;
+    // Closed meanwhile, and its place taken by this duplicate or another? Then it is looked for again.
+    if (__atomic_load_n(&file.slot->origin, __ATOMIC_ACQUIRE) == *fd + 1) return position;
+  }
 }
 
 }  // namespace
@@ -225,17 +237,22 @@ int call_lseek(const sf_call *c, long *result) {
     *result = -EBADF;
     return 1;
   }
-  if (position_of(*file.slot) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
   if (!(file.slot->flags & kFileDirectory)) {
+    if (position_of(file) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
     if (seek_file(c, fd, file, result)) return 1;
-  } else if (seek_directory(c, file, result)) {
+    give_back(fd, file);
+    return pass(file.mount(), SF_OP_LSEEK);
+  }
+  File holder;
+  if (holders_position(file, &fd, &holder) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
+  if (seek_directory(c, holder, result)) {
     Stay stay(file.mount(), false);
     if (!stay.entered()) return 1;
     Op op(c, SF_OP_LSEEK, file.mount(), stay);
     count_served(op);
     return 1;
   }
-  give_back(fd, file.slot);
+  give_back(fd, holder);
   return pass(file.mount(), SF_OP_LSEEK);
 }
 
@@ -249,14 +266,14 @@ long read_stream(const File &file, int64_t position, void *to, uint64_t room, in
   *next = position;
   if (serial == 0) return 0;  // everything went out at once
   const Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
-  if (stream == nullptr || stream->serial != serial || from > stream->bytes) return -1;
+  if (stream == nullptr || __atomic_load_n(&stream->serial, __ATOMIC_ACQUIRE) != serial) return -1;
   long copied = stream_copy(*stream, from, to, room);
   if (copied > 0) *next = stream_position(serial, from + static_cast<uint32_t>(copied));
   return copied;
 }
 
-// 1: done; 0: the kernel's from here on; -1: again.
-int list_on(const sf_call *c, const File &file, int64_t position, long *result) {
+// 1: done; 0: the kernel's from here on; -1: again. `fd`: the number of `file`, which may be a duplicate's origin.
+int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *result) {
   Stay stay(file.mount(), false);
   if (!stay.entered()) return count_outside(SF_OP_READDIR, SF_MISS_DETACHED), 0;
   Op op(c, SF_OP_READDIR, file.mount(), stay);
@@ -276,13 +293,13 @@ int list_on(const sf_call *c, const File &file, int64_t position, long *result) 
     if (ready && op.nid == 0) ready = op.give_up(SF_MISS_ATTR);
     if (!ready || !run_policy(&op, result)) {
       // The stream is the kernel's before the call is made: it goes on where the caller stands.
-      give_back(static_cast<int>(c->arg[0]), file.slot);
+      give_back(fd, file);
       *result = fall_back(&op);
       return 1;
     }
     if (!op.served) return 1;
   }
-  if (!move_position(file.slot, position, op.position)) return file.same() ? -1 : 0;
+  if (!move_position(file, position, op.position)) return file.same() ? -1 : 0;
   if (!file.same()) return 0;
   count_served(op);
   return 1;
@@ -294,18 +311,20 @@ int call_getdents(const sf_call *c, long *result) {
   int fd = static_cast<int>(c->arg[0]);
   File file = file_of(fd);
   if (!file) return 0;
+  File holder = file;
   if (c->nr == __NR_getdents64) {
     while (file.same()) {
-      int64_t position = position_of(*file.slot);
+      int64_t position = holders_position(file, &fd, &holder);
       if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READDIR);
       if (!(file.slot->flags & kFileDirectory)) break;
-      int done = list_on(c, file, position, result);
+      int done = list_on(c, fd, holder, position, result);
       if (done > 0) return 1;
       if (done == 0) break;
+      fd = static_cast<int>(c->arg[0]);
     }
   }
   if (!file.same()) return 0;
-  give_back(fd, file.slot);
+  give_back(fd, holder);
   return pass(file.mount(), SF_OP_READDIR);
 }
 

@@ -115,7 +115,7 @@ int call_stat(const sf_call *c, long *result) {
   };
   auto put = [&](Op &op) {
     if (c->nr == __NR_statx) {
-      fill_statx(static_cast<struct statx *>(out), op.attr.attr, op.mount->root);
+      fill_statx(static_cast<struct statx *>(out), op.attr.attr, op.mount->root, op.nid == SF_NID_ROOT);
     } else {
       fill_stat(static_cast<struct stat *>(out), op.attr.attr, op.mount->root);
     }

@@ -8,12 +8,20 @@
 
 namespace shortfuse::bypass {
 
-static void take_ids(Creds *creds) {
-  SF_SYS3(__NR_getresuid, &creds->ruid, &creds->euid, &creds->suid);
-  SF_SYS3(__NR_getresgid, &creds->rgid, &creds->egid, &creds->sgid);
+// A filter that the program was started under may forbid any of these calls: then nothing is known. setfsuid() is the
+// likeliest, and there is no other way to ask; but an exec makes both ids those of the effective user, and who never
+// calls it has them so still.
+static bool take_ids(Creds *creds) {
+  if (is_error(SF_SYS3(__NR_getresuid, &creds->ruid, &creds->euid, &creds->suid))) return false;
+  if (is_error(SF_SYS3(__NR_getresgid, &creds->rgid, &creds->egid, &creds->sgid))) return false;
+  creds->fsuid = creds->euid;
+  creds->fsgid = creds->egid;
+  if (!__atomic_load_n(&g.fsids_set, __ATOMIC_ACQUIRE)) return true;
   // An id that is no id changes nothing and returns what is.
-  creds->fsuid = static_cast<uint32_t>(SF_SYS1(__NR_setfsuid, -1));
-  creds->fsgid = static_cast<uint32_t>(SF_SYS1(__NR_setfsgid, -1));
+  const long uid = SF_SYS1(__NR_setfsuid, -1), gid = SF_SYS1(__NR_setfsgid, -1);
+  creds->fsuid = static_cast<uint32_t>(uid);
+  creds->fsgid = static_cast<uint32_t>(gid);
+  return !is_error(uid) && !is_error(gid);
 }
 
 static void take_groups(Creds *creds) {
@@ -22,10 +30,10 @@ static void take_groups(Creds *creds) {
   creds->groups = creds->groups_known ? static_cast<uint16_t>(n) : 0;
 }
 
-static void take_capabilities(Creds *creds) {
+static bool take_capabilities(Creds *creds) {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
-  if (is_error(SF_SYS2(__NR_capget, &header, data))) data[0] = data[1] = {};
+  if (is_error(SF_SYS2(__NR_capget, &header, data))) return false;
   auto has = [&](unsigned cap) { return (data[cap / 32].effective >> (cap % 32) & 1) != 0; };
   creds->dac_override = has(CAP_DAC_OVERRIDE);
   creds->dac_read_search = has(CAP_DAC_READ_SEARCH);
@@ -34,15 +42,16 @@ static void take_capabilities(Creds *creds) {
   bool all = data[0].effective == data[0].permitted && data[1].effective == data[1].permitted;
   creds->same_for_access =
       creds->ruid == creds->fsuid && creds->rgid == creds->fsgid && (creds->ruid == 0 ? all : none);
+  return true;
 }
 
 const Creds &creds_now() {
   uint32_t epoch = __atomic_load_n(&g.creds_epoch, __ATOMIC_ACQUIRE);
   if (t.creds.epoch == epoch) [[likely]] return t.creds;
   // The epoch is stored last and is the one read first: a change during the snapshot makes it stale at once.
-  take_ids(&t.creds);
+  t.creds.known = take_ids(&t.creds);
   take_groups(&t.creds);
-  take_capabilities(&t.creds);
+  t.creds.known = take_capabilities(&t.creds) && t.creds.known;
   __atomic_signal_fence(__ATOMIC_RELEASE);
   t.creds.epoch = epoch;
   return t.creds;

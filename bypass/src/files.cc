@@ -1,9 +1,13 @@
 // The table of descriptors and the working directory.
 #include "files.h"
 
+#include "attach_internal.h"
 #include "kernel.h"
 
 namespace shortfuse::bypass {
+
+constexpr unsigned kWaitTurns = 20000;  // given up to another thread that is between two system calls
+constexpr unsigned kSpareStreams = 32;
 
 FileSlot *file_pages[kFilePages];
 static uint32_t owned;            // slots whose offset is ours; atomic
@@ -38,10 +42,34 @@ static void publish(FileSlot *slot, FileKind kind) {
   __atomic_store_n(&slot->state, next_state(slot->state, kind), __ATOMIC_RELEASE);
 }
 
-static void set_position(FileSlot *slot, int64_t position) {
+// A position as stored. It is mixed with the slot's count, so that a compare-and-swap that comes late, after the file
+// was closed, cannot take the place of the same position in the file that has the number now (files are shorter than
+// 2^48 bytes, and a listing's serial is its own). Complemented, so that fresh memory says kKernelOwned.
+static int64_t mixed(uint64_t state, int64_t position) {
+  return position < 0 ? position : position ^ static_cast<int64_t>((state >> 8 & 0x7fff) << 48);
+}
+static int64_t stored(uint64_t state, int64_t position) { return ~mixed(state, position); }
+
+// REQUIRES: the slot is nobody's yet.
+static void first_position(FileSlot *slot, uint64_t state, int64_t position) {
   if (position >= 0) __atomic_add_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
-  int64_t before = ~__atomic_exchange_n(&slot->not_position, ~position, __ATOMIC_ACQ_REL);
-  if (before >= 0) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&slot->not_position, stored(state, position), __ATOMIC_RELEASE);
+}
+
+// Waits while another thread tells the kernel: its lseek() must not hit what gets the number next.
+static void forget_position(FileSlot *slot) {
+  for (unsigned turn = 0;; ++turn) {
+    int64_t word = __atomic_load_n(&slot->not_position, __ATOMIC_ACQUIRE);
+    if (~word == kGivingBack && turn < kWaitTurns) {
+      SF_SYS0(__NR_sched_yield);
+      continue;
+    }
+    if (!__atomic_compare_exchange_n(&slot->not_position, &word, ~kKernelOwned, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+      continue;
+    if (~word >= 0) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+    return;
+  }
 }
 
 static void empty(FileSlot *slot) {
@@ -50,8 +78,15 @@ static void empty(FileSlot *slot) {
   if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_ACQ_REL,
                                    __ATOMIC_RELAXED))
     return;
-  set_position(slot, kKernelOwned);
-  set_stream(slot, nullptr);
+  forget_position(slot);
+  drop_stream(slot, nullptr);
+}
+
+bool files_any() { return __atomic_load_n(&highest, __ATOMIC_RELAXED) != 0; }
+
+void files_forget_stale(int fd) {
+  FileSlot *slot = slot_of(fd);
+  if (slot != nullptr) empty(slot);
 }
 
 uint64_t nid_of(const File &file) {
@@ -66,19 +101,22 @@ uint64_t nid_of(const File &file) {
 
 // ---- offsets
 
-int64_t position_of(const FileSlot &slot) {
-  int64_t position = ~__atomic_load_n(&slot.not_position, __ATOMIC_ACQUIRE);
-  // Its signals are blocked, so the thread that gives it back is never one that we have interrupted.
-  while (position == kGivingBack) {
+int64_t position_of(const File &file) {
+  // The giver's signals are blocked, so it is never a thread that we have interrupted. Should it not get on all the
+  // same (we may be of a higher priority), the kernel's offset is used.
+  for (unsigned turn = 0; turn < kWaitTurns; ++turn) {
+    const int64_t word = ~__atomic_load_n(&file.slot->not_position, __ATOMIC_ACQUIRE);
+    if (!file.same()) break;
+    if (word != kGivingBack) return mixed(file.state, word);
     SF_SYS0(__NR_sched_yield);
-    position = ~__atomic_load_n(&slot.not_position, __ATOMIC_ACQUIRE);
   }
-  return position;
+  return kKernelOwned;
 }
 
-bool move_position(FileSlot *slot, int64_t from, int64_t to) {
-  int64_t expected = ~from;
-  return __atomic_compare_exchange_n(&slot->not_position, &expected, ~to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+bool move_position(const File &file, int64_t from, int64_t to) {
+  int64_t expected = stored(file.state, from);
+  return __atomic_compare_exchange_n(&file.slot->not_position, &expected, stored(file.state, to), false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 // What the kernel's offset would be at a position of ours.
@@ -87,45 +125,62 @@ static int64_t kernel_offset(const FileSlot &slot, int64_t position) {
   uint32_t serial = static_cast<uint32_t>(position >> 32), byte = static_cast<uint32_t>(position);
   if (serial == 0) return static_cast<int64_t>(slot.last_cookie);
   const Stream *stream = __atomic_load_n(&slot.stream, __ATOMIC_ACQUIRE);
-  if (stream == nullptr || (stream->serial & 0x7fffffff) != serial) return 0;
+  if (stream == nullptr || stream->serial != serial) return 0;
   uint64_t cookie = 0;
-  for (uint32_t at = 0; at < byte && at < stream->bytes;) {
-    const auto *entry = reinterpret_cast<const sf_dirent *>(stream->entries + at);
-    cookie = entry->off;
-    at += entry->reclen;
+  for (uint32_t at = 0; at < byte;) {
+    uint32_t bytes = stream_entry(*stream, at, &cookie);
+    if (bytes == 0) break;
+    at += bytes;
   }
   return static_cast<int64_t>(cookie);
+}
+
+File offset_holder(const File &file, int *fd) {
+  const int32_t origin = __atomic_load_n(&file.slot->origin, __ATOMIC_ACQUIRE);
+  if (origin == 0) return file;
+  File holder = file_of(origin - 1);
+  if (!holder || static_cast<uint32_t>(holder.state >> 8) != file.slot->origin_count) return file;
+  *fd = origin - 1;
+  return holder;
 }
 
 void settle(FileSlot *slot) {
   const int32_t origin = __atomic_exchange_n(&slot->origin, 0, __ATOMIC_ACQ_REL);
   if (origin == 0) return;
   File file = file_of(origin - 1);
-  if (file && static_cast<uint32_t>(file.state >> 8) == slot->origin_count) give_back(origin - 1, file.slot);
+  if (file && static_cast<uint32_t>(file.state >> 8) == slot->origin_count) give_back(origin - 1, file);
 }
 
-void give_back(int fd, FileSlot *slot) {
+// One thread at a time has a position in its hands, the others wait; so no handler of this thread may come in between
+// and wait for ever.
+template <typename Action>
+static bool with_position(const File &file, int64_t position, Action action) {
+  const uint64_t all = ~0ull;
+  uint64_t before;
+  SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before, sizeof before);
+  const bool mine = move_position(file, position, kGivingBack);
+  if (mine) {
+    action();
+    drop_stream(file.slot, nullptr);
+    move_position(file, kGivingBack, kKernelOwned);
+    __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+  }
+  SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
+  return mine;
+}
+
+void give_back(int fd, const File &file) {
+  FileSlot *slot = file.slot;
   settle(slot);
   for (;;) {
-    const int64_t position = position_of(*slot);
+    const int64_t position = position_of(file);
     if (position < 0) return;
-    // One thread tells the kernel, the others wait: a second lseek() would undo what was read after the first. No
-    // handler of this thread may come in between and wait for ever.
-    const uint64_t all = ~0ull;
-    uint64_t before;
-    SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before, sizeof before);
-    const bool mine = move_position(slot, position, kGivingBack);
-    if (mine) {
-      if (position != 0 || (slot->flags & kFileMoved)) {
-        SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
-        __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
-      }
-      move_position(slot, kGivingBack, kKernelOwned);
-      __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
-      set_stream(slot, nullptr);
-    }
-    SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
-    if (mine) return;
+    const bool given = with_position(file, position, [&] {
+      if (position == 0 && !(slot->flags & kFileMoved)) return;
+      SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
+      __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
+    });
+    if (given) return;
   }
 }
 
@@ -137,15 +192,66 @@ static void for_each_slot(unsigned first, unsigned last, Action action) {
     FileSlot *slot = slot_of(static_cast<int>(fd));
     if (slot == nullptr) {
       fd |= kFilesPerPage - 1;  // the rest of a page that is not there
-    } else if (kind_of(slot_state(*slot)) == kOnMount) {
-      action(static_cast<int>(fd), slot);
+    } else if (File file = file_of(static_cast<int>(fd))) {
+      action(static_cast<int>(fd), file);
     }
   }
 }
 
 void files_give_back_all() {
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
-  for_each_slot(0, ~0u, [](int fd, FileSlot *slot) { give_back(fd, slot); });
+  for_each_slot(0, ~0u, [](int fd, const File &file) { give_back(fd, file); });
+}
+
+static bool in_listing(const File &file) { return (file.slot->flags & kFileDirectory) && position_of(file) > 0; }
+
+void files_give_back_all_but_listings() {
+  if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
+  for_each_slot(0, ~0u, [](int fd, const File &file) {
+    if (!in_listing(file)) return give_back(fd, file);
+    // The other process may move the kernel's offset.
+    __atomic_or_fetch(&file.slot->flags, static_cast<uint8_t>(kFileMoved | kFileForked), __ATOMIC_RELAXED);
+  });
+}
+
+void files_before_exec() {
+  if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
+  for_each_slot(0, ~0u, [](int fd, const File &file) {
+    const bool stays_here = in_listing(file) && !(file.slot->flags & kFileLinked) &&
+                            (SF_SYS2(__NR_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0;
+    if (!stays_here) give_back(fd, file);
+  });
+}
+
+// The holder of the offset of a listing goes: the first of its duplicates takes its place, the others follow that one.
+static void hand_over(int fd, const File &from) {
+  const int64_t position = position_of(from);
+  const uint32_t count = static_cast<uint32_t>(from.state >> 8);
+  if (position <= 0) return;
+  with_position(from, position, [&] {
+    int heir = -1;
+    File heirs;
+    for_each_slot(0, ~0u, [&](int other, const File &file) {
+      FileSlot *slot = file.slot;
+      if (__atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != fd + 1 || slot->origin_count != count) return;
+      if (heir >= 0) {
+        slot->origin_count = static_cast<uint32_t>(heirs.state >> 8);
+        __atomic_store_n(&slot->origin, heir + 1, __ATOMIC_RELEASE);
+        __atomic_or_fetch(&heirs.slot->flags, static_cast<uint8_t>(kFileLinked), __ATOMIC_SEQ_CST);
+        return;
+      }
+      slot->last_cookie = from.slot->last_cookie;
+      slot->flags |= from.slot->flags & (kFileMoved | kFileForked);
+      drop_stream(slot, nullptr);
+      __atomic_store_n(&slot->stream, __atomic_exchange_n(&from.slot->stream, nullptr, __ATOMIC_ACQ_REL),
+                       __ATOMIC_RELEASE);
+      if (!move_position(file, kKernelOwned, position)) return;
+      __atomic_add_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+      __atomic_store_n(&slot->origin, 0, __ATOMIC_RELEASE);
+      heir = other;
+      heirs = file;
+    });
+  });
 }
 
 // ---- coming and going
@@ -190,7 +296,7 @@ void files_opened(int fd, uint64_t open_flags) {
   slot->origin = 0;
   // What cannot be positioned (the daemon may say so at open) has no offset that could be ours.
   own = own && SF_SYS3(__NR_lseek, fd, 0, kSeekCur) == 0;
-  set_position(slot, own ? 0 : kKernelOwned);
+  first_position(slot, next_state(slot->state, kOnMount), own ? 0 : kKernelOwned);
   publish(slot, kOnMount);
 }
 
@@ -199,7 +305,7 @@ void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, 
 void files_duplicated(const File &from, int from_fd, int to) {
   if (g.files_off) return;
   FileSlot *slot = slot_for(to);
-  if (slot == nullptr) return give_back(from_fd, from.slot);
+  if (slot == nullptr) return give_back(from_fd, from);
   empty(slot);
   const FileSlot &origin = *from.slot;
   slot->nodeid = origin.nodeid;
@@ -209,28 +315,28 @@ void files_duplicated(const File &from, int from_fd, int to) {
   slot->flags = origin.flags & static_cast<uint8_t>(~kFileLinked);
   slot->origin = origin.origin;
   slot->origin_count = origin.origin_count;
-  if (position_of(origin) >= 0) {
+  if (position_of(from) >= 0) {
     slot->origin = from_fd + 1;
     slot->origin_count = static_cast<uint32_t>(from.state >> 8);
   }
-  set_position(slot, kKernelOwned);
+  first_position(slot, 0, kKernelOwned);
   if (from.same()) publish(slot, kOnMount);
 }
 
-void files_close(int fd) {
-  FileSlot *slot = slot_of(fd);
-  if (slot == nullptr) return;
-  // Duplicates go on where this one stood.
-  if (kind_of(slot_state(*slot)) == kOnMount && (slot->flags & kFileLinked)) give_back(fd, slot);
-  empty(slot);
+// Duplicates go on where this one stood.
+static void close_file(int fd, const File &file) {
+  if (file.slot->flags & kFileLinked) {
+    if (in_listing(file)) hand_over(fd, file);
+    give_back(fd, file);
+  }
+  empty(file.slot);
 }
 
-void files_close_range(unsigned first, unsigned last) {
-  for_each_slot(first, last, [](int fd, FileSlot *slot) {
-    if (slot->flags & kFileLinked) give_back(fd, slot);
-    empty(slot);
-  });
+void files_close(int fd) {
+  if (File file = file_of(fd)) close_file(fd, file);
 }
+
+void files_close_range(unsigned first, unsigned last) { for_each_slot(first, last, close_file); }
 
 void files_off() {
   files_give_back_all();
@@ -253,20 +359,80 @@ void files_unmark_hidden(int fd) {
 
 // ---- streams
 
+static Stream *spare[kSpareStreams];  // atomic
+
+void retire_stream(Stream *stream) {
+  if (stream == nullptr) return;
+  // A thread may be reading in it still: the addresses stay valid. A small one keeps its memory too.
+  constexpr uint64_t kKept = 65536;
+  if (stream->room > kKept) {
+    SF_SYS3(__NR_madvise, reinterpret_cast<char *>(stream) + kKept, stream->room - kKept, MADV_DONTNEED);
+  }
+  for (Stream *&place : spare) {
+    Stream *none = nullptr;
+    if (__atomic_compare_exchange_n(&place, &none, stream, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) return;
+  }
+  // More than can be used again. With a thread in it, nothing but the addresses is given away.
+  if (nobody_inside()) {
+    unmap(stream, stream->room);
+  } else {
+    SF_SYS3(__NR_madvise, reinterpret_cast<char *>(stream) + 4096, stream->room - 4096, MADV_DONTNEED);
+  }
+}
+
+static Stream *reuse_stream(uint64_t room) {
+  for (Stream *&place : spare) {
+    if (__atomic_load_n(&place, __ATOMIC_RELAXED) == nullptr) continue;
+    Stream *stream = __atomic_exchange_n(&place, nullptr, __ATOMIC_ACQUIRE);
+    if (stream == nullptr) continue;
+    if (stream->room >= room && stream->room / 4 <= room) return stream;
+    Stream *none = nullptr;
+    if (!__atomic_compare_exchange_n(&place, &none, stream, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+      retire_stream(stream);
+    }
+  }
+  return nullptr;
+}
+
 Stream *new_stream(uint64_t bytes) {
   uint64_t room = (sizeof(Stream) + bytes + 4095) & ~4095ull;
-  auto *stream = static_cast<Stream *>(map_anonymous(room));
-  if (stream == nullptr) return nullptr;
-  stream->room = room;
+  Stream *stream = reuse_stream(room);
+  if (stream == nullptr) {
+    stream = static_cast<Stream *>(map_anonymous(room));
+    if (stream == nullptr) return nullptr;
+    stream->room = room;
+  }
+  uint32_t serial;
   do {
-    stream->serial = __atomic_add_fetch(&stream_serials, 1u, __ATOMIC_RELAXED) & 0x7fffffff;
-  } while (stream->serial == 0);
+    serial = __atomic_add_fetch(&stream_serials, 1u, __ATOMIC_RELAXED) & 0x7fffffff;
+  } while (serial == 0);
+  // Before the entries change: who reads in it under the former serial will not move the position.
+  __atomic_store_n(&stream->serial, serial, __ATOMIC_RELAXED);
+  __atomic_store_n(&stream->bytes, 0u, __ATOMIC_RELEASE);
   return stream;
 }
 
-void set_stream(FileSlot *slot, Stream *stream) {
-  Stream *before = __atomic_exchange_n(&slot->stream, stream, __ATOMIC_ACQ_REL);
-  if (before != nullptr) unmap(before, before->room);
+bool give_stream(FileSlot *slot, Stream *stream) {
+  Stream *none = nullptr;
+  return __atomic_compare_exchange_n(&slot->stream, &none, stream, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+void drop_stream(FileSlot *slot, Stream *stream) {
+  if (stream == nullptr) return retire_stream(__atomic_exchange_n(&slot->stream, nullptr, __ATOMIC_ACQ_REL));
+  if (__atomic_compare_exchange_n(&slot->stream, &stream, nullptr, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    retire_stream(stream);
+  }
+}
+
+uint32_t stream_entry(const Stream &stream, uint32_t at, uint64_t *cookie) {
+  uint64_t end = __atomic_load_n(&stream.bytes, __ATOMIC_RELAXED);
+  if (end > stream.room - sizeof(Stream)) end = stream.room - sizeof(Stream);
+  if (at + sizeof(sf_dirent) > end) return 0;
+  const auto *entry = reinterpret_cast<const sf_dirent *>(stream.entries + at);
+  uint32_t bytes = __atomic_load_n(&entry->reclen, __ATOMIC_RELAXED);
+  if (bytes < sizeof(sf_dirent) || (bytes & 7) != 0 || bytes > end - at) return 0;
+  *cookie = __atomic_load_n(&entry->off, __ATOMIC_RELAXED);
+  return bytes;
 }
 
 // ---- the working directory
@@ -336,11 +502,11 @@ void files_after_fork() {
   cwd_lock &= ~1u;
   cwd_known.version = 0;
   // The parent's thread will finish what it began; the offset is shared.
-  for_each_slot(0, ~0u, [](int, FileSlot *slot) {
-    if (move_position(slot, kGivingBack, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+  for_each_slot(0, ~0u, [](int, const File &file) {
+    if (move_position(file, kGivingBack, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   });
   // Given back before the fork; one that another thread opened since is shared with the parent now.
-  files_give_back_all();
+  files_give_back_all_but_listings();
 }
 
 }  // namespace shortfuse::bypass

@@ -10,6 +10,12 @@
 // copy first, then compare-and-swap: nothing is held while the caller's memory is touched. A duplicate shares its
 // origin's offset, which stays here until the duplicate is used by offset, or the origin closed: programs that walk
 // trees duplicate every directory and read only through the first descriptor.
+//
+// A directory in the middle of its listing is not given back where that can be avoided: its cookies mean something
+// only to the listing they came with, and a file system that makes its list at the handle's first READDIR (as
+// libfuse's high-level interface does) would make another one now, in which the cookie skips files. So duplicates of
+// a directory read through the one that holds the offset and inherit it; and a forked child goes on from its own copy
+// of the listing, as its parent does: `while (readdir()) system("rm ...")` must not lose a file.
 #pragma once
 #include "attach.h"
 
@@ -27,13 +33,16 @@ enum FileFlag : uint8_t {
   kFileMoved = 8,       // the kernel's own offset may not be 0 although we never gave ours back
   kFilePath = 16,       // O_PATH
   kFileLinked = 32,     // duplicates exist that share the offset held here
+  kFileForked = 64,     // a directory whose listing went on in two processes: rewound, it is the kernel's
 };
 
-/// A directory listing as one reader of one descriptor sees it, until it rewinds.
+/// A directory listing as one reader of one descriptor sees it, until it rewinds. When it is no longer a slot's it may
+/// be filled with another listing while a thread still reads in it, but is not unmapped: such a reader finds out when
+/// it moves the position, which names the Stream's serial.
 struct Stream {
   uint32_t serial;
   uint32_t bytes;        // of entries
-  uint64_t room;         // bytes mapped
+  uint64_t room;         // bytes mapped; never changes
   char entries[];
 };
 
@@ -46,7 +55,7 @@ inline int64_t stream_position(uint32_t serial, uint32_t byte) {
 
 struct alignas(64) FileSlot {
   uint64_t state;        // FileKind in the low byte, then a count that every change raises; atomic
-  int64_t not_position;  // the complement of the position, so that fresh memory says kKernelOwned; atomic
+  int64_t not_position;  // the position as stored (files.cc), so that fresh memory says kKernelOwned; atomic
   uint64_t nodeid;
   uint64_t nid;          // 0: not known to the cache when opened; asked again
   uint64_t last_cookie;  // of a directory whose entries all went out at once
@@ -105,19 +114,31 @@ void files_duplicating(const File &from);
 void files_duplicated(const File &from, int from_fd, int to);
 /// Before a duplicate is used by the kernel's offset: what its origin holds is given back.
 void settle(FileSlot *slot);
+/// Of a duplicate: the file that holds the offset they share, and its number; else `file` itself.
+File offset_holder(const File &file, int *fd);
+/// Some descriptor on a mount is, or was, registered.
+bool files_any();
+/// The number came from the kernel for something that is not on a mount: what the slot says of it is out of date.
+void files_forget_stale(int fd);
 /// Before the number goes back to the kernel.
 void files_close(int fd);
 void files_close_range(unsigned first, unsigned last);
 
-int64_t position_of(const FileSlot &slot);
-bool move_position(FileSlot *slot, int64_t from, int64_t to);
+/// What is held here for the file; negative: nothing, or the number means something else by now.
+int64_t position_of(const File &file);
+/// False: the position is no longer `from`, or the file no longer this one.
+bool move_position(const File &file, int64_t from, int64_t to);
 /// The offset is the kernel's when this returns.
-void give_back(int fd, FileSlot *slot);
+void give_back(int fd, const File &file);
 inline void give_back(int fd) {
   File file = file_of(fd);
-  if (file) give_back(fd, file.slot);
+  if (file) give_back(fd, file);
 }
 void files_give_back_all();
+/// Before a fork, or when a daemon is gone: all but directories in the middle of their listings.
+void files_give_back_all_but_listings();
+/// Before an exec: all that a program that inherits it could read on from.
+void files_before_exec();
 /// Nothing more is registered, and what is is forgotten.
 void files_off();
 
@@ -125,9 +146,16 @@ void files_mark_hidden(int fd);
 void files_unmark_hidden(int fd);
 void files_after_fork();
 
-/// Streams of directories: a slot's is replaced (freeing the former) or dropped.
+/// Null: no memory.
 Stream *new_stream(uint64_t bytes);
-void set_stream(FileSlot *slot, Stream *stream);
+/// A stream that was never, or is no longer, a slot's.
+void retire_stream(Stream *stream);
+/// The stream becomes the slot's. False: it has one already.
+bool give_stream(FileSlot *slot, Stream *stream);
+/// The slot's stream, if it still is this one (any, when null), is dropped.
+void drop_stream(FileSlot *slot, Stream *stream);
+/// The length of the whole entry at byte `at`; 0: there is none. Right also while the memory is filled anew.
+uint32_t stream_entry(const Stream &stream, uint32_t at, uint64_t *cookie);
 
 // ---- the working directory
 

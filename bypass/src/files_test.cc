@@ -16,6 +16,7 @@
 
 #include <atomic>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "files.h"
@@ -42,7 +43,7 @@ int open_plain(const Tree &tree, const std::string &name, int flags = O_RDONLY) 
 }
 bool owned(int fd) {
   File file = file_of(fd);
-  return file && position_of(*file.slot) >= 0;
+  return file && position_of(file) >= 0;
 }
 
 // Reads and seeks in random order; the second descriptor is the kernel's.
@@ -386,6 +387,155 @@ TEST(Files, AStreamNeverMixesListings) {
   EXPECT_TRUE(std::string(part, static_cast<size_t>(n)) + list(through, fd, 500) == whole);
   through(SYS_close, fd);
   close(plain);
+}
+
+// Names that a listing tells.
+std::set<std::string> names_in(const std::string &entries) {
+  std::set<std::string> names;
+  for (size_t at = 0; at < entries.size();) {
+    auto *entry = reinterpret_cast<const struct dirent64 *>(entries.data() + at);
+    names.insert(entry->d_name);
+    at += entry->d_reclen;
+  }
+  return names;
+}
+
+std::string some_entries(int fd) {
+  std::string part(200, 0);
+  long n = through(SYS_getdents64, fd, arg(part.data()), static_cast<long>(part.size()));
+  part.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return part;
+}
+
+// The cookies of a listing mean something only to it: neither a fork nor a duplicate makes the kernel go on from one.
+TEST(Files, AListingUnderWayStaysHere) {
+  Tree tree(kPlainMount);
+  tree.dir("d");
+  for (int i = 0; i < 100; ++i) tree.file("d/name" + std::to_string(i), "");
+  tree.attach();
+  for (int way = 0; way < 4; ++way) {
+    SCOPED_TRACE(way);
+    int fd = open_ours(tree, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int copy = -1, second = -1;
+    std::string part = some_entries(fd);
+    ASSERT_FALSE(part.empty());
+    if (way == 0) sf_bypass_before_fork(SIGCHLD, 0);
+    if (way == 1) sf_bypass_before_fork(0, 1);
+    if (way >= 2) copy = static_cast<int>(through(SYS_dup, fd)), second = static_cast<int>(through(SYS_dup, fd));
+    if (way == 2) part += some_entries(copy), part += some_entries(second), part += some_entries(fd);
+    if (way == 3) through(SYS_close, fd), part += some_entries(copy), part += some_entries(second), fd = copy;
+    EXPECT_EQ(by_kernel(SYS_lseek, fd, 0, SEEK_CUR), 0);
+    EXPECT_TRUE(owned(fd));
+    part += list(through, fd, 500);
+    EXPECT_EQ(names_in(part).size(), 102u);
+    for (int used : {fd, copy, second}) {
+      if (used >= 0) through(SYS_close, used);
+    }
+  }
+}
+
+// Parent and child go on with the same listing; rewound, it is the kernel's.
+TEST(Files, AChildHasTheListingToo) {
+  Tree tree(kPlainMount);
+  tree.dir("d");
+  for (int i = 0; i < 100; ++i) tree.file("d/name" + std::to_string(i), "");
+  tree.attach();
+  int fd = open_ours(tree, "d", O_RDONLY | O_DIRECTORY);
+  std::string part = some_entries(fd);
+  sf_bypass_before_fork(SIGCHLD, 0);
+  pid_t pid = fork();
+  if (pid == 0) {
+    bool good = names_in(part + list(through, fd, 500)).size() == 102;
+    good = good && through(SYS_lseek, fd, 0, SEEK_SET) == 0 && !owned(fd);
+    _exit(good && names_in(list(through, fd, 500)).size() == 102 ? 0 : 1);
+  }
+  int status;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  for (int i = 0; i < 50; ++i) unlink(tree.path("d/name" + std::to_string(i)).c_str());
+  EXPECT_EQ(names_in(part + list(through, fd, 500)).size(), 102u);
+  through(SYS_close, fd);
+}
+
+// A position found out before the number was closed and taken by another file does not fit that one.
+TEST(Files, APositionBelongsToOneOpening) {
+  Tree tree(kPlainMount);
+  tree.file("f", "ffff");
+  tree.attach();
+  int fd = open_ours(tree, "f");
+  File before = file_of(fd);
+  ASSERT_EQ(position_of(before), 0);
+  through(SYS_close, fd);
+  ASSERT_EQ(open_ours(tree, "f"), fd);
+  EXPECT_FALSE(move_position(before, 0, 4));
+  EXPECT_LT(position_of(before), 0);
+  EXPECT_EQ(position_of(file_of(fd)), 0);
+  through(SYS_close, fd);
+}
+
+// Closed by a call that nobody saw; the number's next file is another one.
+TEST(Files, AStaleNumberIsForgotten) {
+  Tree tree(kPlainMount);
+  tree.file("f", "ffff");
+  tree.attach();
+  char buffer[8] = {};
+  for (int way = 0; way < 2; ++way) {
+    int fd = open_ours(tree, "f");
+    by_kernel(SYS_close, fd);
+    int again = -1;
+    if (way == 0) again = static_cast<int>(through(SYS_open, arg("/dev/zero"), O_RDONLY));
+    if (way == 1) {
+      int zero = open("/dev/zero", O_RDONLY);
+      if (zero == fd) zero = dup(fd), close(fd);
+      again = static_cast<int>(through(SYS_dup, zero));
+      close(zero);
+    }
+    ASSERT_EQ(again, fd);
+    EXPECT_EQ(through(SYS_pread64, fd, arg(buffer), 4, 0), 4);
+    EXPECT_EQ(buffer[0], 0);
+    through(SYS_close, fd);
+  }
+}
+
+// Threads that list one directory, rewind it and open others: no crash, and never an entry that is none.
+TEST(Files, ThreadsShareAListing) {
+  Tree tree(kPlainMount);
+  tree.dir("d");
+  for (int i = 0; i < 300; ++i) tree.file("d/name" + std::to_string(i), "");
+  tree.attach();
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0}, shared{open_ours(tree, "d", O_RDONLY | O_DIRECTORY)};
+  auto reader = [&](unsigned seed) {
+    std::mt19937 rng(seed);
+    char part[400];
+    while (!stop) {
+      int fd = shared;
+      if (rng() % 16 == 0) through(SYS_lseek, fd, 0, SEEK_SET);
+      long n = through(SYS_getdents64, fd, arg(part), sizeof part);
+      for (long at = 0; at < n;) {
+        auto *entry = reinterpret_cast<struct dirent64 *>(part + at);
+        bool good = entry->d_reclen >= 24 && at + entry->d_reclen <= n &&
+                    (entry->d_name[0] == '.' || strncmp(entry->d_name, "name", 4) == 0);
+        if (!good) ++wrong;
+        if (!good) break;
+        at += entry->d_reclen;
+      }
+      if (rng() % 64 == 0) {
+        int other = open_ours(tree, "d", O_RDONLY | O_DIRECTORY);
+        through(SYS_dup2, other, fd);
+        through(SYS_close, other);
+      }
+    }
+    sf_bypass_thread_exit();
+  };
+  std::thread a(reader, 1), b(reader, 2), c(reader, 3);
+  usleep(400000);
+  stop = true;
+  a.join();
+  b.join();
+  c.join();
+  EXPECT_EQ(wrong, 0);
+  through(SYS_close, shared);
 }
 
 TEST(Files, Xattrs) {

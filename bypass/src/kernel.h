@@ -26,6 +26,7 @@
 namespace shortfuse::bypass {
 
 // System calls newer than the headers.
+constexpr long kSysMountSetattr = 442;
 constexpr long kSysFchmodat2 = 452;
 
 // Values that only libc's headers carry.
@@ -92,6 +93,7 @@ constexpr uint32_t kTypeMask = 0170000;
 constexpr bool is_directory(uint32_t mode) { return (mode & kTypeMask) == 0040000; }
 constexpr bool is_regular(uint32_t mode) { return (mode & kTypeMask) == 0100000; }
 constexpr bool is_link(uint32_t mode) { return (mode & kTypeMask) == 0120000; }
+constexpr bool is_socket_mode(uint32_t mode) { return (mode & kTypeMask) == 0140000; }
 constexpr bool is_char_device(uint32_t mode) { return (mode & kTypeMask) == 0020000; }
 constexpr bool is_block_device(uint32_t mode) { return (mode & kTypeMask) == 0060000; }
 

@@ -1,9 +1,10 @@
 // An accelerated mount as this process has it mapped.
 //
-// Life: Free -> (attach) -> Attached -> (daemon gone) -> Detached -> (no thread inside any more) -> Free. Only the
-// holder of Process.attach_latch changes it. Every other thread reads it within a Stay (attach.h), which marks its
-// lane active; what a thread may be reading is unmapped only when no lane of the process is active (stay.cc).
-// Everything but `state`, `policy`, the view's generations and the verification is constant while Attached.
+// Life: Free -> Announced (announce.cc) -> first use -> Attached -> (daemon gone) -> Detached -> (no thread inside any
+// more) -> Free; Failed when attaching did not work. Only the holder of Process.attach_latch changes it. Every other
+// thread reads it within a Stay (attach.h), which marks its lane active; what a thread may be reading is unmapped only
+// when no lane of the process is active (stay.cc).
+// Everything but `state`, `policy`, the view's generations and root.statfs_flags is constant while Attached.
 #pragma once
 #include "creds.h"
 #include "process.h"
@@ -27,16 +28,18 @@ struct Policy {
 
 /// What the kernel says of the mount and the cache does not know.
 struct RootFacts {
-  uint64_t dev;            // as st_dev has it
+  uint64_t dev;            // as st_dev has it; also of a mount that is only announced
   uint32_t dev_major, dev_minor;
   uint32_t stx_mask;
   uint32_t blksize;
   uint64_t attributes, attributes_mask;
   uint64_t mnt_id;
-  uint64_t statfs_type, statfs_flags, fsid;
+  uint64_t statfs_type, fsid;
+  uint64_t statfs_flags;   // atomic
 };
 
-enum class MountState : uint32_t { Free = 0, Attached, Detached };
+// From Failed on, the mount point, the device and the socket's name are there, and paths are compared with it.
+enum class MountState : uint32_t { Free = 0, Detached, Attaching, Failed, Announced, Attached };
 
 struct Mount {
   uint32_t state;          // MountState; atomic
@@ -44,13 +47,10 @@ struct Mount {
   uint64_t point_word;     // the first bytes of the mount point, for a comparison at one go
   uint64_t point_mask;
   uint32_t point_len;
-  uint32_t verified_mount_epoch; // header.mount_epoch and g.verify_epoch at which the mount point was found ours
-  uint32_t verified_epoch;
-  uint32_t covered;        // the last verification failed: paths are the kernel's
-  uint64_t verified_at_ns;
-  const Policy *policy;    // atomic; null: none
+  bool foreign_namespace;  // mounts below it would not be heard of: paths are the kernel's
+  uint32_t flags_epoch;    // header.mount_epoch at which root.statfs_flags were looked up; atomic
   uint32_t policy_asked;   // header.policy_epoch for which a refresh has been made
-  uint32_t reserved;
+  const Policy *policy;    // atomic; null: none
   RootFacts root;
   sf_view view;
   void *head;
@@ -58,13 +58,15 @@ struct Mount {
   void *chunks;
   size_t chunks_bytes;
   uint64_t head_ino;
+  uint64_t retry_at_ns;    // of Failed
+  uint32_t retries;
   uint32_t peer_uid;
   char point[sizeof(sf_segment_header::mount_point) + 1];
   char socket_path[kSocketPathMax];
 };
 
 extern Mount mounts[kMountsMax];
-extern unsigned mounts_used;   // slots [0, mounts_used) may be Attached; atomic
+extern unsigned mounts_used;   // slots [0, mounts_used) are in use; atomic
 
 inline MountState state_of(const Mount &m) {
   return static_cast<MountState>(__atomic_load_n(&m.state, __ATOMIC_ACQUIRE));
@@ -79,14 +81,19 @@ struct MountRef {
   uint32_t serial;
 };
 
+/// Attaches to a mount that is announced. False: not possible, or not now.
+bool attach_announced(Mount *m);
+
 /// The mount at whose mount point `path` begins (the mount point itself, or below), and where the rest begins.
 /// Reads the caller's memory up to the first difference only. Null: none, by far the commonest answer. The slot may
-/// get another mount during the comparison: then its serial is not the one returned.
-inline MountRef mount_of_path(const char *path, const char **rest) {
+/// get another mount during the comparison: then its serial is not the one returned. may_attach: a mount that is only
+/// announced is attached to.
+inline MountRef mount_of_path(const char *path, const char **rest, bool may_attach) {
   unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
   for (unsigned i = 0; i < used; ++i) {
     Mount &m = mounts[i];
-    if (state_of(m) != MountState::Attached) continue;
+    const MountState state = state_of(m);
+    if (state < MountState::Failed) continue;
     uint32_t serial = __atomic_load_n(&m.serial, __ATOMIC_ACQUIRE);
     const char *point = m.point;
     uint32_t n = 0, len = m.point_len;
@@ -99,6 +106,10 @@ inline MountRef mount_of_path(const char *path, const char **rest) {
     }
     while (n < len && path[n] == point[n]) ++n;
     if (n < len || (path[n] != 0 && path[n] != '/')) continue;
+    if (state != MountState::Attached) [[unlikely]] {
+      if (may_attach && attach_announced(&m)) --i;  // once more
+      continue;
+    }
     *rest = path + n;
     return {&m, serial};
   }

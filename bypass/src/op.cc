@@ -43,6 +43,7 @@ bool prepare(Op *op) {
   const sf_segment_header *header = op->mount->view.header;
   op->flags_of_mount = flags_of(*op->mount);
   op->creds = &creds_now();
+  if (!op->creds->known) return op->give_up(SF_MISS_PERMISSION);
   if (!may_enter(*op->creds, op->flags_of_mount, header->owner_uid, header->owner_gid)) {
     return op->give_up(SF_MISS_PERMISSION);
   }

@@ -8,7 +8,7 @@ namespace shortfuse::bypass {
 bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   if (path == nullptr) return false;
   if (path[0] == '/') {
-    start->mount = mount_of_path(path, &start->rest);
+    start->mount = mount_of_path(path, &start->rest, true);
     start->nid = SF_NID_ROOT;
     if (start->mount.mount != nullptr) [[unlikely]] return true;
     look_for_mounts();
@@ -32,6 +32,17 @@ bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   return true;
 }
 
+// A path from the mount point is ours only while the directories above lead there. Where the walk has read the clock,
+// that costs nothing; where no record can expire, one call in eight reads it.
+static inline bool still_leads_here(Op *op) {
+  constexpr uint64_t kOneIn = 8;
+  if (op->moment.now_ns == 0) {
+    if (op->lane->sample_countdown % kOneIn != 0) return true;
+    op->moment.now_ns = clock_coarse_ns();
+  }
+  return verified_lately(op->mount, op->moment.now_ns);
+}
+
 bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow) {
   op->file = start.file;
   op->cwd = start.cwd;
@@ -52,6 +63,7 @@ bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow)
   op->nid = w->nid;
   op->unmapped = w->unmapped;
   if (how == Walked::Miss) return op->give_up(w->miss);
+  if (*path == '/' && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
   op->error = how == Walked::Error ? w->error : 0;
   op->have_attr = w->have_attr;
   if (w->have_attr) op->attr = w->attr;

@@ -2,9 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -219,6 +222,33 @@ TEST(Path, CapabilitiesDecideAsInTheKernel) {
 }
 
 // All modes, owners and callers, asked for all accesses.
+// setfsuid() is what a filter that the program was started under is likely to forbid: unless the program uses it
+// itself, it is not needed. Once it is, nothing is served that it would have to answer for.
+TEST(Path, AFilterMayForbidToAskForTheIds) {
+  Tree tree(kPlainMount);
+  tree.file("f", "x");
+  tree.attach();
+  pid_t pid = fork();
+  if (pid == 0) {
+    sock_filter code[] = {{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
+                          {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_setfsuid},
+                          {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},
+                          {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}};
+    sock_fprog program = {4, code};
+    by_kernel(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
+    if (by_kernel(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, arg(&program)) != 0) _exit(2);
+    struct stat st;
+    auto stat_it = [&] { return through(SYS_stat, arg(tree.path("f").c_str()), arg(&st)); };
+    bool good = stat_it() == 0 && Tree::counts(SF_OP_STAT).served == 1;
+    good = good && through(SYS_setfsuid, 1001) == -EPERM;
+    good = good && stat_it() == 0 && Tree::counts(SF_OP_STAT).served == 1;
+    _exit(good && Tree::missed_for(SF_OP_STAT, SF_MISS_PERMISSION) == 1 ? 0 : 1);
+  }
+  int status;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Path, PermissionMatrix) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
   Tree tree(kPlainMount);

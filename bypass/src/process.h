@@ -17,6 +17,8 @@ namespace shortfuse::bypass {
 constexpr unsigned kMountsMax = 16;
 constexpr unsigned kGroupsMax = 64;     // of a caller; with more, group membership is left to the kernel
 constexpr unsigned kReportPathMax = 1024;
+constexpr unsigned kStaysMax = 8;       // of a thread at once, that a fault can end
+constexpr unsigned kFormerMax = 64;     // sessions of a process that others have replaced
 constexpr unsigned kRecentHints = 256;  // a power of two
 
 /// Taken with try_lock() only. A holder that dies in a fork is forgotten with the page it lies in.
@@ -38,19 +40,34 @@ struct Creds {
   uint32_t ruid, euid, suid, fsuid;
   uint32_t rgid, egid, sgid, fsgid;
   bool dac_override, dac_read_search, sys_admin;
+  bool known;             // all that a check needs could be had
   bool same_for_access;   // access(2) would decide by the same ids and capabilities
   bool groups_known;
   uint16_t groups;
   uint32_t group[kGroupsMax];
 };
 
+/// What a thread, with its credentials, has found out about a mount point (verify.cc).
+struct Verdict {
+  uint32_t serial;        // of the mount; 0: nothing. Written last
+  uint32_t mount_epoch;   // header.mount_epoch and g.verify_epoch before it looked
+  uint32_t verify_epoch;
+  bool good;              // it is the mount, seen from here
+  uint64_t at_ns;         // coarse
+};
+
 struct Thread {
   uint32_t generation;    // of the process it belongs to
   uint32_t tid;
   uint64_t random;
-  sf_lane *inside_lane;   // of the innermost stay (attach.h), for a call that a fault ends
-  bool inside_shared;
+  uint32_t stays;         // begun and not ended (attach.h)
+  uint32_t stays_at_call; // of them, those that calls interrupted by this one have begun
+  struct {
+    sf_lane *lane;
+    bool shared;
+  } stay[kStaysMax];      // for a call that a fault ends
   Creds creds;
+  Verdict verdict[kMountsMax];
   struct {
     uint32_t serial;      // of the mount's attachment
     bool shared;          // the overflow lane: written by several threads
@@ -76,6 +93,8 @@ struct Process {
   uint32_t hints;
   uint32_t mounts_seen;
   Link link[kMountsMax];
+  uint32_t formers;       // may exceed kFormerMax: then there are some that nobody knows
+  const sf_session *former[kFormerMax];  // replaced; a thread may still be in a lane of theirs
   struct {
     uint64_t key;
     uint64_t at_ns;
@@ -97,6 +116,8 @@ struct Global {
   bool files_off;         // descriptors may change unseen: none is served
   bool cwd_off;           // threads may have different working directories
   bool initial_user_ns;   // numbers of users are the kernel's own
+  bool fsids_set;         // setfsuid or setfsgid was called since the program began
+  bool own_mounts;        // this process, or one that it was forked from, has changed mounts
   bool child_inert;       // the fork under way makes a child in other namespaces
   uint32_t generation;    // of the newest Process
   uint32_t creds_epoch;   // raised by whatever changes credentials; never 0 once started

@@ -1,7 +1,8 @@
 // Finding the daemons: the registries, and noticing when a mount comes.
 //
 // A registry is a directory of sockets that only root or oneself can write to, and a file of eight bytes that grows
-// with every change. We map that file; a path that matches no mount costs one load per registry.
+// with every change. We map that file; a path that matches no mount costs one load per registry. What a look at the
+// directory finds is only noted (announce.cc).
 #include "attach.h"
 #include "attach_internal.h"
 #include "kernel.h"
@@ -47,32 +48,43 @@ static void map_generation(Registry *registry, int dir) {
 
 static bool known(const char *socket_path) {
   for (const Mount &m : mounts) {
-    if (state_of(m) == MountState::Attached && text_is(m.socket_path, socket_path)) return true;
+    const MountState state = state_of(m);
+    const bool used = state == MountState::Attached || state == MountState::Announced || state == MountState::Failed;
+    if (used && text_is(m.socket_path, socket_path)) return true;
   }
   return false;
 }
 
-static void attach_entry(const Registry &registry, const char *name) {
+// A socket: its mount is announced by the link beside it. Without a link the daemon itself is asked.
+static void meet(Packets *room, int dir, const Registry &registry, const char *name) {
   size_t n = text_len(name);
   if (n < 6 || !text_is(name + n - 5, ".sock")) return;
-  char path[kSocketPathMax];
-  Text text(path, sizeof path);
+  char path[kSocketPathMax], link[kSocketPathMax];
+  Text text(path, sizeof path), link_text(link, sizeof link);
   text.add(registry.path).put('/').add(name);
-  if (!text.full() && !known(path)) attach_mount(path);
+  if (text.full() || known(path)) return;
+  for (size_t i = 0; i < n - 5; ++i) link_text.put(name[i]);
+  link_text.add(".mount");
+  long got = link_text.full() ? -ENAMETOOLONG
+                              : SF_SYS4(__NR_readlinkat, dir, link, room->body.bytes, sizeof room->body.bytes);
+  if (is_error(got) || !announce(path, room->body.bytes, static_cast<size_t>(got))) attach_mount(path);
 }
 
 static void scan(Registry *registry, uint32_t euid) {
+  const uint64_t seen = registry->seen;
   long dir = open_registry(registry->path, euid);
-  if (is_error(dir)) return;
+  if (is_error(dir)) return forget_announced(registry->path, true);
   map_generation(registry, static_cast<int>(dir));
   // Read before the listing: what comes during it is seen the next time.
   if (registry->generation != nullptr) registry->seen = __atomic_load_n(registry->generation, __ATOMIC_ACQUIRE);
+  // A number of a process that was used again may announce another mount now.
+  forget_announced(registry->path, registry->seen != seen);
   PacketRoom room;
   long n = 0;
   while (room && (n = SF_SYS3(__NR_getdents64, dir, room->dirents, sizeof room->dirents)) > 0) {
     for (long at = 0; at + static_cast<long>(sizeof(KernelDirent)) <= n;) {
       const auto *entry = reinterpret_cast<const KernelDirent *>(room->dirents + at);
-      attach_entry(*registry, entry->name);
+      meet(&*room, static_cast<int>(dir), *registry, entry->name);
       at += entry->reclen;
     }
   }

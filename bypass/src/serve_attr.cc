@@ -49,12 +49,12 @@ static statx_timestamp stamp(uint64_t sec, uint32_t ns) {
   return out;
 }
 
-void fill_statx(struct statx *out, const fuse_attr &a, const RootFacts &root) {
+void fill_statx(struct statx *out, const fuse_attr &a, const RootFacts &root, bool mount_root) {
   struct statx st;
   __builtin_memset(&st, 0, sizeof st);
   st.stx_mask = root.stx_mask;
   st.stx_blksize = block_size(a, root);
-  st.stx_attributes = root.attributes;
+  st.stx_attributes = root.attributes | (mount_root ? STATX_ATTR_MOUNT_ROOT : 0);
   st.stx_attributes_mask = root.attributes_mask;
   st.stx_nlink = a.nlink;
   st.stx_uid = a.uid;
@@ -87,7 +87,7 @@ void fill_statfs(struct statfs *out, const fuse_kstatfs &s, const RootFacts &roo
   __builtin_memcpy(&st.f_fsid, &root.fsid, sizeof root.fsid);
   st.f_namelen = s.namelen;
   st.f_frsize = s.frsize != 0 ? s.frsize : s.bsize;
-  st.f_flags = static_cast<long>(root.statfs_flags);
+  st.f_flags = static_cast<long>(__atomic_load_n(&root.statfs_flags, __ATOMIC_RELAXED));
   __builtin_memcpy(out, &st, sizeof st);
 }
 
@@ -97,11 +97,12 @@ static bool serve_access(Op *op) {
   const fuse_attr &attr = op->attr.attr;
   int mode = op->access_mode;
   uint32_t flags = op->flags_of_mount;
-  bool noexec = (flags & SF_MNT_NOEXEC) || (op->mount->root.statfs_flags & kStNoExec);
+  uint64_t own_flags = __atomic_load_n(&op->mount->root.statfs_flags, __ATOMIC_RELAXED);
+  bool noexec = (flags & SF_MNT_NOEXEC) || (own_flags & kStNoExec);
   if ((mode & kMayExec) && is_regular(attr.mode) && noexec) return op->answer(-EACCES);
   // The daemon decides: only it knows.
   if (!(flags & SF_MNT_DEFAULT_PERMISSIONS)) return op->give_up(SF_MISS_PERMISSION);
-  bool read_only = (flags & SF_MNT_READ_ONLY) || (op->mount->root.statfs_flags & kStReadOnly);
+  bool read_only = (flags & SF_MNT_READ_ONLY) || (own_flags & kStReadOnly);
   bool plain = is_regular(attr.mode) || is_directory(attr.mode) || is_link(attr.mode);
   Decision decision = permission(*op->creds, flags & ~static_cast<uint32_t>(SF_MNT_READ_ONLY), attr, mode);
   if (decision == Decision::Unknown) return op->give_up(SF_MISS_PERMISSION);

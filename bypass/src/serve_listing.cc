@@ -28,12 +28,16 @@ static bool entries_well_formed(const char *at, uint32_t bytes, uint64_t *cookie
 
 long stream_copy(const Stream &stream, uint32_t from, void *to, uint64_t room) {
   uint32_t end = from;
-  while (end < stream.bytes) {
-    const auto *entry = reinterpret_cast<const sf_dirent *>(stream.entries + end);
-    if (end + entry->reclen - from > room) break;
-    end += entry->reclen;
+  uint64_t cookie;
+  for (;;) {
+    uint32_t bytes = stream_entry(stream, end, &cookie);
+    if (bytes == 0) break;
+    if (end + uint64_t{bytes} - from > room) {
+      if (end == from) return -EINVAL;
+      break;
+    }
+    end += bytes;
   }
-  if (end == from) return from < stream.bytes ? -EINVAL : 0;
   sf_copy(to, stream.entries + from, end - from);
   return end - from;
 }
@@ -72,13 +76,18 @@ static bool serve_stream(Op *op, uint32_t parts) {
     return op->missing(find == SF_FIND_OK ? SF_FIND_BUSY : find, SF_MISS_LISTING, SF_HINT_LISTING, op->nid);
   find = fill_stream(*op, parts, stream, bytes);
   if (find != SF_FIND_OK) {
-    unmap(stream, stream->room);
+    retire_stream(stream);
     return op->missing(find, SF_MISS_LISTING, SF_HINT_LISTING, op->nid);
   }
   // The slot's before the caller's memory is touched: a fault leaves nothing behind that nobody owns.
-  set_stream(op->file.slot, stream);
+  const uint32_t serial = stream->serial;
+  if (!give_stream(op->file.slot, stream)) {  // another thread has just begun the listing
+    retire_stream(stream);
+    return op->give_up(SF_MISS_BUSY);
+  }
   long copied = stream_copy(*stream, 0, op->out, op->length);
-  op->position = copied > 0 ? stream_position(stream->serial, static_cast<uint32_t>(copied)) : 0;
+  if (copied <= 0) drop_stream(op->file.slot, stream);
+  op->position = copied > 0 ? stream_position(serial, static_cast<uint32_t>(copied)) : 0;
   return op->answer(copied);
 }
 

@@ -76,16 +76,24 @@ static bool fence_all_threads() {
   return !is_error(result);
 }
 
+static bool somebody_in(const sf_session *session) {
+  if (session == nullptr) return false;
+  for (const sf_lane &lane : session->lane) {
+    if (__atomic_load_n(&lane.active, __ATOMIC_ACQUIRE) != 0) return true;
+  }
+  return false;
+}
+
 bool nobody_inside() {
   if (!fence_all_threads()) return false;
   Process *process = g.process;
   if (__atomic_load_n(&process->own.active, __ATOMIC_ACQUIRE) != 0) return false;
   for (const Link &link : process->link) {
-    const sf_session *session = link.session;
-    if (session == nullptr) continue;
-    for (const sf_lane &lane : session->lane) {
-      if (__atomic_load_n(&lane.active, __ATOMIC_ACQUIRE) != 0) return false;
-    }
+    if (somebody_in(link.session)) return false;
+  }
+  if (process->formers > kFormerMax) return false;
+  for (unsigned i = 0; i < process->formers; ++i) {
+    if (somebody_in(process->former[i])) return false;
   }
   return true;
 }
@@ -112,9 +120,13 @@ void Stay::arrive() {
 
 void Stay::leave() { leave_lane(lane_, shared_); }
 
-void abandon_stay() {
-  if (t.inside_lane != nullptr) leave_lane(t.inside_lane, t.inside_shared);
-  t.inside_lane = nullptr;
+void abandon_stays() {
+  // A call that this one interrupted is still inside. One deeper than the array is only never unmapped under.
+  while (t.stays > t.stays_at_call) {
+    if (--t.stays < kStaysMax) leave_lane(t.stay[t.stays].lane, t.stay[t.stays].shared);
+  }
+  // How many calls this one interrupted had begun is no longer known. There is hardly ever more than one of them.
+  t.stays_at_call = 0;
 }
 
 Stay::Stay(MountRef ref, bool by_path) {
@@ -148,13 +160,12 @@ Stay::Stay(MountRef ref, bool by_path) {
     }
     if (by_path) {
       if (header->mount_flags & SF_MNT_SUBMOUNTS) break;
-      if (!verified(*m) ? !verify_again(m) : m->covered != 0) break;
+      if (m->foreign_namespace || (!verified(*m) && !verify_again(m))) break;
     }
     entered_ = true;
-    outer_lane_ = t.inside_lane;
-    outer_shared_ = t.inside_shared;
-    t.inside_lane = lane_;
-    t.inside_shared = shared_;
+    if (t.stays < kStaysMax) t.stay[t.stays] = {lane_, shared_};
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    ++t.stays;
     return;
   }
   leave();
@@ -162,8 +173,8 @@ Stay::Stay(MountRef ref, bool by_path) {
 
 Stay::~Stay() {
   if (!entered_) return;
-  t.inside_lane = outer_lane_;
-  t.inside_shared = outer_shared_;
+  --t.stays;
+  __atomic_signal_fence(__ATOMIC_RELEASE);
   leave();
 }
 

@@ -106,7 +106,8 @@ Next Walker::need_directory(bool certain) {
 // cur_ is a link reached by a name in prev_; its target is walked from there, then what is left of the outer path.
 Next Walker::follow_link() {
   if (++links_ > kLinksMax) return fail(-ELOOP);
-  if (w_.mount->root.statfs_flags & kStNoSymFollow) return miss(SF_MISS_UNSUPPORTED);
+  const uint64_t flags = __atomic_load_n(&w_.mount->root.statfs_flags, __ATOMIC_RELAXED);
+  if (flags & kStNoSymFollow) return miss(SF_MISS_UNSUPPORTED);
   uint64_t link = cur_, cid = w_.attr.cid;
   sf_attr_view dir;
   sf_find find = sf_find_attr(&view_, prev_, w_.moment, &dir);
@@ -142,7 +143,7 @@ Next Walker::jump_to(char *target) {
     p_ = target;
   } else {
     const char *rest = nullptr;
-    MountRef ref = mount_of_path(target, &rest);
+    MountRef ref = mount_of_path(target, &rest, false);
     if (ref.mount != w_.mount) return miss(SF_MISS_LEFT_MOUNT);
     cur_ = SF_NID_ROOT;
     checked_ = false;

@@ -3,6 +3,8 @@
 // A session segment belongs to its client: every word is loaded once into our own memory and checked there. Wishes are
 // carried out with the daemon's rights, so only the daemon's own user and root may have any (`bpftime_share=all` gives
 // the others what is in the cache, not what they could not read themselves). The worst they can do is to ask in vain.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -92,6 +94,8 @@ void Control::watch_mounts(bool changed) {
     mount_uid_ = entry->owner_uid;
     header->owner_uid = entry->owner_uid;
     header->owner_gid = entry->owner_gid;
+    struct stat ns;
+    if (stat("/proc/self/ns/mnt", &ns) == 0) header->mount_ns_ino = static_cast<uint32_t>(ns.st_ino);
     __atomic_store_n(&header->mount_flags, flags, __ATOMIC_RELAXED);
     __atomic_store_n(&header->mount_dev, entry->dev, __ATOMIC_RELAXED);
     // Readers look at the state first: everything above is there when they see SERVING.

@@ -146,7 +146,7 @@ extern "C" void sf_hook_switch_off(const char *reason) {
   sf_log_debug(reason);
   for (uint8_t &kind : sf_hook_class)
     __atomic_store_n(&kind, (uint8_t)(kind & ~SF_CLASS_BYPASS), __ATOMIC_RELAXED);
-  sf_bypass_before_fork(0, 0);  // offsets held here go back to the kernel
+  sf_bypass_switch_off();  // offsets held there go back to the kernel
 }
 
 void sf_calls_start(void) {

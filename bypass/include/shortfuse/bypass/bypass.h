@@ -43,6 +43,9 @@ int sf_bypass_wants(long nr);
  * library go back to the kernel. flags: clone flags; exec: 0 and is_exec. */
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec);
 
+/* No call will come here any more: every offset goes back to the kernel. */
+void sf_bypass_switch_off(void);
+
 /* Before exit_group or the like: writes SHORTFUSE_REPORT. Idempotent per process. */
 void sf_bypass_exit(void);
 /* A thread is about to end (SYS_exit): gives its lane back. */

@@ -91,7 +91,7 @@ struct sf_segment_header {
   uint32_t owner_uid;     /* the kernel's user_id= and group_id= of the mount */
   uint32_t owner_gid;
   uint32_t mount_flags;   /* enum sf_mount_flag */
-  uint32_t reserved0;
+  uint32_t mount_ns_ino;  /* st_ino of the daemon's /proc/self/ns/mnt: elsewhere it cannot tell what is mounted below */
 
   /* Read on every call. */
   uint32_t state __attribute__((aligned(64))); /* enum sf_segment_state */
