@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kBacklog = 512;
 constexpr useconds_t kListenTimeUs = 20'000;
-const std::string kSocketSuffix = ".sock";
+const std::string kSocketSuffix = ".sock", kAnnouncementSuffix = ".mount";
 
 std::string why(const std::string &what) { return what + ": " + std::strerror(errno); }
 
@@ -47,7 +47,7 @@ pid_t pid_of(const char *name) {
 
 /// "PID-N.mount" beside "PID-N.sock".
 std::string announcement_of(const std::string &socket_path) {
-  return socket_path.substr(0, socket_path.size() - kSocketSuffix.size()) + ".mount";
+  return socket_path.substr(0, socket_path.size() - kSocketSuffix.size()) + kAnnouncementSuffix;
 }
 
 bool connects(const std::string &path) {
@@ -57,7 +57,7 @@ bool connects(const std::string &path) {
   if (!probe || path.size() >= sizeof(address.sun_path)) return true;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   return connect(probe.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) == 0 ||
-         errno != ECONNREFUSED;
+         (errno != ECONNREFUSED && errno != ENOENT);
 }
 
 }  // namespace
@@ -83,6 +83,12 @@ void Registry::remove_stale(const std::string &directory) {
     const pid_t pid = pid_of(entry->d_name);
     const std::string path = directory + "/" + entry->d_name;
     if (pid && !connects(path)) stale.push_back(path);
+    // What was announced by a daemon whose socket is gone already.
+    std::string_view name = entry->d_name;
+    if (!name.ends_with(kAnnouncementSuffix)) continue;
+    name.remove_suffix(kAnnouncementSuffix.size());
+    const std::string socket = directory + "/" + std::string(name) + kSocketSuffix;
+    if (!connects(socket)) stale.push_back(socket);
   }
   closedir(dir);
   if (stale.empty()) return;
@@ -105,6 +111,7 @@ std::expected<Registry, std::string> Registry::enter(bool for_everybody) {
   if (!registry.socket_) return std::unexpected(why("socket"));
   static std::atomic<unsigned> number{0};
   registry.path_ = *directory + "/" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".sock";
+  registry.announcement_ = announcement_of(registry.path_);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (registry.path_.size() >= sizeof(address.sun_path)) return std::unexpected(registry.path_ + ": too long");
@@ -137,26 +144,25 @@ void Registry::raise_generation() {
 }
 
 void Registry::announce(dev_t dev, const std::string &mount_point) {
-  if (path_.empty()) return;
   char text[32];
   std::snprintf(text, sizeof(text), "%llx ", static_cast<unsigned long long>(dev));
   const std::string target = text + mount_point, fresh = path_ + ".new";
-  if (target == announced_) return;
-  announcement_ = announcement_of(path_);
+  if (*left_ || target == announced_) return;
   unlink(fresh.c_str());
   if (symlink(target.c_str(), fresh.c_str()) != 0 || rename(fresh.c_str(), announcement_.c_str()) != 0) {
     unlink(fresh.c_str());
     return;
   }
   announced_ = target;
+  // Another thread may have left meanwhile, before there was anything to take away.
+  if (*left_) unlink(announcement_.c_str());
   raise_generation();
 }
 
 void Registry::leave() {
-  if (path_.empty()) return;
+  if (left_->exchange(true)) return;
   unlink(path_.c_str());
-  if (!announcement_.empty()) unlink(announcement_.c_str());
-  path_.clear();
+  unlink(announcement_.c_str());
   raise_generation();
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 #include <sys/types.h>
 
+#include <atomic>
 #include <expected>
+#include <memory>
 #include <string>
 
 #include "policy_set.h"
@@ -33,7 +35,9 @@ class Registry {
   static void remove_stale(const std::string &directory);
   void raise_generation();
 
-  std::string path_, announcement_, announced_;
+  std::string path_, announcement_;
+  std::string announced_;                ///< the link's target; of the thread that announces
+  std::unique_ptr<std::atomic<bool>> left_ = std::make_unique<std::atomic<bool>>(false);
   Descriptor socket_;
   Descriptor generation_;
 };
