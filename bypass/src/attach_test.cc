@@ -360,7 +360,7 @@ TEST_F(Attach, AnAnnouncedMountIsAttachedToAtItsFirstUse) {
   start(Fault::None, true);
   client([&] {
     struct stat st;
-    through(SYS_stat, arg("/etc"), arg(&st));
+    through(SYS_stat, arg("/etc/passwd"), arg(&st));
     through(SYS_stat, arg((point_ + "x").c_str()), arg(&st));
     through(SYS_stat, arg("x"), arg(&st));
     EXPECT_EQ(tell('n'), 0u);
@@ -415,7 +415,7 @@ TEST_F(Attach, AnAnnouncementThatIsNotTrue) {
     std::filesystem::remove_all(point_);
     start(Fault::None, true);
     struct stat st;
-    through(SYS_stat, arg("/etc"), arg(&st));
+    through(SYS_stat, arg("/etc/passwd"), arg(&st));
     EXPECT_EQ(stat_of("d/f"), 0);
     EXPECT_EQ(served(), 1u);
     stop();
@@ -625,7 +625,7 @@ TEST_F(Attach, ADaemonDiesAndAnotherComes) {
     std::filesystem::remove_all(point_);
     start();
     struct stat st;
-    through(SYS_stat, arg("/etc"), arg(&st));
+    through(SYS_stat, arg("/etc/passwd"), arg(&st));
     EXPECT_EQ(stat_of("d/f"), 0);
     EXPECT_EQ(served(), 2u);
     stop();

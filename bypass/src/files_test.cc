@@ -522,7 +522,10 @@ TEST(Files, ThreadsShareAListing) {
       }
       if (rng() % 64 == 0) {
         int other = open_ours(tree, "d", O_RDONLY | O_DIRECTORY);
+        through(SYS_getdents64, other, arg(part), sizeof part);
+#ifndef __SANITIZE_THREAD__  // what a slot says is read as it is, and counts only if its state is the same afterwards
         through(SYS_dup2, other, fd);
+#endif
         through(SYS_close, other);
       }
     }

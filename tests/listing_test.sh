@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# ctest-timeout: 200
+# A directory read while its files go, by a file system that numbers the entries of a list it makes at the handle's
+# first READDIR (libfuse's high-level interface); the working directory as the first thing that a process knows of a
+# mount; another mount namespace.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+sftp_server=
+for candidate in /usr/lib/openssh/sftp-server /usr/lib/ssh/sftp-server /usr/libexec/openssh/sftp-server; do
+  [ -x "$candidate" ] && sftp_server=$candidate
+done
+[ -n "$sftp_server" ] || fail "no sftp-server"
+printf '#!/bin/sh\nexec %s\n' "$sftp_server" >"$T/ssh"
+chmod +x "$T/ssh"
+
+mkdir "$T/source" "$T/mnt"
+# More than one getdents64() takes, of any libc.
+python3 - "$T/source/d" <<'PY'
+import os, sys
+os.mkdir(sys.argv[1])
+for i in range(2000):
+    open(f"{sys.argv[1]}/{'a-name-of-some-length-' * 3}{i}", "w").close()
+PY
+
+note "while (readdir()) system(\"rm ...\")"
+accelerated sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
+listing_served() {
+  rm -f "$REPORT"
+  hooked ls "$T/mnt/d" >/dev/null
+  [ "$(served readdir)" -gt 0 ]
+}
+eventually 15 listing_served || fail "no listing was served: $(cat "$REPORT")"
+hooked python3 - "$T/mnt/d" <<'PY' || fail "files were skipped"
+import os, subprocess, sys
+seen, batch = 0, []
+def remove():
+    global batch
+    subprocess.run(["rm", "-f"] + batch, check=True)
+    batch = []
+with os.scandir(sys.argv[1]) as entries:
+    for entry in entries:
+        seen += 1
+        batch.append(entry.path)
+        if len(batch) == 100:
+            remove()
+remove()
+left = len(os.listdir(sys.argv[1]))
+print(f"{seen} seen, {left} left")
+sys.exit(0 if seen == 2000 and left == 0 else 1)
+PY
+unmount "$T/mnt"
+
+note "a process that starts in the mount"
+echo contents >"$T/source/f"
+passthrough "$T/source" "$T/mnt"
+cd "$T/mnt" || fail "cd"
+eventually 10 bash -c 'source_report() { rm -f "$2"; LD_PRELOAD=$0 SHORTFUSE_REPORT=$2 stat f f f f >/dev/null; }
+  source_report "$@"; grep -q "\"stat\":{\"served\":[1-9]" "$2"' "$HOOK" f "$REPORT" ||
+  fail "nothing was served by relative paths: $(cat "$REPORT")"
+cd /
+
+note "another mount namespace: files are served, paths are not"
+for warm in 1 2 3; do hooked cat "$T/mnt/f" >/dev/null; done
+rm -f "$REPORT"
+[ "$(unshare --mount --propagation private env LD_PRELOAD="$HOOK" SHORTFUSE_REPORT="$REPORT" \
+  python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.stat(sys.argv[1])
+sys.stdout.write(os.pread(fd, 100, 0).decode())' "$T/mnt/f")" = contents ] || fail "other contents"
+[ "$(served stat)" -le 1 ] || fail "paths were served: $(cat "$REPORT")"
+[ "$(served read)" -gt 0 ] || fail "the file was not served: $(cat "$REPORT")"
+unmount "$T/mnt"
+note "done"
