@@ -73,7 +73,7 @@ int read_at(const sf_call *c, const File &file, long *result) {
   Op op(c, SF_OP_READ, file.mount(), stay);
   Wish wish;
   Buffers b;
-  bool supported = measure(c, &b) && !(file.slot->flags & kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
+  bool supported = measure(c, &b) && !is_set(*file.slot, kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
   if (try_read(&op, &wish, file, &b, c->arg[3], supported, result)) {
     if (op.served) count_served(op);
   } else {
@@ -90,7 +90,7 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
   Op op(c, SF_OP_READ, file.mount(), stay);
   Wish wish;
   Buffers b;
-  bool supported = measure(c, &b) && !(file.slot->flags & kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
+  bool supported = measure(c, &b) && !is_set(*file.slot, kFileDirect) && (c->nr != __NR_preadv2 || c->arg[5] == 0);
   bool done = try_read(&op, &wish, file, &b, position, supported, result);
   if (!done) {
     // The kernel judges the buffers either way; a form that has no twin with an offset needs the kernel's.
@@ -113,12 +113,12 @@ int call_read(const sf_call *c, long *result) {
     *result = -EBADF;
     return 1;
   }
-  if (!(file.slot->flags & kFileReadable)) return pass(file.mount(), SF_OP_READ);
+  if (!is_set(*file.slot, kFileReadable)) return pass(file.mount(), SF_OP_READ);
   if (has_offset(c)) return read_at(c, file, result);
   while (file.same()) {
     int64_t position = position_of(file);
     if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READ);
-    if (file.slot->flags & kFileDirectory) break;  // EISDIR
+    if (is_set(*file.slot, kFileDirectory)) break;  // EISDIR
     int done = read_on(c, file, position, result);
     if (done > 0) return 1;
     if (done == 0) break;
@@ -196,7 +196,7 @@ int seek_file(const sf_call *c, int fd, const File &file, long *result) {
 bool seek_directory(const sf_call *c, const File &file, long *result) {
   int64_t position = position_of(file);
   if (position < 0 || static_cast<int>(c->arg[2]) != kSeekSet) return false;
-  if (c->arg[1] == 0 && (file.slot->flags & kFileForked)) return false;
+  if (c->arg[1] == 0 && is_set(*file.slot, kFileForked)) return false;
   int64_t target = -1;
   if (c->arg[1] == 0) target = 0;
   Stream *stream = __atomic_load_n(&file.slot->stream, __ATOMIC_ACQUIRE);
@@ -237,7 +237,7 @@ int call_lseek(const sf_call *c, long *result) {
     *result = -EBADF;
     return 1;
   }
-  if (!(file.slot->flags & kFileDirectory)) {
+  if (!is_set(*file.slot, kFileDirectory)) {
     if (position_of(file) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
     if (seek_file(c, fd, file, result)) return 1;
     give_back(fd, file);
@@ -316,7 +316,7 @@ int call_getdents(const sf_call *c, long *result) {
     while (file.same()) {
       int64_t position = holders_position(file, &fd, &holder);
       if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READDIR);
-      if (!(file.slot->flags & kFileDirectory)) break;
+      if (!is_set(*file.slot, kFileDirectory)) break;
       int done = list_on(c, fd, holder, position, result);
       if (done > 0) return 1;
       if (done == 0) break;

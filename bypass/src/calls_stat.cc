@@ -193,7 +193,7 @@ int call_xattr(const sf_call *c, long *result) {
   if (by_fd) {
     by.dirfd = static_cast<int>(c->arg[0]);
     File file = file_of(by.dirfd);
-    by.supported = file && !(file.slot->flags & kFilePath);
+    by.supported = file && !is_set(*file.slot, kFilePath);
   } else {
     by.path = reinterpret_cast<const char *>(c->arg[0]);
     by.follow = c->nr == __NR_getxattr || c->nr == __NR_listxattr;

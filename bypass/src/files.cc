@@ -121,7 +121,7 @@ bool move_position(const File &file, int64_t from, int64_t to) {
 
 // What the kernel's offset would be at a position of ours.
 static int64_t kernel_offset(const FileSlot &slot, int64_t position) {
-  if (!(slot.flags & kFileDirectory) || position == 0) return position;
+  if (!is_set(slot, kFileDirectory) || position == 0) return position;
   uint32_t serial = static_cast<uint32_t>(position >> 32), byte = static_cast<uint32_t>(position);
   if (serial == 0) return static_cast<int64_t>(slot.last_cookie);
   const Stream *stream = __atomic_load_n(&slot.stream, __ATOMIC_ACQUIRE);
@@ -176,7 +176,7 @@ void give_back(int fd, const File &file) {
     const int64_t position = position_of(file);
     if (position < 0) return;
     const bool given = with_position(file, position, [&] {
-      if (position == 0 && !(slot->flags & kFileMoved)) return;
+      if (position == 0 && !is_set(*slot, kFileMoved)) return;
       SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
       __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
     });
@@ -203,7 +203,7 @@ void files_give_back_all() {
   for_each_slot(0, ~0u, [](int fd, const File &file) { give_back(fd, file); });
 }
 
-static bool in_listing(const File &file) { return (file.slot->flags & kFileDirectory) && position_of(file) > 0; }
+static bool in_listing(const File &file) { return is_set(*file.slot, kFileDirectory) && position_of(file) > 0; }
 
 void files_give_back_all_but_listings() {
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
@@ -217,7 +217,7 @@ void files_give_back_all_but_listings() {
 void files_before_exec() {
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
   for_each_slot(0, ~0u, [](int fd, const File &file) {
-    const bool stays_here = in_listing(file) && !(file.slot->flags & kFileLinked) &&
+    const bool stays_here = in_listing(file) && !is_set(*file.slot, kFileLinked) &&
                             (SF_SYS2(__NR_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0;
     if (!stays_here) give_back(fd, file);
   });
@@ -241,7 +241,8 @@ static void hand_over(int fd, const File &from) {
         return;
       }
       slot->last_cookie = from.slot->last_cookie;
-      slot->flags |= from.slot->flags & (kFileMoved | kFileForked);
+      const uint8_t kept = __atomic_load_n(&from.slot->flags, __ATOMIC_RELAXED) & (kFileMoved | kFileForked);
+      __atomic_or_fetch(&slot->flags, kept, __ATOMIC_RELAXED);
       drop_stream(slot, nullptr);
       __atomic_store_n(&slot->stream, __atomic_exchange_n(&from.slot->stream, nullptr, __ATOMIC_ACQ_REL),
                        __ATOMIC_RELEASE);
@@ -312,7 +313,7 @@ void files_duplicated(const File &from, int from_fd, int to) {
   slot->nid = origin.nid;
   slot->mount = origin.mount;
   slot->serial = origin.serial;
-  slot->flags = origin.flags & static_cast<uint8_t>(~kFileLinked);
+  slot->flags = __atomic_load_n(&origin.flags, __ATOMIC_RELAXED) & static_cast<uint8_t>(~kFileLinked);
   slot->origin = origin.origin;
   slot->origin_count = origin.origin_count;
   if (position_of(from) >= 0) {
@@ -325,7 +326,7 @@ void files_duplicated(const File &from, int from_fd, int to) {
 
 // Duplicates go on where this one stood.
 static void close_file(int fd, const File &file) {
-  if (file.slot->flags & kFileLinked) {
+  if (is_set(*file.slot, kFileLinked)) {
     if (in_listing(file)) hand_over(fd, file);
     give_back(fd, file);
   }

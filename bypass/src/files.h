@@ -62,11 +62,15 @@ struct alignas(64) FileSlot {
   Stream *stream;        // atomic
   uint32_t serial;       // of the mount
   uint8_t mount;
-  uint8_t flags;         // FileFlag
+  uint8_t flags;         // FileFlag; atomic
   uint32_t origin_count; // of a duplicate: the origin's state when it was made
   int32_t origin;        // of a duplicate: 1 + the descriptor that holds the offset; 0: none
 };
 static_assert(sizeof(FileSlot) == 64);
+
+inline bool is_set(const FileSlot &slot, FileFlag flag) {
+  return (__atomic_load_n(&slot.flags, __ATOMIC_RELAXED) & flag) != 0;
+}
 
 enum FileKind : uint8_t { kNotOurs = 0, kOnMount = 1, kHiddenFd = 2 };
 
