@@ -475,15 +475,21 @@ static void resolve_cwd(uint32_t version, Cwd *out) {
   }
 }
 
-bool cwd_now(Cwd *out) {
+// False: it changes at this moment.
+static bool known_cwd(Cwd *out) {
   // Version 0 is no version: cwd_known begins with it.
   uint32_t version = __atomic_load_n(&cwd_ended, __ATOMIC_ACQUIRE) + 1;
-  if (g.cwd_off || version == 0 || __atomic_load_n(&cwd_begun, __ATOMIC_ACQUIRE) + 1 != version) return false;
-  if (!recall_cwd(version, out)) {
-    resolve_cwd(version, out);
-    if (!cwd_same(*out)) return false;
-    remember_cwd(*out);
-  }
+  if (version == 0 || __atomic_load_n(&cwd_begun, __ATOMIC_ACQUIRE) + 1 != version) return false;
+  if (recall_cwd(version, out)) return true;
+  resolve_cwd(version, out);
+  if (!cwd_same(*out)) return false;
+  remember_cwd(*out);
+  return true;
+}
+
+bool cwd_now(Cwd *out) {
+  // Twice: finding out may attach to the mount it lies on, after which all that is known of it is void.
+  if (g.cwd_off || (!known_cwd(out) && !known_cwd(out))) return false;
   if (out->mount.mount == nullptr) return false;
   if (out->nid != 0) return true;
   Stay stay(out->mount, false);
