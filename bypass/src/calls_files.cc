@@ -223,7 +223,26 @@ static void give_back_sent(const KernelMsghdr *message) {
   }
 }
 
-int call_offset_user(const sf_call *c, long *) {
+// A transfer from a file at the offset we hold is made at that offset, told explicitly, so that it stays ours: programs
+// that copy try these calls first and read when they are refused. True: made, *result is the call's.
+static bool transfer_at_ours(const sf_call *c, unsigned fd_arg, unsigned offset_arg, long *result) {
+  File file = file_of(static_cast<int>(c->arg[fd_arg]));
+  if (!file || c->arg[offset_arg] != 0 || is_set(*file.slot, kFileDirectory)) return false;
+  int64_t position = position_of(file), at = position;
+  if (position < 0) return false;
+  sf_call with_offset = *c;
+  with_offset.arg[offset_arg] = reinterpret_cast<long>(&at);
+  *result = make_call(with_offset);
+  // Where another thread read meanwhile, who comes first is open to the kernel's own offset too.
+  if (*result > 0) move_position(file, position, position + *result);
+  return true;
+}
+
+static void give_back_unless_told(const sf_call *c, unsigned fd_arg, unsigned offset_arg) {
+  if (c->arg[offset_arg] == 0) give_back(static_cast<int>(c->arg[fd_arg]));
+}
+
+int call_offset_user(const sf_call *c, long *result) {
   switch (c->nr) {
     case __NR_ioctl:
       // "How much is left to read" is counted from the offset; the other requests do not look at it.
@@ -231,12 +250,14 @@ int call_offset_user(const sf_call *c, long *) {
       break;
     case __NR_sendfile:
       give_back(static_cast<int>(c->arg[0]));
-      give_back(static_cast<int>(c->arg[1]));
+      if (transfer_at_ours(c, 1, 2, result)) return 1;
+      give_back_unless_told(c, 1, 2);
       break;
     case __NR_splice:
     case __NR_copy_file_range:
-      give_back(static_cast<int>(c->arg[0]));
-      give_back(static_cast<int>(c->arg[2]));
+      give_back_unless_told(c, 2, 3);
+      if (transfer_at_ours(c, 0, 1, result)) return 1;
+      give_back_unless_told(c, 0, 1);
       break;
     case __NR_sendmsg: give_back_sent(reinterpret_cast<const KernelMsghdr *>(c->arg[1])); break;
     case __NR_sendmmsg: {

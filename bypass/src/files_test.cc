@@ -194,14 +194,11 @@ TEST(Files, WhoSharesTheOffset) {
   close(pair[0]);
   close(pair[1]);
   through(SYS_close, fd);
-  // sendfile without an offset, F_DUPFD, a look into fdinfo, exec
+  // F_DUPFD, a look into fdinfo, exec
   struct {
     const char *what;
     void (*act)(int fd);
   } others[] = {
-      {"sendfile", [](int f) { through(SYS_sendfile, 9999, f, 0, 1); }},
-      {"splice", [](int f) { through(SYS_splice, f, 0, 9999, 0, 1, 0); }},
-      {"copy_file_range", [](int f) { through(SYS_copy_file_range, f, 0, 9999, 0, 1, 0); }},
       {"F_DUPFD", [](int f) { use_and_close(static_cast<int>(through(SYS_fcntl, f, F_DUPFD, 100))); }},
       {"dup2", [](int f) { use_and_close(static_cast<int>(through(SYS_dup2, f, 101))); }},
       {"fdinfo", [](int) { close(static_cast<int>(through(SYS_open, arg("/proc/self/fdinfo/0"), O_RDONLY))); }},
@@ -217,6 +214,41 @@ TEST(Files, WhoSharesTheOffset) {
     EXPECT_EQ(by_kernel(SYS_lseek, fd, 0, SEEK_CUR), 70) << other.what;
     through(SYS_close, fd);
   }
+}
+
+TEST(Files, TransfersAtTheFilesOffsetMoveOurs) {
+  Tree tree(kPlainMount);
+  std::string contents;
+  for (int i = 0; i < 400; ++i) contents += static_cast<char>('a' + i % 23);
+  tree.file("f", contents);
+  tree.attach();
+  char buffer[400];
+  int fd = open_ours(tree, "f"), sink = open("/tmp", O_TMPFILE | O_RDWR, 0600), pipes[2];
+  ASSERT_GE(sink, 0);
+  ASSERT_EQ(pipe(pipes), 0);
+  ASSERT_EQ(through(SYS_read, fd, arg(buffer), 70), 70);
+  EXPECT_EQ(through(SYS_sendfile, sink, fd, 0, 30), 30);
+  ASSERT_TRUE(owned(fd));
+  EXPECT_EQ(through(SYS_splice, fd, 0, pipes[1], 0, 20, 0), 20);
+  ASSERT_TRUE(owned(fd));
+  // What is refused leaves the offset where it is; a program reads then.
+  EXPECT_LT(through(SYS_copy_file_range, fd, 0, pipes[1], 0, 10, 0), 0);
+  EXPECT_LT(through(SYS_sendfile, 9999, fd, 0, 1), 0);
+  ASSERT_TRUE(owned(fd));
+  EXPECT_EQ(through(SYS_lseek, fd, 0, SEEK_CUR), 120);
+  EXPECT_EQ(pread(sink, buffer, 30, 0), 30);
+  EXPECT_EQ(std::string(buffer, 30), contents.substr(70, 30));
+  EXPECT_EQ(read(pipes[0], buffer, 20), 20);
+  EXPECT_EQ(std::string(buffer, 20), contents.substr(100, 20));
+  EXPECT_EQ(through(SYS_read, fd, arg(buffer), 400), 280);
+  EXPECT_EQ(std::string(buffer, 280), contents.substr(120));
+  // With an offset of the caller's nothing of ours is used.
+  off_t at = 5;
+  EXPECT_EQ(through(SYS_sendfile, sink, fd, arg(&at), 3), 3);
+  EXPECT_EQ(at, 8);
+  EXPECT_TRUE(owned(fd));
+  for (int one : {sink, pipes[0], pipes[1]}) close(one);
+  through(SYS_close, fd);
 }
 
 TEST(Files, ANumberThatChangesItsMeaning) {
