@@ -293,8 +293,8 @@ void files_opened(int fd, uint64_t open_flags) {
   slot->nid = nid;
   slot->mount = static_cast<uint8_t>(index_of(*who.mount.mount));
   slot->serial = who.mount.serial;
-  slot->flags = flags;
-  slot->origin = 0;
+  __atomic_store_n(&slot->flags, flags, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot->origin, 0, __ATOMIC_RELAXED);
   // What cannot be positioned (the daemon may say so at open) has no offset that could be ours.
   own = own && SF_SYS3(__NR_lseek, fd, 0, kSeekCur) == 0;
   first_position(slot, next_state(slot->state, kOnMount), own ? 0 : kKernelOwned);
@@ -313,7 +313,8 @@ void files_duplicated(const File &from, int from_fd, int to) {
   slot->nid = origin.nid;
   slot->mount = origin.mount;
   slot->serial = origin.serial;
-  slot->flags = __atomic_load_n(&origin.flags, __ATOMIC_RELAXED) & static_cast<uint8_t>(~kFileLinked);
+  const uint8_t flags = __atomic_load_n(&origin.flags, __ATOMIC_RELAXED) & static_cast<uint8_t>(~kFileLinked);
+  __atomic_store_n(&slot->flags, flags, __ATOMIC_RELAXED);
   slot->origin = origin.origin;
   slot->origin_count = origin.origin_count;
   if (position_of(from) >= 0) {

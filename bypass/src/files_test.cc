@@ -505,6 +505,37 @@ TEST(Files, APositionBelongsToOneOpening) {
   through(SYS_close, fd);
 }
 
+// A thread that gives an offset back while another closes the number never seeks in what gets the number next.
+TEST(Files, GivingBackMeetsClosing) {
+  Tree tree(kPlainMount);
+  tree.file("f", "0123456789");
+  tree.attach();
+  std::string elsewhere = tree.root() + ".plain";
+  close(open(elsewhere.c_str(), O_RDWR | O_CREAT, 0600));
+  int number = open_ours(tree, "f");
+  through(SYS_close, number);
+  std::atomic<bool> stop{false};
+  std::thread giver([&] {
+    while (!stop) give_back(number);
+    sf_bypass_thread_exit();
+  });
+  for (int i = 0; i < 20000; ++i) {
+    char part[4];
+    int fd = open_ours(tree, "f");
+    ASSERT_EQ(fd, number);
+    ASSERT_EQ(through(SYS_read, fd, arg(part), 4), 4);
+    through(SYS_close, fd);
+    int plain = static_cast<int>(by_kernel(SYS_open, arg(elsewhere.c_str()), O_RDONLY));
+    ASSERT_EQ(plain, number);
+    ASSERT_EQ(by_kernel(SYS_lseek, plain, 0, SEEK_CUR), 0) << i;
+    ASSERT_EQ(by_kernel(SYS_lseek, plain, 0, SEEK_CUR), 0) << i;
+    by_kernel(SYS_close, plain);
+  }
+  stop = true;
+  giver.join();
+  unlink(elsewhere.c_str());
+}
+
 // Closed by a call that nobody saw; the number's next file is another one.
 TEST(Files, AStaleNumberIsForgotten) {
   Tree tree(kPlainMount);
