@@ -85,6 +85,7 @@ std::vector<Operation> all_operations() {
       {.name = "readdir_1000", .title = "readdir of 1,000 entries", .unit = "ns", .bars = {{"ext4", kList}}},
       {.name = "open_close", .title = "open and close", .unit = "ns"},
       {.name = "find", .title = "find", .unit = "ms", .bars = {find_against_fuse, less_than_cached}},
+      {.name = "find_first", .title = "find, first in a round", .unit = "ms"},
       {.name = "find_size", .title = "find -size (stats all)", .unit = "ms"},
       {.name = "tar", .title = "tar c to /dev/null", .unit = "ms", .bars = {less_than_cached}},
       {.name = "tar_pipe", .title = "tar c | cat (reads all)", .unit = "ms"},
@@ -218,13 +219,24 @@ class Bench {
     for (double ns; lines >> name >> ns;) record(name, variant, ns, wanted);
   }
 
+  double time_program(const Variant &variant, const Program &program) {
+    const Finished f = run({.argv = program.argv, .environment = variant.environment(installation_)});
+    if (f.status > program.status_max) {
+      throw Failure(fmt::format("{} on {} ended with status {}", program.name, variant.name, f.status));
+    }
+    return f.seconds * 1e3;
+  }
+
+  /// Warm is what has just been run: a round over all variants takes longer than the 10 s that the policy trusts what it
+  /// keeps, and the first run after that has it fetched again ("first in a round").
   void run_programs(const Variant &variant, bool wanted) {
     for (const auto &program : programs(variant.directory)) {
-      const Finished f = run({.argv = program.argv, .environment = variant.environment(installation_)});
-      if (f.status > program.status_max) {
-        throw Failure(fmt::format("{} on {} ended with status {}", program.name, variant.name, f.status));
-      }
-      record(program.name, variant, f.seconds * 1e3, wanted);
+      const double first = time_program(variant, program);
+      if (!wanted) continue;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      const double again = time_program(variant, program);
+      record(program.name, variant, again, true);
+      if (program.name == "find") record("find_first", variant, first, true);
     }
   }
 
