@@ -11,12 +11,13 @@ constexpr unsigned kSpareStreams = 32;
 
 FileSlot *file_pages[kFilePages];
 static uint32_t owned;            // slots whose offset is ours; atomic
-static uint32_t highest;          // no slot above has ever been used; atomic
+static uint32_t highest;          // no slot above has ever held a file; atomic
+static uint32_t any_slot;         // some slot holds something, or did; atomic
 static uint32_t stream_serials;
 
 // ---- slots
 
-static FileSlot *slot_for(int fd) {
+static FileSlot *slot_for(int fd, FileKind kind) {
   unsigned n = static_cast<unsigned>(fd);
   if (n >= kFilesPerPage * kFilePages) return nullptr;
   FileSlot **page = &file_pages[n / kFilesPerPage];
@@ -30,8 +31,10 @@ static FileSlot *slot_for(int fd) {
       unmap(fresh, kFilesPerPage * sizeof(FileSlot));
     }
   }
+  if (__atomic_load_n(&any_slot, __ATOMIC_RELAXED) == 0) __atomic_store_n(&any_slot, 1u, __ATOMIC_RELAXED);
   uint32_t top = __atomic_load_n(&highest, __ATOMIC_RELAXED);
-  while (n > top && !__atomic_compare_exchange_n(&highest, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  // Hidden numbers are high: who looks at every file need not go there.
+  while (kind == kOnMount && n > top && !__atomic_compare_exchange_n(&highest, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return slot_of(fd);
 }
@@ -82,7 +85,7 @@ static void empty(FileSlot *slot) {
   drop_stream(slot, nullptr);
 }
 
-bool files_any() { return __atomic_load_n(&highest, __ATOMIC_RELAXED) != 0; }
+bool files_any() { return __atomic_load_n(&any_slot, __ATOMIC_RELAXED) != 0; }
 
 void files_forget_stale(int fd) {
   FileSlot *slot = slot_of(fd);
@@ -275,7 +278,7 @@ static bool may_own(const Mount &m, uint64_t nid, uint64_t open_flags, uint8_t *
 void files_opened(int fd, uint64_t open_flags) {
   Identity who;
   if (g.files_off || !identify(fd, &who)) return;
-  FileSlot *slot = slot_for(fd);
+  FileSlot *slot = slot_for(fd, kOnMount);
   if (slot == nullptr) return;
   empty(slot);
   Stay stay(who.mount, false);
@@ -305,7 +308,7 @@ void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, 
 
 void files_duplicated(const File &from, int from_fd, int to) {
   if (g.files_off) return;
-  FileSlot *slot = slot_for(to);
+  FileSlot *slot = slot_for(to, kOnMount);
   if (slot == nullptr) return give_back(from_fd, from);
   empty(slot);
   const FileSlot &origin = *from.slot;
@@ -348,7 +351,7 @@ void files_off() {
 }
 
 void files_mark_hidden(int fd) {
-  FileSlot *slot = slot_for(fd);
+  FileSlot *slot = slot_for(fd, kHiddenFd);
   if (slot == nullptr) return;
   empty(slot);
   publish(slot, kHiddenFd);
