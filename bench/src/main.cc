@@ -227,8 +227,8 @@ class Bench {
     return f.seconds * 1e3;
   }
 
-  /// Warm is what has just been run: a round over all variants takes longer than the 10 s that the policy trusts what it
-  /// keeps, and the first run after that has it fetched again ("first in a round").
+  /// Warm is what has just been run: a round over all variants takes longer than the 10 s that the policy trusts what
+  /// it keeps, and the first run after that has it fetched again ("first in a round").
   void run_programs(const Variant &variant, bool wanted) {
     for (const auto &program : programs(variant.directory)) {
       const double first = time_program(variant, program);

@@ -34,7 +34,8 @@ static FileSlot *slot_for(int fd, FileKind kind) {
   if (__atomic_load_n(&any_slot, __ATOMIC_RELAXED) == 0) __atomic_store_n(&any_slot, 1u, __ATOMIC_RELAXED);
   uint32_t top = __atomic_load_n(&highest, __ATOMIC_RELAXED);
   // Hidden numbers are high: who looks at every file need not go there.
-  while (kind == kOnMount && n > top && !__atomic_compare_exchange_n(&highest, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  while (kind == kOnMount && n > top &&
+         !__atomic_compare_exchange_n(&highest, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return slot_of(fd);
 }
