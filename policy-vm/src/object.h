@@ -28,6 +28,8 @@ struct LinkedProgram {
   std::vector<RawInsn> code;              // symbols resolved as vm.h says
   std::vector<const SourceLine *> lines;  // per slot; NULL: unknown. Owned by LinkedObject::btf
   std::vector<LinkedFunction> functions;  // the first is the program itself
+  /// Of a program without a context: r1 is the value of this map and r2 its size. Below 0: r1 is the context.
+  int32_t memory_map = -1;
 };
 
 struct LinkedObject {

@@ -60,6 +60,11 @@ std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
   State entry;
   entry.frames.emplace_back();
   entry.frames[0].reg[1] = {Type::Context, 0, 0, 0, Scalar::constant(0), 0, false};
+  if (program_.memory_map >= 0) {
+    const auto map = static_cast<uint16_t>(program_.memory_map);
+    entry.frames[0].reg[1] = {Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
+    entry.frames[0].reg[2] = Reg::number(Scalar::constant(maps_[map].def.value_size));
+  }
   if (!push_path(std::move(entry), 0)) return std::unexpected(refusal_);
   while (!pending_.empty()) {
     Pending next = std::move(pending_.back());
