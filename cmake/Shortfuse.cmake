@@ -30,7 +30,10 @@ endif()
 # taken inside a hooked call.
 set(SF_CLIENT_FLAGS -O2 -fPIC -mgeneral-regs-only -ffreestanding -fno-exceptions -fno-rtti
     -fno-threadsafe-statics -fno-stack-protector -fvisibility=hidden -ftls-model=initial-exec
-    -fasynchronous-unwind-tables -fno-sanitize=all -fcf-protection=none)
+    -fasynchronous-unwind-tables -fno-sanitize=all -fcf-protection=none
+    # `rep stos` and `rep movs` cost 30 cycles before they begin: small structs are cleared and copied in line.
+    -mmemset-strategy=unrolled_loop:512:noalign,rep_8byte:-1:noalign
+    -mmemcpy-strategy=unrolled_loop:512:noalign,rep_8byte:-1:noalign)
 
 # sf_library(NAME SOURCES ... [DEPS ...]): code of the daemon, the command and the tests.
 function(sf_library name)

@@ -17,6 +17,7 @@ const char *const kColours[] = {"#5b8ff9", "#b0b7c3", "#f6bd16", "#1a9e6d", "#92
 std::string short_number(double value) {
   if (value >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
   if (value >= 1e4) return fmt::format("{:.3g}k", value / 1e3);
+  if (value >= 100) return fmt::format("{:.0f}", value);
   return fmt::format("{:.3g}", value);
 }
 

@@ -446,6 +446,7 @@ uint32_t stream_entry(const Stream &stream, uint32_t at, uint64_t *cookie) {
 static uint32_t cwd_begun, cwd_ended;  // changes of it; equal: none under way
 static uint32_t cwd_lock;              // odd while `cwd` is being written
 static Cwd cwd_known;                  // true of the change cwd_known.version
+static uint32_t cwd_elsewhere;         // the version for which it was found to lie on no mount; atomic
 
 void cwd_changing() { __atomic_add_fetch(&cwd_begun, 1u, __ATOMIC_SEQ_CST); }
 void cwd_changed() { __atomic_add_fetch(&cwd_ended, 1u, __ATOMIC_SEQ_CST); }
@@ -489,6 +490,7 @@ static bool known_cwd(Cwd *out) {
   resolve_cwd(version, out);
   if (!cwd_same(*out)) return false;
   remember_cwd(*out);
+  if (out->mount.mount == nullptr) __atomic_store_n(&cwd_elsewhere, version, __ATOMIC_RELEASE);
   return true;
 }
 
@@ -501,6 +503,12 @@ bool cwd_now(Cwd *out) {
   if (!stay.entered() || sf_find_node(&out->mount.mount->view, out->nodeid, &out->nid) != SF_FIND_OK) return false;
   remember_cwd(*out);
   return true;
+}
+
+bool cwd_is_elsewhere() {
+  const uint32_t version = __atomic_load_n(&cwd_ended, __ATOMIC_ACQUIRE) + 1;
+  return version != 0 && __atomic_load_n(&cwd_elsewhere, __ATOMIC_ACQUIRE) == version &&
+         __atomic_load_n(&cwd_begun, __ATOMIC_ACQUIRE) + 1 == version;
 }
 
 bool cwd_same(const Cwd &cwd) {

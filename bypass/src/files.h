@@ -178,5 +178,7 @@ struct Cwd {
 /// False when the working directory is not on an accelerated mount, or not known for certain.
 bool cwd_now(Cwd *out);
 bool cwd_same(const Cwd &cwd);
+/// True: it is known not to lie on one. Quick.
+bool cwd_is_elsewhere();
 
 }  // namespace shortfuse::bypass

@@ -84,6 +84,20 @@ struct MountRef {
 /// Attaches to a mount that is announced. False: not possible, or not now.
 bool attach_announced(Mount *m);
 
+/// Whether mount_of_path() could find one, by the first bytes alone: no, for nearly every path of nearly every process.
+inline bool may_be_on_a_mount(const char *path) {
+  unsigned used = __atomic_load_n(&mounts_used, __ATOMIC_ACQUIRE);
+  if (used == 0) return false;
+  if ((reinterpret_cast<uintptr_t>(path) & 4095) > 4088) return true;
+  uint64_t word;
+  __builtin_memcpy(&word, path, 8);
+  for (unsigned i = 0; i < used; ++i) {
+    const Mount &m = mounts[i];
+    if (state_of(m) >= MountState::Failed && ((word ^ m.point_word) & m.point_mask) == 0) return true;
+  }
+  return false;
+}
+
 /// The mount at whose mount point `path` begins (the mount point itself, or below), and where the rest begins.
 /// Reads the caller's memory up to the first difference only. Null: none, by far the commonest answer. The slot may
 /// get another mount during the comparison: then its serial is not the one returned. may_attach: a mount that is only
