@@ -43,7 +43,8 @@ Finished shortfuse(const std::string &arguments, const std::string &environment 
 }
 
 TEST(Command, HelpIsEverywhereAndHasExamples) {
-  for (const char *command : {"", "mount", "run", "swap", "status", "policy", "policy check", "doctor"}) {
+  for (const char *command : {"", "mount", "run", "swap", "status", "policy", "policy check", "policy disasm",
+                              "doctor"}) {
     const auto help = shortfuse(std::string(command) + " --help");
     EXPECT_EQ(help.status, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("Example")) << command;
@@ -181,6 +182,8 @@ TEST(PolicyCheck, RefusedAndMissingFilesAreFailures) {
   const auto missing = shortfuse("policy check " + directory.path + "/none.bpf.o");
   EXPECT_EQ(missing.status, 1);
   EXPECT_THAT(missing.output, HasSubstr("no such policy file"));
+  for (const auto &file : {junk, directory.path + "/none.bpf.o"})
+    EXPECT_EQ(shortfuse("policy disasm " + file).status, 1);
   const auto json = nlohmann::json::parse(shortfuse("policy check --json " + junk).output);
   EXPECT_EQ(json[0]["accepted"], false);
 }

@@ -39,6 +39,9 @@ int status_command(const Context &context, const StatusArguments &arguments);
 /// Each element is a file, or a chain "A:B".
 int policy_check_command(const Context &context, const std::vector<std::string> &chains, bool json);
 
+/// The instructions of a chain's programs, or only of those in `section` ("" for all).
+int policy_disasm_command(const Context &context, const std::string &chain, const std::string &section);
+
 int doctor_command(const Context &context, bool json);
 
 /// What `-o` options of `shortfuse mount` come to.

@@ -39,6 +39,7 @@ struct Arguments {
   std::string swap_point, swap_chain;
   StatusArguments status;
   std::vector<std::string> check_chains;
+  std::string disasm_chain, disasm_section;
   bool check_json = false;
   bool doctor_json = false;
 };
@@ -102,6 +103,10 @@ void add_policy(CLI::App &app, Arguments &into) {
   check->footer("Example:\n"
                 "  clang -target bpf -mcpu=v3 -O2 -g -c my.bpf.c -o my.bpf.o && shortfuse policy check my.bpf.o\n"
                 "Exit status: 0 when all are accepted, 1 otherwise.");
+  auto *disasm = policy->add_subcommand("disasm", "The instructions of verified programs as text");
+  disasm->add_option("FILE", into.disasm_chain, "A policy object; A.bpf.o:B.bpf.o is a chain")->required();
+  disasm->add_option("--section", into.disasm_section, "Only this program, e.g. syscall/stat");
+  disasm->footer("Example:\n  shortfuse policy disasm metacache --section fuse_exit/getattr");
   policy->require_subcommand(1);
   policy->footer("Example:\n  shortfuse policy check build/policies/*.bpf.o");
 }
@@ -153,6 +158,8 @@ int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector
   if (name == "swap") return swap_command(context, arguments.swap_point, arguments.swap_chain);
   if (name == "status") return status_command(context, arguments.status);
   if (name == "doctor") return doctor_command(context, arguments.doctor_json);
+  if (command.got_subcommand("disasm"))
+    return policy_disasm_command(context, arguments.disasm_chain, arguments.disasm_section);
   return policy_check_command(context, arguments.check_chains, arguments.check_json);
 }
 

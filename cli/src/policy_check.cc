@@ -1,4 +1,4 @@
-// `shortfuse policy check`: the verifier's answer, without a mount.
+// `shortfuse policy check`: the verifier's answer, without a mount; `policy disasm`: what it answered about.
 #include <fmt/format.h>
 #include <string.h>
 #include <unistd.h>
@@ -127,6 +127,24 @@ int policy_check_command(const Context &context, const std::vector<std::string> 
   }
   if (json) fmt::print("{}\n", list.dump(2, ' ', false, Json::error_handler_t::replace));
   return status;
+}
+
+int policy_disasm_command(const Context &context, const std::string &chain, const std::string &section) {
+  const auto paths = find_chain(context.executable_directory, chain);
+  if (!paths) return complain("policy disasm", paths.error()), 1;
+  const auto policy = vm::load_policy(*paths);
+  if (!policy) return complain("policy disasm", chain + ": " + policy.error().str()), 1;
+  bool any = false;
+  for (const auto &program : policy->programs) {
+    if (!section.empty() && program.info.section != section) continue;
+    fmt::print("{}{}: {} ({} instructions, {} bytes of stack)\n", any ? "\n" : "", program.info.section,
+               program.info.name, program.info.insns, program.stack_bytes);
+    for (const auto &line : vm::disassemble(program)) fmt::print("{:6}: {}\n", line.pc, line.text);
+    any = true;
+  }
+  if (any) return 0;
+  complain("policy disasm", chain + ": no program in section \"" + section + "\"");
+  return 1;
 }
 
 }  // namespace shortfuse::cli

@@ -1,7 +1,10 @@
 // Instructions as text.
 #include "disasm.h"
 
+#include <cstring>
+
 #include "host_functions.h"
+#include "shortfuse/vm/vm.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -96,6 +99,22 @@ std::string disassemble(const Insn &in, uint32_t pc) {
     case Kind::Exit: return "exit";
   }
   return "?";
+}
+
+std::vector<DisassembledInsn> disassemble(const Policy::Program &program) {
+  std::vector<RawInsn> code(program.insns.size());
+  std::memcpy(code.data(), program.insns.data(), code.size() * sizeof(RawInsn));
+  std::vector<DisassembledInsn> lines;
+  const auto count = static_cast<uint32_t>(code.size());
+  Insn in;
+  for (uint32_t pc = 0; pc < count; pc += in.slots()) {
+    in = {};
+    if (const char *wrong = decode_insn(&code[pc], count - pc, &in))
+      lines.push_back({pc, wrong});
+    else
+      lines.push_back({pc, disassemble(in, pc)});
+  }
+  return lines;
 }
 
 }  // namespace shortfuse::vm

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "testing.h"
@@ -209,6 +210,30 @@ TEST(Policies, TouchOnlyTheirMemory) {
       }
     }
   }
+}
+
+TEST(Policies, CanBeReadAsText) {
+  for (const char *name : {"metacache", "datacache", "passall", "deny"}) {
+    for (const Policy::Program &program : load(name).programs) {
+      const auto lines = disassemble(program);
+      ASSERT_FALSE(lines.empty());
+      EXPECT_EQ(lines.front().pc, 0u);
+      bool exits = false;
+      for (const auto &line : lines) {
+        exits = exits || line.text == "exit";
+        EXPECT_EQ(line.text.find("not an instruction"), std::string::npos) << name << " " << program.info.section;
+        EXPECT_EQ(line.text.find('?'), std::string::npos) << line.text;
+      }
+      EXPECT_TRUE(exits);
+    }
+  }
+  const Policy metacache = load("metacache");
+  auto stat = std::find_if(metacache.programs.begin(), metacache.programs.end(),
+                           [](const auto &p) { return p.info.section == "syscall/stat"; });
+  ASSERT_NE(stat, metacache.programs.end());
+  const auto lines = disassemble(*stat);
+  EXPECT_NE(std::find_if(lines.begin(), lines.end(), [](const auto &l) { return l.text == "call sf_serve_attr"; }),
+            lines.end());
 }
 
 }  // namespace

@@ -53,6 +53,14 @@ std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths
 /// The same for one object in memory (`name` for messages).
 std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name);
 
+/// One instruction of a program as text, in the notation of the kernel's verifier.
+struct DisassembledInsn {
+  uint32_t pc;                 ///< what jumps count; LOAD_IMM64 takes two
+  std::string text;
+};
+/// A verified program taken apart. Instructions that no path reaches have become exits.
+std::vector<DisassembledInsn> disassemble(const Policy::Program &program);
+
 enum class Lowering { Auto, InterpretOnly, Required };
 
 /// Makes the image in a memfd: sealed against writing, shrinking and growing, ready to be mapped PROT_READ|PROT_EXEC.
