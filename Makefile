@@ -17,6 +17,7 @@ define sanitised
 	cmake --build --preset $(1) -j $(JOBS) --target $(MOUNT_TARGETS) \
 	  $$(ctest --test-dir $(2) -N | sed -nE 's/^ *Test +#[0-9]+: ($(3))$$/\1/p')
 	$(CTEST) --test-dir $(2) -R '^($(3))$$'
+	@scripts/skipped.sh $(2)
 endef
 
 .PHONY: all build setup demo check check-release bench soak asan tsan install clean help
@@ -53,6 +54,7 @@ check-release: setup
 	cmake --preset release
 	cmake --build --preset release -j $(JOBS)
 	$(CTEST) --test-dir build
+	@scripts/skipped.sh build
 
 asan: setup
 	$(call sanitised,asan-ubsan,build-asan,$(ASAN_TESTS))

@@ -43,13 +43,7 @@ cp -a "$T/source/link" "$T/upper/link"
 check_daemon fuse-overlayfs fuse-overlayfs -o "lowerdir=$T/lower,upperdir=$T/upper,workdir=$T/work" "$T/mnt"
 
 # sshfs with the SFTP server at the other end of a socket pair: what it would start as ssh starts the server itself.
-sftp_server=
-for candidate in /usr/lib/openssh/sftp-server /usr/lib/ssh/sftp-server /usr/libexec/openssh/sftp-server; do
-  [ -x "$candidate" ] && sftp_server=$candidate
-done
-[ -n "$sftp_server" ] || fail "no sftp-server"
-printf '#!/bin/sh\nexec %s\n' "$sftp_server" >"$T/ssh"
-chmod +x "$T/ssh"
+make_ssh_stand_in
 check_daemon sshfs sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
 
 note "a daemon that writes: fuse-overlayfs, changed by the hooked and by the others"

@@ -6,6 +6,7 @@
 #   hooked CMD...                     runs with the hook; what it says goes to $REPORT
 #   same NAME CMD...                  CMD without the hook, then twice with it: same output, same status,
 #                                    something served
+#   make_ssh_stand_in                 $T/ssh, for sshfs: starts the SFTP server itself
 #   fail TEXT                         ends the test
 set -u -o pipefail
 shopt -s inherit_errexit
@@ -57,6 +58,15 @@ fail() {
   exit 1
 }
 note() { echo "-- $*"; }
+make_ssh_stand_in() {
+  local candidate server=
+  for candidate in /usr/lib/openssh/sftp-server /usr/lib/ssh/sftp-server /usr/libexec/openssh/sftp-server; do
+    [ -x "$candidate" ] && server=$candidate
+  done
+  [ -n "$server" ] || fail "no sftp-server"
+  printf '#!/bin/sh\nexec %s\n' "$server" >"$T/ssh"
+  chmod +x "$T/ssh"
+}
 soak() { [ "${SHORTFUSE_SOAK:-0}" != 0 ]; }
 is_mounted() { [ -n "$(mounts_below "$1" | grep -Fx -- "$1")" ]; }
 eventually() {  # eventually SECONDS CMD...

@@ -5,13 +5,7 @@
 # mount; another mount namespace.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-sftp_server=
-for candidate in /usr/lib/openssh/sftp-server /usr/lib/ssh/sftp-server /usr/libexec/openssh/sftp-server; do
-  [ -x "$candidate" ] && sftp_server=$candidate
-done
-[ -n "$sftp_server" ] || fail "no sftp-server"
-printf '#!/bin/sh\nexec %s\n' "$sftp_server" >"$T/ssh"
-chmod +x "$T/ssh"
+make_ssh_stand_in
 
 mkdir "$T/source" "$T/mnt"
 # More than one getdents64() takes, of any libc.

@@ -160,8 +160,10 @@ class Bridge {
   std::unordered_set<cache::Nid> direct_;    ///< nodes opened with FOPEN_DIRECT_IO in their life
   std::atomic<bool> all_direct_{false};      ///< too many of them to know each
   std::atomic<bool> many_nodes_per_file_{false};  ///< hard links are nodes of their own
-  std::vector<std::byte> deferred_;          ///< single-threaded: a request that waits for our jobs to end
+  std::mutex deferred_lock_;
+  std::vector<std::byte> deferred_;          ///< a request that waits for our jobs to end, when one thread read it
   uint64_t deferred_until_ns_ = 0;
+  std::atomic<bool> deferring_{false};       ///< `deferred_` holds one
   std::atomic<bool> no_open_{false};         ///< the file system answered OPEN with ENOSYS: writers are invisible
   std::atomic<uint32_t> init_flags_{0}, init_minor_{0};
   std::atomic<uint64_t> swaps_{0};

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "bridge.h"
 #include "control.h"
@@ -67,13 +68,13 @@ ssize_t Bridge::read(int fd, void *buffer, size_t size) {
 
   while (true) {
     ssize_t got;
+    if (deferring_.load(std::memory_order_acquire)) {
+      if (ssize_t handed = deferred_message(buffer, size); handed != 0) return handed;
+      continue;
+    }
     if (many_threads_.load(std::memory_order_relaxed)) {
       got = no_cancel.blocking([&] { return ::read(fd, buffer, size); });
     } else {
-      if (!deferred_.empty()) {
-        if (ssize_t handed = deferred_message(buffer, size); handed != 0) return handed;
-        continue;
-      }
       pollfd waits[2] = {{fd, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
       if (no_cancel.blocking([&] { return ::poll(waits, 2, -1); }) < 0) return -1;
       // The kernel's requests first: a hint is only a wish.
@@ -126,26 +127,32 @@ bool Bridge::must_wait_for_jobs(Bytes message) {
     fetcher_.wait_for_jobs_on(dir, name, std::chrono::milliseconds(kJobsEndMs));
     return false;
   }
+  std::lock_guard guard(deferred_lock_);
   deferred_.assign(message.begin(), message.end());
   deferred_until_ns_ = now_ns() + kJobsEndMs * 1'000'000ull;
+  deferring_.store(true, std::memory_order_release);
   return true;
 }
 
-/// Single-threaded: what our jobs still have to say, then the request that waited for them. 0: that was answered here.
+/// What our jobs still have to say, then the request that waited for them. 0: nothing for the caller. A second thread
+/// may appear meanwhile: our worker has the jobs then, and whoever comes here first has the request.
 ssize_t Bridge::deferred_message(void *buffer, size_t size) {
-  while (true) {
+  std::lock_guard guard(deferred_lock_);
+  while (!deferred_.empty()) {
     auto request = parse_request(deferred_);
     cache::Nid dir = 0;
     std::string_view name;
     const bool wait = request && removes_name(*request, &dir, &name) && now_ns() < deferred_until_ns_ &&
                       fetcher_.ending_jobs_on(dir, name);
     if (!wait) break;
-    if (ssize_t got = take_own_message(buffer, size); got != 0) return got;
+    if (!many_threads_.load(std::memory_order_relaxed))
+      if (ssize_t got = take_own_message(buffer, size); got != 0) return got;
     pollfd woken{wake_fd_.get(), POLLIN, 0};
     ::poll(&woken, 1, 20);
   }
-  const std::vector<std::byte> message = std::move(deferred_);
-  deferred_.clear();
+  if (deferred_.empty()) return 0;
+  const std::vector<std::byte> message = std::exchange(deferred_, {});
+  deferring_.store(false, std::memory_order_release);
   std::memcpy(buffer, message.data(), std::min(size, message.size()));
   if (on_request(device_fd_, Bytes(static_cast<const std::byte *>(buffer), message.size()), nullptr) == Then::PassOn)
     return static_cast<ssize_t>(message.size());
