@@ -10,6 +10,7 @@
 #include "process.h"
 #include "shortfuse/cache/reader.h"
 #include "shortfuse/vm/image.h"
+#include "shortfuse/vm/map.h"
 
 namespace shortfuse::bypass {
 
@@ -21,7 +22,8 @@ struct Policy {
   size_t image_bytes;
   uint32_t epoch;
   uint32_t maps;
-  void *storage[SF_IMAGE_MAPS_MAX];
+  sf_map map[SF_IMAGE_MAPS_MAX];
+  sf_map *handles[SF_IMAGE_MAPS_MAX];  // of them
   size_t storage_bytes[SF_IMAGE_MAPS_MAX];
   void *values[SF_IMAGE_MAPS_MAX];
 };

@@ -68,7 +68,11 @@ bool run_policy(Op *op, long *result) {
   ctx.tid = t.tid;
   ctx.uid = op->creds->fsuid;
   ctx.gid = op->creds->fsgid;
-  sf_vm_env env = {host_functions(), op, op->policy->values, 0};
+  sf_vm_env env = {};
+  env.host = host_functions();
+  env.host_state = op;
+  env.map_value = op->policy->values;
+  env.map = op->policy->handles;
   int verdict = sf_policy_run(op->policy->image, SF_SLOT_SYSCALL + op->kind, &ctx, &env);
   if (verdict < 0) {
     op->served = false;

@@ -2,7 +2,6 @@
 #include "policy.h"
 
 #include "kernel.h"
-#include "shortfuse/cache/map.h"
 
 namespace shortfuse::bypass {
 
@@ -21,10 +20,11 @@ static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_
   void *storage = map_sealed(fd, bytes, PROT_READ);
   close_fd(fd);
   if (storage == nullptr) return false;
-  policy->storage[i] = storage;
-  policy->storage_bytes[i] = bytes;
   const sf_image_map &def = policy->image->map[i];
-  sf_map_shape shape = {def.type, def.key_size, def.value_size, def.max_entries};
+  const sf_map_shape shape = {def.type, def.key_size, def.value_size, def.max_entries};
+  policy->map[i] = {storage, shape, 0, 0};
+  policy->handles[i] = &policy->map[i];
+  policy->storage_bytes[i] = bytes;
   if (sf_map_check(storage, bytes, &shape) != 0) return false;
   policy->values[i] = sf_map_array_values(storage);
   return true;
@@ -52,7 +52,7 @@ const Policy *map_policy(PacketRoom &room, uint32_t first, uint32_t maps, uint32
 
 void unmap_policy(const Policy *policy) {
   if (policy == nullptr) return;
-  for (uint32_t i = 0; i < policy->maps; ++i) unmap(policy->storage[i], policy->storage_bytes[i]);
+  for (uint32_t i = 0; i < policy->maps; ++i) unmap(policy->map[i].storage, policy->storage_bytes[i]);
   unmap(policy->image, policy->image_bytes);
   unmap(policy, sizeof(Policy));
 }

@@ -4,7 +4,6 @@
 
 #include "kernel.h"
 #include "op.h"
-#include "shortfuse/cache/map.h"
 
 namespace shortfuse::bypass {
 namespace {
@@ -44,12 +43,6 @@ uint64_t host_serve_statfs(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, voi
   return serve(op, op.kind == SF_OP_STATFS, serve_statfs);
 }
 
-uint64_t host_map_lookup(uint64_t map, uint64_t key, uint64_t, uint64_t, uint64_t, void *state) {
-  const Policy *policy = op_of(state).policy;
-  if (map >= policy->maps) return 0;
-  return reinterpret_cast<uintptr_t>(sf_map_lookup(policy->storage[map], reinterpret_cast<const void *>(key)));
-}
-uint64_t host_refuse(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return static_cast<uint64_t>(-EPERM); }
 uint64_t host_pass(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return SF_PASS; }
 
 uint64_t host_ktime(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return clock_ns(); }
@@ -81,8 +74,9 @@ struct Table {
   sf_host_fn fn[SF_HOST_COUNT];
   constexpr Table() : fn() {
     for (auto &f : fn) f = host_pass;
-    fn[SF_HOST_MAP_LOOKUP] = host_map_lookup;
-    fn[SF_HOST_MAP_UPDATE] = fn[SF_HOST_MAP_DELETE] = host_refuse;
+#define X(number, name) fn[number] = name;
+    SF_VM_FUNCTIONS(X)
+#undef X
     fn[SF_HOST_KTIME] = host_ktime;
     fn[SF_HOST_PRANDOM] = host_random;
     fn[SF_HOST_PID_TGID] = host_pid_tgid;

@@ -173,7 +173,6 @@ class Bridge {
 uint64_t now_ns();
 
 /// Host functions of programs in the daemon, for sf_vm_env.host.
-extern const sf_host_fn kDaemonHost[SF_HOST_COUNT];
 /// Runs the slot's chain over the run's request; the verdict.
 int run_programs(ProgramRun &run, unsigned slot_base, int error);
 

@@ -10,7 +10,6 @@
 #include <random>
 
 #include "bridge.h"
-#include "shortfuse/cache/map.h"
 
 namespace shortfuse::bridge {
 namespace {
@@ -18,30 +17,6 @@ namespace {
 ProgramRun &run_of(void *state) { return *static_cast<ProgramRun *>(state); }
 uint64_t result(int value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
 void *pointer(uint64_t value) { return reinterpret_cast<void *>(value); }
-
-MapStorage *map_of(ProgramRun &run, uint64_t index) {
-  const auto &maps = run.policy.maps();
-  return index < maps.size() ? maps[index].get() : nullptr;
-}
-
-uint64_t map_lookup(uint64_t map, uint64_t key, uint64_t, uint64_t, uint64_t, void *state) {
-  MapStorage *storage = map_of(run_of(state), map);
-  return storage ? reinterpret_cast<uint64_t>(sf_map_lookup(storage->bytes, pointer(key))) : 0;
-}
-
-uint64_t map_update(uint64_t map, uint64_t key, uint64_t value, uint64_t flags, uint64_t, void *state) {
-  MapStorage *storage = map_of(run_of(state), map);
-  if (!storage) return result(-EINVAL);
-  std::lock_guard guard(storage->lock);
-  return result(sf_map_update(storage->bytes, pointer(key), pointer(value), flags));
-}
-
-uint64_t map_delete(uint64_t map, uint64_t key, uint64_t, uint64_t, uint64_t, void *state) {
-  MapStorage *storage = map_of(run_of(state), map);
-  if (!storage) return result(-EINVAL);
-  std::lock_guard guard(storage->lock);
-  return result(sf_map_delete(storage->bytes, pointer(key)));
-}
 
 uint64_t ktime(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return now_ns(); }
 
@@ -155,31 +130,35 @@ bool keepable(uint32_t opcode) {
   }
 }
 
-}  // namespace
-
-const sf_host_fn kDaemonHost[SF_HOST_COUNT] = {
-    [SF_HOST_MAP_LOOKUP] = map_lookup,
-    [SF_HOST_MAP_UPDATE] = map_update,
-    [SF_HOST_MAP_DELETE] = map_delete,
-    [SF_HOST_KTIME] = ktime,
-    [SF_HOST_PRANDOM] = prandom,
-    [SF_HOST_PID_TGID] = pid_tgid,
-    [SF_HOST_UID_GID] = uid_gid,
-    [SF_HOST_STRNCMP] = compare,
-    [SF_HOST_SERVE_ATTR] = serve<SF_HOST_SERVE_ATTR>,
-    [SF_HOST_SERVE_ENTRY] = serve<SF_HOST_SERVE_ENTRY>,
-    [SF_HOST_SERVE_LINK] = serve<SF_HOST_SERVE_LINK>,
-    [SF_HOST_SERVE_DATA] = serve<SF_HOST_SERVE_DATA>,
-    [SF_HOST_SERVE_LISTING] = serve<SF_HOST_SERVE_LISTING>,
-    [SF_HOST_SERVE_XATTR] = serve<SF_HOST_SERVE_XATTR>,
-    [SF_HOST_SERVE_STATFS] = serve<SF_HOST_SERVE_STATFS>,
-    [SF_HOST_KEEP] = keep,
-    [SF_HOST_FORGET] = forget,
-    [SF_HOST_PREFETCH] = prefetch,
-    [SF_HOST_PATH] = path,
-    [SF_HOST_ARG] = argument,
-    [SF_HOST_REPLY] = reply,
+struct HostTable {
+  sf_host_fn fn[SF_HOST_COUNT];
+  constexpr HostTable() : fn() {
+#define X(number, name) fn[number] = name;
+    SF_VM_FUNCTIONS(X)
+#undef X
+    fn[SF_HOST_KTIME] = ktime;
+    fn[SF_HOST_PRANDOM] = prandom;
+    fn[SF_HOST_PID_TGID] = pid_tgid;
+    fn[SF_HOST_UID_GID] = uid_gid;
+    fn[SF_HOST_STRNCMP] = compare;
+    fn[SF_HOST_SERVE_ATTR] = serve<SF_HOST_SERVE_ATTR>;
+    fn[SF_HOST_SERVE_ENTRY] = serve<SF_HOST_SERVE_ENTRY>;
+    fn[SF_HOST_SERVE_LINK] = serve<SF_HOST_SERVE_LINK>;
+    fn[SF_HOST_SERVE_DATA] = serve<SF_HOST_SERVE_DATA>;
+    fn[SF_HOST_SERVE_LISTING] = serve<SF_HOST_SERVE_LISTING>;
+    fn[SF_HOST_SERVE_XATTR] = serve<SF_HOST_SERVE_XATTR>;
+    fn[SF_HOST_SERVE_STATFS] = serve<SF_HOST_SERVE_STATFS>;
+    fn[SF_HOST_KEEP] = keep;
+    fn[SF_HOST_FORGET] = forget;
+    fn[SF_HOST_PREFETCH] = prefetch;
+    fn[SF_HOST_PATH] = path;
+    fn[SF_HOST_ARG] = argument;
+    fn[SF_HOST_REPLY] = reply;
+  }
 };
+constexpr HostTable kDaemonHost;
+
+}  // namespace
 
 int run_programs(ProgramRun &run, unsigned slot_base, int error) {
   const Request &request = run.request;
@@ -201,9 +180,10 @@ int run_programs(ProgramRun &run, unsigned slot_base, int error) {
   ctx.error = error;
   if (slot_base == SF_SLOT_FUSE_EXIT && !keepable(request.header.opcode)) run.keep_error = -ENOTSUP;
   sf_vm_env env{};
-  env.host = kDaemonHost;
+  env.host = kDaemonHost.fn;
   env.host_state = &run;
   env.map_value = run.policy.map_values();
+  env.map = run.policy.map_handles();
   return sf_policy_run(run.policy.image(), slot_base + request.header.opcode, &ctx, &env);
 }
 

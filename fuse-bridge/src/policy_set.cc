@@ -8,8 +8,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "shortfuse/cache/map.h"
-
 namespace shortfuse::bridge {
 namespace {
 
@@ -35,7 +33,7 @@ std::expected<std::shared_ptr<MapStorage>, std::string> make_map(const vm::Polic
     return std::unexpected(errno_text(("map " + name).c_str()));
   void *bytes = mmap(nullptr, storage->size, PROT_READ | PROT_WRITE, MAP_SHARED, storage->fd.get(), 0);
   if (bytes == MAP_FAILED) return std::unexpected(errno_text(("map " + name).c_str()));
-  storage->bytes = bytes;
+  storage->map = {bytes, shape, 1, 0};
   sf_map_init(bytes, &shape);
   if (!map.initial.empty()) {
     const uint32_t first = 0;
@@ -55,7 +53,7 @@ void Descriptor::reset(int fd) {
 }
 
 MapStorage::~MapStorage() {
-  if (bytes) munmap(bytes, size);
+  if (map.storage) munmap(map.storage, size);
 }
 
 PolicySet::~PolicySet() {
@@ -95,7 +93,8 @@ std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(con
       if (!made) return std::unexpected(made.error());
       storage = std::move(*made);
     }
-    set->map_values_.push_back(sf_map_array_values(storage->bytes));
+    set->map_values_.push_back(sf_map_array_values(storage->map.storage));
+    set->map_handles_.push_back(&storage->map);
     set->maps_.push_back(std::move(storage));
   }
   return set;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "shortfuse/vm/map.h"
 #include "shortfuse/vm/vm.h"
 
 namespace shortfuse::bridge {
@@ -38,13 +39,12 @@ class Descriptor {
 };
 
 /// One map: a memfd that the daemon maps writable and everybody else only readable. Shared by the policy sets that
-/// hand it on. Updates and deletions take `lock`.
+/// hand it on.
 struct MapStorage {
   sf_image_map shape{};
   Descriptor fd;
-  void *bytes = nullptr;
+  sf_map map{};  // the daemon's hold on it
   size_t size = 0;
-  std::mutex lock;
   ~MapStorage();
 };
 
@@ -60,6 +60,7 @@ class PolicySet {
   int image_fd() const { return image_fd_.get(); }
   const std::vector<std::shared_ptr<MapStorage>> &maps() const { return maps_; }
   void *const *map_values() const { return map_values_.data(); }
+  sf_map *const *map_handles() const { return map_handles_.data(); }
   const vm::Policy &policy() const { return policy_; }
   const std::string &why_interpreted() const { return why_interpreted_; }
 
@@ -77,6 +78,7 @@ class PolicySet {
   std::string why_interpreted_;
   std::vector<std::shared_ptr<MapStorage>> maps_;
   std::vector<void *> map_values_;
+  std::vector<sf_map *> map_handles_;
 };
 
 /// The set in force. A lock rather than std::atomic<shared_ptr>: held for a copy of two words.

@@ -46,6 +46,9 @@ const char *decode_jump(const RawInsn &raw, Insn *in) {
   if (in->kind == Kind::JumpAlways) {
     return raw.regs || (in->wide ? raw.imm != 0 : raw.off != 0) ? "a reserved field of a jump is not zero" : nullptr;
   }
+  if (in->kind == Kind::CallReg) {
+    return raw.src() || raw.imm ? "a reserved field of a call is not zero" : nullptr;
+  }
   if (in->kind == Kind::Call) return raw.dst() ? "a reserved field of a call is not zero" : nullptr;
   in->jump = static_cast<JumpOp>(kOpTable.at[raw.code].op);
   if (in->from_reg ? raw.imm != 0 : raw.src() != 0) return "a reserved field of a conditional jump is not zero";

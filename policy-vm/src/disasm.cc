@@ -60,10 +60,11 @@ std::string atomic(const Insn &in) {
   return "lock " + at + " " + text_of(in.atomic) + " " + s;
 }
 
-std::string load_imm64(const Insn &in) {
+std::string load_imm64(const Insn &in, uint32_t pc) {
   std::string d = reg(in.dst) + " = ";
   if (in.src == kImmMap) return d + "map " + std::to_string(in.imm);
   if (in.src == kImmMapValue) return d + "value of map " + std::to_string(in.imm) + " +" + std::to_string(in.imm_high);
+  if (in.src == kImmFunction) return d + "function at " + std::to_string(pc + in.distance());
   return d + std::to_string(static_cast<int64_t>(in.imm64())) + " ll";
 }
 
@@ -85,7 +86,7 @@ std::string disassemble(const Insn &in, uint32_t pc) {
               : in.from_reg ? "be"
                             : "le") +
              std::to_string(in.imm) + " " + reg(in.dst);
-    case Kind::LoadImm64: return load_imm64(in);
+    case Kind::LoadImm64: return load_imm64(in, pc);
     case Kind::Load: return reg(in.dst) + " = " + memory(in, in.src);
     case Kind::Store: return memory(in, in.dst) + " = " + reg(in.src);
     case Kind::StoreImm: return memory(in, in.dst) + " = " + std::to_string(in.imm);
@@ -96,6 +97,7 @@ std::string disassemble(const Insn &in, uint32_t pc) {
              std::to_string(pc + in.distance());
     case Kind::JumpAlways: return "goto " + std::to_string(pc + in.distance());
     case Kind::Call: return call(in, pc);
+    case Kind::CallReg: return "callx " + reg(in.dst);
     case Kind::Exit: return "exit";
   }
   return "?";

@@ -36,6 +36,13 @@ struct Builder {
 
   bool starts_insn(uint32_t pc) const { return flow.insns[pc].kind != Kind::Invalid; }
 
+  bool starts_function(int64_t pc) const {
+    for (const LinkedFunction &f : program.functions) {
+      if (f.start == pc) return true;
+    }
+    return false;
+  }
+
   std::expected<void, FlowError> check_targets() {
     for (const LinkedFunction &function : program.functions) {
       for (uint32_t pc = function.start; pc < function.end; pc += flow.insns[pc].slots()) {
@@ -47,6 +54,9 @@ struct Builder {
                 {"jump-out-of-range", pc, "the jump leaves its function or lands inside an instruction"});
           }
           flow.meeting[static_cast<size_t>(target)] = true;
+        }
+        if ((in.calls_local() || in.takes_function_address()) && !starts_function(pc + in.distance())) {
+          return Unexpected({"call-out-of-range", pc, "what is called or taken the address of is not a function"});
         }
         if (pc + in.slots() >= function.end && !ends_path(in)) {
           return Unexpected({"falls-off", pc, "the function can run past its last instruction"});
@@ -68,7 +78,7 @@ struct Builder {
       work.pop_back();
       const Insn &in = flow.insns[pc];
       if (jumps(in)) reach(target_of(in, pc));
-      if (in.kind == Kind::Call && in.src == kCallLocal) reach(target_of(in, pc));
+      if (in.calls_local() || in.takes_function_address()) reach(target_of(in, pc));
       if (!ends_path(in)) reach(pc + in.slots());
     }
     for (uint32_t pc = 0; pc < flow.insns.size(); pc += flow.insns[pc].slots()) {
@@ -95,6 +105,7 @@ struct Builder {
       case Kind::Atomic: return after | bit(in.dst) | bit(in.src) | bit(0);
       case Kind::Jump: return in.from_reg ? after | bit(in.dst) | bit(in.src) : after | bit(in.dst);
       case Kind::Call: return static_cast<uint16_t>((after & ~bit(0)) | arguments);
+      case Kind::CallReg: return static_cast<uint16_t>((after & ~bit(0)) | arguments | bit(in.dst));
       case Kind::Exit: return bit(0);
       case Kind::JumpAlways: case Kind::Invalid: return after;
     }

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "shortfuse/vm/abi.h"
+#include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {
 
@@ -52,9 +53,24 @@ enum class Arg : uint8_t {
   WriteMemory,  // the same, written; found zeroed
   Size,         // of the memory before it; at least 1
   ConstString,  // in read-only data, with its NUL
+  MapValueOut,  // value_size bytes, written (of a BLOOM_FILTER: read)
+  ConstSize,    // a known number, at least 1: of what is reserved
+  RingRecord,   // what bpf_ringbuf_reserve() gave; given back by the call
+  LoopBody,     // a function (u64 index, void *) returning 0 or 1
+  MapBody,      // a function (map, key, value, void *) returning 0 or 1
+  Anything,     // passed on to a body
 };
 
-enum class Result : uint8_t { Scalar, Scalar32, MapValueOrNull };
+enum class Result : uint8_t { Scalar, Scalar32, MapValueOrNull, RingRecordOrNull };
+
+// Sets of map kinds, by their kernel numbers.
+constexpr uint64_t map_kinds() { return 0; }
+template <typename... More> constexpr uint64_t map_kinds(sf_map_kind first, More... more) {
+  return 1ull << first | map_kinds(more...);
+}
+inline constexpr uint64_t kKeyedMaps =
+    map_kinds(SF_MAP_HASH, SF_MAP_ARRAY, SF_MAP_PERCPU_HASH, SF_MAP_PERCPU_ARRAY, SF_MAP_LRU_HASH, SF_MAP_LPM_TRIE);
+inline constexpr uint64_t kPushMaps = map_kinds(SF_MAP_QUEUE, SF_MAP_STACK, SF_MAP_BLOOM_FILTER);
 
 struct HostFunction {
   sf_host_id id;
@@ -66,17 +82,19 @@ struct HostFunction {
   uint64_t on_fuse;
   uint64_t on_fuse_exit;
   const char *where;      // the same for people
+  uint64_t maps = 0;      // kinds of maps that it takes
+  bool writes_map = false;
 };
 
 inline constexpr uint64_t kAnywhere = ~0ull, kNowhere = 0;
 
 inline constexpr HostFunction kHostFunctions[SF_HOST_COUNT] = {
   {SF_HOST_MAP_LOOKUP, 1, "bpf_map_lookup_elem", {Arg::Map, Arg::MapKey}, Result::MapValueOrNull,
-   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", kKeyedMaps | map_kinds(SF_MAP_ARRAY_OF_MAPS)},
   {SF_HOST_MAP_UPDATE, 2, "bpf_map_update_elem", {Arg::Map, Arg::MapKey, Arg::MapValue, Arg::Scalar}, Result::Scalar,
-   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/: the application sees the maps read-only"},
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", kKeyedMaps, true},
   {SF_HOST_MAP_DELETE, 3, "bpf_map_delete_elem", {Arg::Map, Arg::MapKey}, Result::Scalar,
-   kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/: the application sees the maps read-only"},
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", kKeyedMaps, true},
   {SF_HOST_KTIME, 5, "bpf_ktime_get_ns", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
   {SF_HOST_PRANDOM, 7, "bpf_get_prandom_u32", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
   {SF_HOST_PID_TGID, 14, "bpf_get_current_pid_tgid", {}, Result::Scalar, kAnywhere, kAnywhere, kAnywhere,
@@ -112,6 +130,34 @@ inline constexpr HostFunction kHostFunctions[SF_HOST_COUNT] = {
    kNowhere, kAnywhere, kAnywhere, "fuse/ and fuse_exit/"},
   {SF_HOST_REPLY, 0, "sf_reply", {Arg::Context, Arg::Scalar, Arg::WriteMemory, Arg::Size}, Result::Scalar,
    kNowhere, kNowhere, kAnywhere, "fuse_exit/"},
+  {SF_HOST_MAP_PUSH, 87, "bpf_map_push_elem", {Arg::Map, Arg::MapValue, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", kPushMaps, true},
+  {SF_HOST_MAP_POP, 88, "bpf_map_pop_elem", {Arg::Map, Arg::MapValueOut}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_QUEUE, SF_MAP_STACK), true},
+  {SF_HOST_MAP_PEEK, 89, "bpf_map_peek_elem", {Arg::Map, Arg::MapValueOut}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", kPushMaps},
+  {SF_HOST_MAP_LOOKUP_PERCPU, 195, "bpf_map_lookup_percpu_elem", {Arg::Map, Arg::MapKey, Arg::Scalar},
+   Result::MapValueOrNull, kAnywhere, kAnywhere, kAnywhere, "everywhere",
+   map_kinds(SF_MAP_PERCPU_HASH, SF_MAP_PERCPU_ARRAY)},
+  {SF_HOST_RINGBUF_OUTPUT, 130, "bpf_ringbuf_output", {Arg::Map, Arg::ReadMemory, Arg::Size, Arg::Scalar},
+   Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_RINGBUF), true},
+  {SF_HOST_RINGBUF_RESERVE, 131, "bpf_ringbuf_reserve", {Arg::Map, Arg::ConstSize, Arg::Scalar},
+   Result::RingRecordOrNull, kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_RINGBUF), true},
+  {SF_HOST_RINGBUF_SUBMIT, 132, "bpf_ringbuf_submit", {Arg::RingRecord, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_RINGBUF_DISCARD, 133, "bpf_ringbuf_discard", {Arg::RingRecord, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_RINGBUF_QUERY, 134, "bpf_ringbuf_query", {Arg::Map, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_RINGBUF)},
+  {SF_HOST_CPU, 8, "bpf_get_smp_processor_id", {}, Result::Scalar32, kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_MAP_STEP, 0, "", {}, Result::Scalar, kNowhere, kNowhere, kNowhere, "nowhere"},
+  {SF_HOST_TAIL_CALL, 12, "bpf_tail_call", {Arg::Context, Arg::Map, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_PROG_ARRAY)},
+  {SF_HOST_LOOP, 181, "bpf_loop", {Arg::Scalar, Arg::LoopBody, Arg::Anything, Arg::Scalar}, Result::Scalar,
+   kAnywhere, kAnywhere, kAnywhere, "everywhere"},
+  {SF_HOST_FOR_EACH, 164, "bpf_for_each_map_elem", {Arg::Map, Arg::MapBody, Arg::Anything, Arg::Scalar},
+   Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere",
+   map_kinds(SF_MAP_HASH, SF_MAP_ARRAY, SF_MAP_PERCPU_HASH, SF_MAP_PERCPU_ARRAY, SF_MAP_LRU_HASH)},
 };
 
 constexpr bool host_table_in_order() {

@@ -40,8 +40,11 @@ bool code_well_formed(const sf_image &image, const RawInsn *code, uint32_t count
     } else if (in.kind == Kind::Call) {
       if (in.src != kCallHost || static_cast<uint32_t>(in.imm) >= SF_HOST_COUNT) return false;
     } else if (in.kind == Kind::LoadImm64) {
-      if (in.src > kImmMapValue) return false;
-      if (in.src != kImmValue && static_cast<uint32_t>(in.imm) >= image.maps) return false;
+      if (in.src > kImmMapValue && in.src != kImmFunction) return false;
+      const int64_t function = pc + in.distance();
+      if (in.src == kImmFunction && (function < 0 || function >= count)) return false;
+      const bool of_map = in.src == kImmMap || in.src == kImmMapValue;
+      if (of_map && static_cast<uint32_t>(in.imm) >= image.maps) return false;
       pc++;
     }
   }
@@ -62,6 +65,12 @@ bool program_well_formed(const sf_image &image, uint32_t index) {
   if (!inside(image, p.insns_offset, uint64_t{p.insns} * sizeof(RawInsn))) return false;
   const char *base = reinterpret_cast<const char *>(&image);
   return code_well_formed(image, reinterpret_cast<const RawInsn *>(base + p.insns_offset), p.insns);
+}
+
+uint64_t run_program(const sf_image *image, const sf_image_program &p, void *ctx, struct sf_vm_env *env) {
+  const char *base = reinterpret_cast<const char *>(image);
+  if (!p.code_offset) return sf_interpret(base + p.insns_offset, p.insns, ctx, env);
+  return reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(ctx, env);
 }
 
 int clamp(uint64_t r0) {
@@ -96,13 +105,16 @@ extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
 
 extern "C" int sf_policy_run(const struct sf_image *image, unsigned slot, void *ctx, struct sf_vm_env *env) {
   if (slot >= SF_SLOTS) return SF_PASS;
-  const char *base = reinterpret_cast<const char *>(image);
+  env->image = image;
+  env->slot = slot;
   for (uint32_t i = image->first[slot]; i != 0; i = image->program[i - 1].next) {
-    const sf_image_program &p = image->program[i - 1];
     env->fuel = kFuel;
-    uint64_t r0 = p.code_offset
-                      ? reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(ctx, env)
-                      : sf_interpret(base + p.insns_offset, p.insns, ctx, env);
+    env->tail_calls = 0;
+    uint64_t r0 = SF_PASS;
+    for (uint32_t program = i; program != 0; program = env->next_program) {
+      env->next_program = 0;
+      r0 = run_program(image, image->program[program - 1], ctx, env);
+    }
     int verdict = clamp(r0);
     if (verdict != SF_PASS && slot < SF_SLOT_FUSE_EXIT) return verdict;
   }

@@ -75,10 +75,10 @@ inline constexpr uint8_t kSourceReg = 0x08;
 inline constexpr uint8_t kModeImm = 0x00, kModeMem = 0x60, kModeMemSx = 0x80, kModeAtomic = 0xc0;
 inline constexpr uint8_t kEnd = 0xd0, kJumpAlways = 0x00, kCall = 0x80, kExit = 0x90;
 inline constexpr uint8_t kOpLoadImm64 = 0x18;
-inline constexpr uint8_t kOpCall = kClassJmp | kCall, kOpExit = kClassJmp | kExit;
+inline constexpr uint8_t kOpCall = kClassJmp | kCall, kOpCallReg = kOpCall | kSourceReg, kOpExit = kClassJmp | kExit;
 
 // What src says in LOAD_IMM64 and CALL.
-inline constexpr uint8_t kImmValue = 0, kImmMap = 1, kImmMapValue = 2;
+inline constexpr uint8_t kImmValue = 0, kImmMap = 1, kImmMapValue = 2, kImmFunction = 4;
 inline constexpr uint8_t kCallHost = 0, kCallLocal = 1;
 
 inline constexpr int kFramePointer = 10, kRegisters = 11;
@@ -96,7 +96,7 @@ struct RawInsn {
 static_assert(sizeof(RawInsn) == 8);
 
 enum class Kind : uint8_t {
-  Invalid, Alu, Endian, LoadImm64, Load, Store, StoreImm, Atomic, Jump, JumpAlways, Call, Exit
+  Invalid, Alu, Endian, LoadImm64, Load, Store, StoreImm, Atomic, Jump, JumpAlways, Call, CallReg, Exit
 };
 
 // What an opcode byte alone says.
@@ -148,6 +148,7 @@ constexpr OpTable make_op_table() {
   t.at[kClassJmp | kJumpAlways] = {Kind::JumpAlways, 0, 0, true, false, false};     // by off
   t.at[kClassJmp32 | kJumpAlways] = {Kind::JumpAlways, 0, 0, false, false, false};  // by imm
   t.at[kOpCall] = {Kind::Call, 0, 0, true, false, false};
+  t.at[kOpCallReg] = {Kind::CallReg, 0, 0, true, false, false};  // the function whose address is in dst
   t.at[kOpExit] = {Kind::Exit, 0, 0, true, false, false};
   return t;
 }
@@ -212,10 +213,13 @@ struct Insn {
     return static_cast<uint32_t>(imm) | static_cast<uint64_t>(static_cast<uint32_t>(imm_high)) << 32;
   }
   constexpr uint32_t slots() const { return kind == Kind::LoadImm64 ? 2 : 1; }
-  // Where a jump goes, counted from this instruction.
+  // Where a jump, a call or the address of a function leads, counted from this instruction.
   constexpr int64_t distance() const {
-    return 1 + static_cast<int64_t>(kind == Kind::JumpAlways && !wide ? imm : kind == Kind::Call ? imm : off);
+    const bool by_imm = (kind == Kind::JumpAlways && !wide) || kind == Kind::Call || kind == Kind::LoadImm64;
+    return 1 + static_cast<int64_t>(by_imm ? imm : off);
   }
+  constexpr bool takes_function_address() const { return kind == Kind::LoadImm64 && src == kImmFunction; }
+  constexpr bool calls_local() const { return kind == Kind::Call && src == kCallLocal; }
 };
 
 // Takes code[pc] apart; `left` is how many slots there are from pc. NULL, or what is wrong with it.

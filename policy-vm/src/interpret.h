@@ -60,18 +60,19 @@ template <typename T> void atomic(const RawInsn &in, uint64_t *r, uint64_t addre
 
 inline uint64_t load_imm64(const RawInsn *in, const sf_vm_env *env) {
   const uint64_t low = static_cast<uint32_t>(in[0].imm), high = static_cast<uint32_t>(in[1].imm);
-  if (in->src() == kImmMap) return low;
+  if (in->src() == kImmMap) return reinterpret_cast<uint64_t>(env->map[low]);
   if (in->src() == kImmMapValue) return reinterpret_cast<uint64_t>(env->map_value[low]) + high;
   return low | high << 32;
 }
 
-inline bool call_host(uint32_t id, uint64_t *r, const sf_vm_env *env) {
+inline bool call_host(uint32_t id, uint64_t *r, sf_vm_env *env) {
   if (id >= SF_HOST_COUNT || !env->host[id]) return false;
   if (OutputBuffer out = kOutputBuffers.of[id]; out.pointer) {
     auto *p = reinterpret_cast<volatile unsigned char *>(r[out.pointer]);
     for (uint64_t i = 0; i < r[out.size]; i++) p[i] = 0;
   }
-  r[0] = env->host[id](r[1], r[2], r[3], r[4], r[5], env->host_state);
+  void *const state = sf_is_vm_function(id) ? env : env->host_state;
+  r[0] = env->host[id](r[1], r[2], r[3], r[4], r[5], state);
   return true;
 }
 
@@ -176,6 +177,8 @@ uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *en
         } else if (!memory.call(static_cast<uint32_t>(in.imm), m.r) ||
                    !call_host(static_cast<uint32_t>(in.imm), m.r, env)) {
           return SF_PASS;
+        } else if (in.imm == SF_HOST_TAIL_CALL && m.r[0] == 0) {
+          return SF_PASS;  // another program goes on
         }
         break;
       case kOpExit:

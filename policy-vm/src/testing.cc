@@ -84,6 +84,13 @@ Host::Host(const std::vector<Policy::Map> &maps) : maps_(maps) {
     values_.push_back(std::make_unique<unsigned char[]>(m.def.value_size));
     addresses_.push_back(values_.back().get());
   }
+  handles_.resize(maps_.size());
+  for (size_t m = 0; m < maps_.size(); m++) {
+    const sf_image_map &def = maps_[m].def;
+    handles_[m] = {values_[m].get(), {def.type, def.key_size, def.value_size, def.max_entries}, 1, 0};
+    handle_addresses_.push_back(&handles_[m]);
+  }
+  env_.map = handle_addresses_.data();
   env_.host = table_;
   env_.host_state = this;
   env_.map_value = addresses_.data();
@@ -123,6 +130,7 @@ uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
   (void)e;
   switch (id) {
     case SF_HOST_MAP_LOOKUP: case SF_HOST_MAP_UPDATE: case SF_HOST_MAP_DELETE: {
+      a = map_index(a);
       const sf_image_map &map = maps_.at(a).def;
       uint64_t sum = 0;
       for (uint32_t i = 0; i < map.key_size; i++) sum += bytes(b)[i];
@@ -178,7 +186,10 @@ struct Checker {
       uint64_t v = r[i + 1];
       switch (kHostFunctions[id].args[i]) {
         case Arg::Context: if (v != context) return fail("context argument"); break;
-        case Arg::Map: if (v >= host.maps_.size()) return fail("map argument"); map = static_cast<uint32_t>(v); break;
+        case Arg::Map:
+          map = host.map_index(v);
+          if (map >= host.maps_.size()) return fail("map argument");
+          break;
         case Arg::MapKey: if (!access(v, host.maps_[map].def.key_size, false)) return false; break;
         case Arg::MapValue: if (!access(v, host.maps_[map].def.value_size, false)) return false; break;
         case Arg::ReadMemory: if (!access(v, static_cast<uint32_t>(r[i + 2]), false)) return false; break;

@@ -14,6 +14,7 @@
 #include "insn.h"
 #include "object.h"
 #include "shortfuse/vm/image.h"
+#include "shortfuse/vm/map.h"
 #include "shortfuse/vm/vm.h"
 #include "slots.h"
 #include "verifier.h"
@@ -144,14 +145,21 @@ class Host {
 
  private:
   friend struct Checker;
-  template <int id> static uint64_t entry(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, void *self) {
-    return static_cast<Host *>(self)->handle(id, a, b, c, d, e);
+  template <int id> static uint64_t entry(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, void *state) {
+    if (sf_is_vm_function(id)) state = static_cast<sf_vm_env *>(state)->host_state;
+    return static_cast<Host *>(state)->handle(id, a, b, c, d, e);
   }
   template <int id> static void fill(sf_host_fn *table) {
     table[id] = &entry<id>;
     if constexpr (id > 0) fill<id - 1>(table);
   }
   uint64_t handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
+  /// Of the map whose handle this is; their number when it is none.
+  uint32_t map_index(uint64_t handle) const {
+    uint32_t i = 0;
+    while (i < handles_.size() && reinterpret_cast<uint64_t>(&handles_[i]) != handle) i++;
+    return i;
+  }
   uint64_t give_path(char *buffer, uint32_t size);
 
   std::vector<Policy::Map> maps_;
@@ -159,6 +167,8 @@ class Host {
   sf_vm_env env_{};
   std::vector<std::unique_ptr<unsigned char[]>> values_;
   std::vector<void *> addresses_;
+  std::vector<sf_map> handles_;
+  std::vector<sf_map *> handle_addresses_;
 };
 
 }  // namespace shortfuse::vm::testing

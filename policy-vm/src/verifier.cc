@@ -121,6 +121,7 @@ PathWalker::Next PathWalker::step(const Insn &in) {
       if (in.src == kCallLocal) return call_function(in);
       ok = call_host(in);
       break;
+    case Kind::CallReg: ok = refuse("call-unsupported", "calls by address are not supported here"); break;
     case Kind::Exit: return leave_function();
     case Kind::Invalid: ok = refuse("insn-malformed", "this is not an instruction"); break;
   }

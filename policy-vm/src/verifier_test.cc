@@ -69,8 +69,8 @@ const Case kCases[] = {
     {"call by register",
      "fuse/read",
      {raw(kClassJmp | kCall | kSourceReg, 1, 0, 0, 0), leave()},
-     "insn-malformed",
-     "unknown opcode"},
+     "call-unsupported",
+     "calls by address"},
 
     // ---- registers
     {"verdict in r0", "fuse/read", {alu32_imm(kMov, 0, -13), leave()}},
@@ -388,7 +388,7 @@ const Case kCases[] = {
     {"deleting in the application", "syscall/read",
      Code{store_imm(8, 10, -8, 0), mov_reg(2, 10), alu_imm(kAdd, 2, -8)} + load_map(1, 0) +
          Code{call(SF_HOST_MAP_DELETE), leave()},
-     "call-not-allowed", "bpf_map_delete_elem() may not be called in syscall/read", "read-only"},
+     "write-in-application", "which sees map \"hash\" read-only", "a map of a per-CPU kind"},
     {"lookup in the application", "syscall/read",
      Code{store_imm(8, 10, -8, 0), mov_reg(2, 10), alu_imm(kAdd, 2, -8)} + load_map(1, 0) +
          Code{call(SF_HOST_MAP_LOOKUP), mov(0, 0), leave()}},

@@ -24,6 +24,7 @@ bool PathWalker::call_host(const Insn &in) {
   switch (f.result) {
     case Result::Scalar: set(0, Reg::number(Scalar::unknown())); break;
     case Result::Scalar32: set(0, Reg::number(Scalar::unsigned_range(0, 0xffffffff))); break;
+    case Result::RingRecordOrNull: return refuse("call-unsupported", "reservations are not supported here");
     case Result::MapValueOrNull:
       set(0, {Type::MapValueOrNull, 0, static_cast<uint16_t>(map), next_id_++, Scalar::constant(0), 0, false});
       break;
@@ -48,9 +49,21 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
       if (given.type != Type::Map)
         return refuse_reg("argument", r, which + " is not a map", "the address of a map (&name)");
       *map = given.map;
+      if (f.writes_map && side_ == Side::Syscall && !sf_map_per_process(maps_[given.map].def.type)) {
+        return refuse_reg("write-in-application", r,
+                          "programs under syscall/ run in the application, which sees map \"" + map_name(given.map) +
+                              "\" read-only",
+                          "writes in programs under fuse/ or fuse_exit/, or a map of a per-CPU kind");
+      }
+      if (!(f.maps >> maps_[given.map].def.type & 1))
+        return refuse_reg("map-kind", r, std::string(f.name) + "() cannot be used on a map of this kind",
+                          "another kind");
       return true;
     case Arg::MapKey: return check_bytes(r, maps_[*map].def.key_size);
     case Arg::MapValue: return check_bytes(r, maps_[*map].def.value_size);
+    case Arg::MapValueOut: case Arg::ConstSize: case Arg::RingRecord: case Arg::LoopBody: case Arg::MapBody:
+    case Arg::Anything:
+      return refuse("call-unsupported", which + " is not supported here");
     case Arg::ConstString: return check_const_string(r);
     case Arg::ReadMemory: case Arg::WriteMemory: {
       if (!need_readable(r + 1)) return false;

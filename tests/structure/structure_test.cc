@@ -41,7 +41,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
 };
 
 /// In the application only the part of the virtual machine that runs an image is there.
-const std::set<std::string> kRunHeaders = {"shortfuse/vm/image.h", "shortfuse/vm/abi.h", "shortfuse/policy.h"};
+const std::set<std::string> kRunHeaders = {"shortfuse/vm/image.h", "shortfuse/vm/abi.h", "shortfuse/vm/map.h",
+                                           "shortfuse/policy.h"};
 
 /// "shortfuse/vm/..." -> the folder that owns it.
 std::optional<std::string> owner(const std::string &include) {

@@ -129,6 +129,7 @@ class FunctionLowering {
       case Kind::Jump: return jump(in, pc);
       case Kind::JumpAlways: return branch(pc, static_cast<uint32_t>(pc + in.distance()));
       case Kind::Call: return in.src == kCallLocal ? call_function(in, pc) : call_host(in);
+      case Kind::CallReg: return what_ = "a call by address", false;
       case Kind::Exit: LLVMBuildRet(builder_, get(0)); return true;
       case Kind::Invalid: break;
     }
@@ -216,11 +217,13 @@ class FunctionLowering {
 
   bool load_imm64(const Insn &in) {
     if (in.src == kImmValue) return set(in.dst, number(in.imm64())), true;
-    if (in.src == kImmMap) return set(in.dst, number(static_cast<uint32_t>(in.imm))), true;
-    LLVMValueRef values = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, map_value)), "");
+    const bool map = in.src == kImmMap;
+    const auto field = static_cast<uint32_t>(map ? offsetof(sf_vm_env, map) : offsetof(sf_vm_env, map_value));
+    LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(field), "");
     LLVMValueRef index = number(static_cast<uint32_t>(in.imm));
-    LLVMValueRef at = LLVMBuildGEP2(builder_, ptr_, values, &index, 1, "");
+    LLVMValueRef at = LLVMBuildGEP2(builder_, ptr_, table, &index, 1, "");
     LLVMValueRef base = LLVMBuildLoad2(builder_, i64_, at, "");
+    if (map) return set(in.dst, base), true;
     set(in.dst, LLVMBuildAdd(builder_, base, number(static_cast<uint32_t>(in.imm_high)), ""));
     return true;
   }
@@ -341,7 +344,8 @@ class FunctionLowering {
     LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host)), "");
     LLVMValueRef index = number(id);
     LLVMValueRef f = LLVMBuildLoad2(builder_, ptr_, LLVMBuildGEP2(builder_, ptr_, table, &index, 1, ""), "");
-    LLVMValueRef state = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host_state)), "");
+    LLVMValueRef state =
+        sf_is_vm_function(id) ? env_ : LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host_state)), "");
     LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_};
     LLVMValueRef args[] = {get(1), get(2), get(3), get(4), get(5), state};
     LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");

@@ -31,7 +31,7 @@ struct ProgramInfo {
 class Policy {
  public:
   struct Map {
-    sf_image_map def;
+    sf_image_map def{};
     std::vector<unsigned char> initial;  ///< of .rodata, .data, .bss: value_size bytes; else empty
     bool frozen = false;                 ///< .rodata
   };

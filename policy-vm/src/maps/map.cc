@@ -9,14 +9,13 @@
  *
  * A writer that is killed half-way leaves at worst an element that is in no chain and not free. Readers bound every
  * number and every walk. */
-#include "shortfuse/cache/map.h"
+#include "shortfuse/vm/map.h"
 
 #include <errno.h>
 
-#include "index.h"
 #include "shared.h"
 
-using namespace shortfuse::cache;
+using namespace shortfuse::vm::maps;
 
 namespace {
 
@@ -111,7 +110,7 @@ inline bool same_key(const MapHeader *map, Element *element, const void *key) {
   const unsigned char *there = key_of(element);
   uint32_t i = 0;
   for (; i + 8 <= map->shape.key_size; i += 8) {
-    if (load_payload_u64(there + i) != load_u64(wanted + i)) return false;
+    if (load_relaxed(reinterpret_cast<const uint64_t *>(there + i)) != load_u64(wanted + i)) return false;
   }
   for (; i < map->shape.key_size; ++i) {
     if (load_relaxed(there + i) != wanted[i]) return false;
@@ -184,8 +183,8 @@ int update_hash(MapHeader *map, const void *key, const void *value, uint64_t fla
   store_relaxed(&element->hash, kNoHash); /* a reader on it must not match it before it is complete */
   fence_release();
   store_relaxed(&element->next, old != kNone ? element_at(map, old)->next : *link);
-  copy_to_shared(key_of(element), key, map->shape.key_size);
-  copy_to_shared(value_of(map, element), value, map->shape.value_size);
+  copy_shared(key_of(element), key, map->shape.key_size);
+  copy_shared(value_of(map, element), value, map->shape.value_size);
   store_release(&element->hash, hash); /* publishes key and value to readers that are on it */
   store_release(link, number);         /* and to the others */
   if (old != kNone) {
@@ -251,7 +250,7 @@ int sf_map_update(void *storage, const void *key, const void *value, uint64_t fl
   const uint32_t index = load_u32(key);
   if (index >= map->shape.max_entries) return -E2BIG;
   if (flags == kNoExist) return -EEXIST;
-  copy_to_shared(array_value(map, index), value, map->shape.value_size);
+  copy_shared(array_value(map, index), value, map->shape.value_size);
   return 0;
 }
 
@@ -289,7 +288,28 @@ int sf_map_next_key(const void *storage, const void *key, void *next) {
     if (bucket == map->buckets) return -ENOENT;
     number = load_acquire(bucket_of(map, bucket++));
   }
-  copy_from_shared(next, key_of(element_at(map, number)), map->shape.key_size);
+  copy_shared(next, key_of(element_at(map, number)), map->shape.key_size);
+  return 0;
+}
+
+int sf_map_step(const struct sf_map *handle, struct sf_map_cursor *cursor) {
+  const MapHeader *map = header_of(handle->storage);
+  if (handle->shape.type == kTypeArray) {
+    if (cursor->position >= handle->shape.max_entries) return 0;
+    cursor->index = static_cast<uint32_t>(cursor->position++);
+    cursor->key = &cursor->index;
+    cursor->value = array_value(map, cursor->index);
+    return 1;
+  }
+  /* Element by element: an element that no bucket leads to is not in use. */
+  while (cursor->position < map->elements) {
+    Element *element = element_at(map, static_cast<uint32_t>(cursor->position++));
+    const uint64_t hash = load_acquire(&element->hash);
+    if (hash == kNoHash || find_element(map, hash, key_of(element)) != cursor->position - 1) continue;
+    cursor->key = key_of(element);
+    cursor->value = value_of(map, element);
+    return 1;
+  }
   return 0;
 }
 

@@ -1,4 +1,4 @@
-#include "shortfuse/cache/map.h"
+#include "shortfuse/vm/map.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>

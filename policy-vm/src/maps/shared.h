@@ -1,0 +1,64 @@
+// Words and bytes of a map that a writer in one process and readers in others touch at the same time. Freestanding.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace shortfuse::vm::maps {
+
+template <class T> inline T load_relaxed(const T *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+template <class T> inline T load_acquire(const T *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+template <class T> inline void store_relaxed(T *word, T value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+template <class T> inline void store_release(T *word, T value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpragmas"
+#pragma GCC diagnostic ignored "-Wtsan"
+inline void fence_release() { __atomic_thread_fence(__ATOMIC_RELEASE); }
+inline void fence_acquire() { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+#pragma GCC diagnostic pop
+
+inline uint64_t load_u64(const void *from) {
+  uint64_t word;
+  __builtin_memcpy(&word, from, sizeof word);
+  return word;
+}
+inline uint32_t load_u32(const void *from) {
+  uint32_t word;
+  __builtin_memcpy(&word, from, sizeof word);
+  return word;
+}
+
+// Into and out of values, which other threads may read or write meanwhile: as the kernel's maps, word by word where
+// words fit, so that an aligned number is never seen half.
+inline void copy_shared(void *dst, const void *src, size_t n) {
+  auto *to = static_cast<unsigned char *>(dst);
+  const auto *from = static_cast<const unsigned char *>(src);
+  const bool aligned = ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) & 7) == 0;
+  size_t i = 0;
+  for (; aligned && i + 8 <= n; i += 8) {
+    store_relaxed(reinterpret_cast<uint64_t *>(to + i), load_relaxed(reinterpret_cast<const uint64_t *>(from + i)));
+  }
+  for (; i < n; ++i) store_relaxed(to + i, load_relaxed(from + i));
+}
+
+constexpr uint64_t kOddA = 0x9fb21c651e98df25ull;
+constexpr uint64_t kOddB = 0xd6e8feb86659fd93ull;
+constexpr uint64_t kOddC = 0xa0f2ec75a1fe1575ull;
+
+inline uint64_t fold(uint64_t a, uint64_t b) {
+  unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+// Folds 64x64->128-bit products with a seed that is random per map.
+inline uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len) {
+  const auto *p = static_cast<const unsigned char *>(bytes);
+  uint64_t hash = seed ^ (len * kOddA);
+  for (; len >= 8; p += 8, len -= 8) hash = fold(hash ^ load_u64(p), seed ^ kOddB);
+  uint64_t rest = 0;
+  if (len >= 4) rest = load_u32(p), p += 4, len -= 4;
+  for (; len > 0; ++p, --len) rest = rest << 8 | *p;
+  return fold(hash ^ rest, seed ^ kOddC);
+}
+
+}  // namespace shortfuse::vm::maps
