@@ -1,42 +1,18 @@
-// Type information: libbpf reads .BTF, whose header is checked here first (libbpf trusts some of it); .BTF.ext is
-// read here, because libbpf offers no reader for its line table.
+// What is read out of .BTF and .BTF.ext. The latter is read here, because libbpf offers no reader for it.
 #include "btf_info.h"
 
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <string.h>
 
-#include <mutex>
-
 namespace shortfuse::vm {
 namespace {
 
-constexpr int kTypeDepthMax = 32;
-constexpr size_t kBtfBytesMax = 1u << 20;  // of .BTF, and of .BTF.ext
 constexpr uint32_t kKeyBytesMax = 512, kValueBytesMax = 1u << 20;
 
 std::unexpected<Refusal> malformed(const std::string &what) {
   return std::unexpected(Refusal{"btf-malformed", "the object's type information is not well-formed: " + what, ""});
 }
-
-// libbpf reports to a function of the whole process. While a thread is in here, what libbpf has to say to it is
-// dropped (the refusal says it better); others keep the printer that they had.
-thread_local bool quiet_here = false;
-libbpf_print_fn_t previous_printer = nullptr;
-
-int print_unless_quiet(libbpf_print_level level, const char *format, va_list args) {
-  return quiet_here || !previous_printer ? 0 : previous_printer(level, format, args);
-}
-
-class Quiet {
- public:
-  Quiet() {
-    static std::once_flag once;
-    std::call_once(once, [] { previous_printer = libbpf_set_print(print_unless_quiet); });
-    quiet_here = true;
-  }
-  ~Quiet() { quiet_here = false; }
-};
 
 template <typename T> bool read_at(const unsigned char *data, size_t size, size_t at, T *out) {
   if (at > size || size - at < sizeof(T)) return false;
@@ -44,41 +20,9 @@ template <typename T> bool read_at(const unsigned char *data, size_t size, size_
   return true;
 }
 
-const char *check_header(const std::vector<unsigned char> &raw) {
-  btf_header h;
-  if (!read_at(raw.data(), raw.size(), 0, &h)) return "it is too short";
-  if (h.magic != BTF_MAGIC || h.version != BTF_VERSION || h.flags != 0) return "its magic number or version";
-  if (h.hdr_len != sizeof h) return "the length of its header";
-  uint64_t rest = raw.size() - sizeof h;
-  if (uint64_t{h.type_off} + h.type_len > rest || uint64_t{h.str_off} + h.str_len > rest)
-    return "its parts lie outside";
-  if (h.type_off % 4 != 0 || uint64_t{h.type_off} + h.type_len > h.str_off) return "its parts overlap";
-  return nullptr;
-}
-
-// The type behind modifiers and typedefs; NULL where there is none.
-const btf_type *resolve(const btf *b, uint32_t id, uint32_t *resolved = nullptr) {
-  for (int depth = 0; depth < kTypeDepthMax; depth++) {
-    const btf_type *t = btf__type_by_id(b, id);
-    if (!t) return nullptr;
-    if (!btf_is_mod(t) && !btf_is_typedef(t)) {
-      if (resolved) *resolved = id;
-      return t;
-    }
-    id = t->type;
-  }
-  return nullptr;
-}
-
-// A string of the type information, cut where it is longer than any name or line that is worth showing.
-std::string name_of(const btf *b, uint32_t offset) {
-  const char *s = btf__name_by_offset(b, offset);
-  return s ? std::string(s, strnlen(s, kNameBytesMax)) : "";
-}
-
 // `int (*name)[N]` says N; `T *name` says sizeof(T).
 bool number_of_member(const btf *b, const btf_type *pointer, uint32_t *out) {
-  const btf_type *array = resolve(b, pointer->type);
+  const btf_type *array = resolve_type(b, pointer->type);
   if (!array || !btf_is_array(array)) return false;
   *out = btf_array(array)->nelems;
   return true;
@@ -88,6 +32,27 @@ bool size_of_member(const btf *b, const btf_type *pointer, uint32_t *out) {
   int64_t size = btf__resolve_size(b, pointer->type);
   if (size <= 0 || size > kValueBytesMax) return false;
   *out = static_cast<uint32_t>(size);
+  return true;
+}
+
+// A table of .BTF.ext: u32 size of a record, then per section: u32 name, u32 count, the records.
+template <typename Record, typename Take> bool read_records(std::span<const unsigned char> table, Take take) {
+  uint32_t record_bytes = 0;
+  const unsigned char *data = table.data();
+  if (!read_at(data, table.size(), 0, &record_bytes)) return false;
+  if (record_bytes < sizeof(Record) || record_bytes > 256) return false;
+  size_t at = 4;
+  while (at < table.size()) {
+    uint32_t name = 0, count = 0;
+    if (!read_at(data, table.size(), at, &name) || !read_at(data, table.size(), at + 4, &count)) return false;
+    at += 8;
+    if (uint64_t{count} * record_bytes > table.size() - at) return false;
+    for (uint32_t i = 0; i < count; i++, at += record_bytes) {
+      Record r;
+      memcpy(&r, data + at, sizeof r);
+      take(name, r);
+    }
+  }
   return true;
 }
 
@@ -101,8 +66,8 @@ std::expected<MapDeclaration, Refusal> read_map(const btf *b, const std::string 
   if (!type || !btf_is_struct(type)) return bad_map(name, "it is not declared as a structure (see libbpf's __uint)");
   const btf_member *member = btf_members(type);
   for (int i = 0; i < btf_vlen(type); i++, member++) {
-    const std::string field = name_of(b, member->name_off);
-    const btf_type *pointer = resolve(b, member->type);
+    const std::string field = btf_string(b, member->name_off);
+    const btf_type *pointer = resolve_type(b, member->type);
     if (!pointer || !btf_is_ptr(pointer))
       return bad_map(name, "field \"" + field + "\" is not made by __uint or __type");
     bool ok = true;
@@ -148,7 +113,7 @@ std::optional<Refusal> check_map(const MapDeclaration &map) {
 
 ParameterShape shape_of(const btf *b, uint32_t type_id) {
   uint32_t id = 0;
-  const btf_type *t = resolve(b, type_id, &id);
+  const btf_type *t = resolve_type(b, type_id, &id);
   if (!t || id == 0) return {};
   if (btf_is_ptr(t)) return {true, 8};
   if (btf_is_int(t) || btf_is_any_enum(t)) return {false, t->size};
@@ -157,30 +122,24 @@ ParameterShape shape_of(const btf *b, uint32_t type_id) {
 
 }  // namespace
 
-void BtfInfo::FreeBtf::operator()(btf *b) const { btf__free(b); }
-
 std::expected<BtfInfo, Refusal> BtfInfo::read(const ElfFile &file) {
   const ElfSection *section = file.section(".BTF");
   if (!section || section->data.empty()) {
     return std::unexpected(Refusal{"btf-missing", "the object has no type information: compile with -g", ""});
   }
   const ElfSection *ext = file.section(".BTF.ext");
-  if (section->data.size() > kBtfBytesMax || (ext && ext->data.size() > kBtfBytesMax)) {
-    return malformed("it is larger than 1 MiB");
-  }
-  if (const char *wrong = check_header(section->data)) return malformed(wrong);
-  Quiet quiet;
+  if (ext && ext->data.size() > kBtfBytesMax) return malformed("it is larger than 1 MiB");
+  auto types = read_btf(section->data);
+  if (!types) return malformed(types.error());
   BtfInfo info;
-  btf *parsed = btf__new(section->data.data(), static_cast<uint32_t>(section->data.size()));
-  if (!parsed || libbpf_get_error(parsed)) return malformed("libbpf cannot read it");
-  info.btf_.reset(parsed);
+  info.btf_ = std::move(*types);
   if (ext && !ext->data.empty()) {
     if (const char *wrong = info.read_ext(ext->data)) return malformed(wrong);
   }
   return info;
 }
 
-std::string BtfInfo::string_at(uint32_t offset) const { return name_of(btf_.get(), offset); }
+std::string BtfInfo::string_at(uint32_t offset) const { return btf_string(btf_.get(), offset); }
 
 const char *BtfInfo::read_ext(const std::vector<unsigned char> &ext) {
   struct Header {
@@ -197,36 +156,32 @@ const char *BtfInfo::read_ext(const std::vector<unsigned char> &ext) {
   uint64_t rest = ext.size() - h.hdr_len;
   if (uint64_t{h.line_off} + h.line_len > rest || uint64_t{h.core_off} + h.core_len > rest)
     return ".BTF.ext ends early";
-  if (h.core_len > 12) {
-    uint32_t name = 0;
-    if (read_at(base + h.core_off, h.core_len, 4, &name)) relocated_section_ = string_at(name);
-    if (relocated_section_.empty()) relocated_section_ = "?";
-  }
-  return h.line_len ? read_lines(base + h.line_off, h.line_len) : nullptr;
+  if (h.line_len && !read_lines({base + h.line_off, h.line_len})) return "its line table";
+  if (h.core_len && !read_core({base + h.core_off, h.core_len})) return "its CO-RE relocations";
+  return nullptr;
 }
 
-// u32 record size, then per section: u32 name, u32 count, count records {byte, file, text, line << 10 | column}.
-const char *BtfInfo::read_lines(const unsigned char *data, size_t size) {
-  struct Record { uint32_t byte, file, text, place; };
-  uint32_t record_bytes = 0;
-  if (!read_at(data, size, 0, &record_bytes) || record_bytes < sizeof(Record) || record_bytes > 256)
-    return "its line table";
-  size_t at = 4;
-  while (at < size) {
-    uint32_t name = 0, count = 0;
-    if (!read_at(data, size, at, &name) || !read_at(data, size, at + 4, &count)) return "its line table";
-    at += 8;
-    if (uint64_t{count} * record_bytes > size - at) return "its line table";
-    auto &lines = lines_[string_at(name)];
-    for (uint32_t i = 0; i < count; i++, at += record_bytes) {
-      Record r;
-      memcpy(&r, data + at, sizeof r);
-      std::string text = string_at(r.text);
-      text.erase(0, text.find_first_not_of(" \t"));
-      lines[r.byte] = {string_at(r.file), text, r.place >> 10, r.place & 0x3ff};
-    }
-  }
-  return nullptr;
+bool BtfInfo::read_lines(std::span<const unsigned char> table) {
+  struct Record { uint32_t byte, file, text, place; };  // place: line << 10 | column
+  return read_records<Record>(table, [&](uint32_t section, const Record &r) {
+    std::string text = string_at(r.text);
+    text.erase(0, text.find_first_not_of(" \t"));
+    lines_[string_at(section)][r.byte] = {string_at(r.file), text, r.place >> 10, r.place & 0x3ff};
+  });
+}
+
+bool BtfInfo::read_core(std::span<const unsigned char> table) {
+  struct Record { uint32_t byte, type, path, kind; };
+  return read_records<Record>(table, [&](uint32_t section, const Record &r) {
+    core_[string_at(section)][r.byte] = {r.type, string_at(r.path), r.kind};
+  });
+}
+
+const CoreRelocation *BtfInfo::core_relocation(const std::string &section, uint32_t byte) const {
+  auto relocations = core_.find(section);
+  if (relocations == core_.end()) return nullptr;
+  auto found = relocations->second.find(byte);
+  return found == relocations->second.end() ? nullptr : &found->second;
 }
 
 const SourceLine *BtfInfo::line(const std::string &section, uint32_t byte) const {
@@ -241,12 +196,12 @@ std::expected<std::vector<MapDeclaration>, Refusal> BtfInfo::maps() const {
   const btf *b = btf_.get();
   for (uint32_t id = 1; id < btf__type_cnt(b); id++) {
     const btf_type *section = btf__type_by_id(b, id);
-    if (!section || !btf_is_datasec(section) || name_of(b, section->name_off) != ".maps") continue;
+    if (!section || !btf_is_datasec(section) || btf_string(b, section->name_off) != ".maps") continue;
     const btf_var_secinfo *entry = btf_var_secinfos(section);
     for (int i = 0; i < btf_vlen(section); i++, entry++) {
       const btf_type *var = btf__type_by_id(b, entry->type);
       if (!var || !btf_is_var(var)) return malformed("an entry of .maps is not a variable");
-      auto map = read_map(b, name_of(b, var->name_off), resolve(b, var->type));
+      auto map = read_map(b, btf_string(b, var->name_off), resolve_type(b, var->type));
       if (!map) return std::unexpected(map.error());
       if (auto refused = check_map(*map)) return std::unexpected(*refused);
       if (out.size() >= SF_IMAGE_MAPS_MAX) return malformed("it declares too many maps");
@@ -259,7 +214,7 @@ std::expected<std::vector<MapDeclaration>, Refusal> BtfInfo::maps() const {
 const void *BtfInfo::prototype_of(const std::string &name) const {
   int32_t id = btf__find_by_name_kind(btf_.get(), name.c_str(), BTF_KIND_FUNC);
   const btf_type *function = id > 0 ? btf__type_by_id(btf_.get(), static_cast<uint32_t>(id)) : nullptr;
-  const btf_type *proto = function ? resolve(btf_.get(), function->type) : nullptr;
+  const btf_type *proto = function ? resolve_type(btf_.get(), function->type) : nullptr;
   return proto && btf_is_func_proto(proto) ? proto : nullptr;
 }
 
@@ -276,8 +231,8 @@ std::optional<Prototype> BtfInfo::function(const std::string &name) const {
 std::string BtfInfo::context_of(const std::string &name) const {
   const auto *proto = static_cast<const btf_type *>(prototype_of(name));
   if (!proto || btf_vlen(proto) == 0) return "";
-  const btf_type *pointer = resolve(btf_.get(), btf_params(proto)[0].type);
-  const btf_type *target = pointer && btf_is_ptr(pointer) ? resolve(btf_.get(), pointer->type) : nullptr;
+  const btf_type *pointer = resolve_type(btf_.get(), btf_params(proto)[0].type);
+  const btf_type *target = pointer && btf_is_ptr(pointer) ? resolve_type(btf_.get(), pointer->type) : nullptr;
   return target && btf_is_struct(target) ? string_at(target->name_off) : "";
 }
 

@@ -4,15 +4,15 @@
 #include <cstdint>
 #include <expected>
 #include <map>
-#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "btf_types.h"
+#include "core_relocation.h"
 #include "elf_file.h"
 #include "shortfuse/vm/vm.h"
-
-struct btf;
 
 namespace shortfuse::vm {
 
@@ -41,19 +41,21 @@ class BtfInfo {
   std::string context_of(const std::string &name) const;
   /// Of the instruction at this byte of this section; NULL where nothing is known.
   const SourceLine *line(const std::string &section, uint32_t byte) const;
-  /// A section with CO-RE relocations, "" if there is none.
-  const std::string &relocated_section() const { return relocated_section_; }
+  /// The CO-RE relocation of the instruction at this byte of this section; NULL where there is none.
+  const CoreRelocation *core_relocation(const std::string &section, uint32_t byte) const;
+  const btf *types() const { return btf_.get(); }
 
  private:
-  struct FreeBtf { void operator()(btf *b) const; };
   const char *read_ext(const std::vector<unsigned char> &ext);
-  const char *read_lines(const unsigned char *data, size_t size);
+  bool read_lines(std::span<const unsigned char> table);
+  bool read_core(std::span<const unsigned char> table);
   std::string string_at(uint32_t offset) const;
   const void *prototype_of(const std::string &name) const;  // btf_type; NULL: unknown
 
-  std::unique_ptr<btf, FreeBtf> btf_;
-  std::map<std::string, std::map<uint32_t, SourceLine>> lines_;  // by section, by byte
-  std::string relocated_section_;
+  BtfPtr btf_;
+  template <typename T> using ByPlace = std::map<std::string, std::map<uint32_t, T>>;  // section, byte
+  ByPlace<SourceLine> lines_;
+  ByPlace<CoreRelocation> core_;
 };
 
 }  // namespace shortfuse::vm

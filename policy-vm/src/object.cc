@@ -52,14 +52,10 @@ const char *side_struct(Side side) {
 
 class Linker {
  public:
-  Linker(const ElfFile &file, LinkedObject *out, uint32_t object, uint32_t first_map)
-      : file_(file), out_(*out), object_(object), first_map_(first_map) {}
+  Linker(const ElfFile &file, LinkedObject *out, uint32_t object, uint32_t first_map, const btf *types)
+      : file_(file), out_(*out), object_(object), first_map_(first_map), types_(types) {}
 
   std::expected<void, Refusal> run() {
-    if (!out_.btf.relocated_section().empty()) {
-      return refuse("core-unsupported", "section \"" + out_.btf.relocated_section() +
-                    "\" has CO-RE relocations (preserve_access_index), which are not supported here");
-    }
     if (auto ok = collect_maps(); !ok) return ok;
     collect_functions();
     for (uint32_t f = 0; f < functions_.size(); f++) {
@@ -164,7 +160,7 @@ class Linker {
     if (!slot)
       return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
     program.slot = *slot;
-    const std::string given = out_.btf.context_of(program.name), wanted = side_struct(side_of_slot(program.slot));
+    const std::string given = essential_name(out_.btf.context_of(program.name)), wanted = side_struct(side_of_slot(program.slot));
     if (!given.empty() && given != wanted) {
       return refuse("context-type", program.section + " (" + program.name + "): the program takes a struct " + given +
                     ", but is given a struct " + wanted);
@@ -211,7 +207,12 @@ class Linker {
       uint64_t byte = function.start + uint64_t{i} * 8;
       const ElfRelocation *relocation = relocation_at(function.section, byte);
       std::expected<void, Refusal> ok;
-      if (insn->code == kOpLoadImm64) {
+      if (const CoreRelocation *core = out_.btf.core_relocation(section.name, static_cast<uint32_t>(byte))) {
+        if (relocation) return refuse("elf-malformed", where + ": two relocations apply to one instruction");
+        const bool wide = insn->code == kOpLoadImm64;
+        if (auto fitted = fit_to_own_types(program, base + i, count - i, *core, where); !fitted) return fitted;
+        if (wide) i++;
+      } else if (insn->code == kOpLoadImm64) {
         if (i + 1 >= count) return refuse("elf-malformed", where + ": a 64-bit constant lacks its second half");
         ok = resolve_address(insn, relocation, where);
         i++;
@@ -222,6 +223,14 @@ class Linker {
       }
       if (!ok) return ok;
     }
+    return {};
+  }
+
+  std::expected<void, Refusal> fit_to_own_types(LinkedProgram *program, uint32_t pc, uint32_t left,
+                                                const CoreRelocation &core, const std::string &where) const {
+    auto missing = apply_core_relocation(out_.btf.types(), types_, core, &program->code[pc], left);
+    if (!missing) return refuse("core-malformed", where + ": " + missing.error());
+    if (!missing->empty()) program->missing[pc] = *missing;
     return {};
   }
 
@@ -367,6 +376,7 @@ class Linker {
   const ElfFile &file_;
   LinkedObject &out_;
   const uint32_t object_, first_map_;
+  const btf *const types_;
   uint32_t insns_ = 0;
   std::vector<Function> functions_;
   std::map<std::pair<uint32_t, uint64_t>, uint32_t> function_at_;  // section, byte -> function
@@ -381,11 +391,11 @@ class Linker {
 }  // namespace
 
 std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
-                                                 uint32_t first_map) {
+                                                 uint32_t first_map, const btf *types) {
   auto btf = BtfInfo::read(file);
   if (!btf) return Unexpected(Refusal{btf.error().code, name + ": " + btf.error().text, btf.error().detail});
   LinkedObject out{name, std::move(*btf), {}, {}};
-  if (auto ok = Linker(file, &out, object, first_map).run(); !ok) return Unexpected(ok.error());
+  if (auto ok = Linker(file, &out, object, first_map, types).run(); !ok) return Unexpected(ok.error());
   return out;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 #include <expected>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct LinkedProgram {
   std::vector<RawInsn> code;              // symbols resolved as vm.h says
   std::vector<const SourceLine *> lines;  // per slot; NULL: unknown. Owned by LinkedObject::btf
   std::vector<LinkedFunction> functions;  // the first is the program itself
+  std::map<uint32_t, std::string> missing;  // per kPoisonedCall: what its instruction needed and is not there
   /// Of a program without a context: r1 is the value of this map and r2 its size. Below 0: r1 is the context.
   int32_t memory_map = -1;
 };
@@ -43,8 +45,9 @@ inline constexpr uint32_t kInsnsMax = 1u << 16;  // of a linked program
 inline constexpr uint32_t kObjectInsnsMax = 1u << 18;  // of all programs of an object
 inline constexpr uint32_t kFunctionsMax = 256;   // of a linked program
 
-/// `object` is its position in the chain, `first_map` the number of maps before it.
+/// `object` is its position in the chain, `first_map` the number of maps before it. Accesses by name are fitted to
+/// `types`.
 std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
-                                                 uint32_t first_map);
+                                                 uint32_t first_map, const btf *types = own_btf());
 
 }  // namespace shortfuse::vm

@@ -120,7 +120,6 @@ TEST(Object, Refusals) {
       {"callback", "callback-unsupported", "the address of function", ""},
       {"dataaddress", "data-relocation", "holds an address", ""},
       {"context", "context-type", "the program takes a struct sf_fuse_ctx, but is given a struct sf_syscall_ctx", ""},
-      {"core", "core-unsupported", "CO-RE relocations", ""},
       {"nodebug", "btf-missing", "compile with -g", ""},
   };
   for (const Refused &c : cases) {

@@ -69,7 +69,9 @@ class Accepted {
     if (entry == entries_.end()) return nullptr;
     for (uint32_t pc = 0; pc < p.code.size(); pc += p.code[pc].code == kOpLoadImm64 ? 2 : 1) {
       const RawInsn &in = p.code[pc];
-      if (in.code == kOpCall && in.src() == kCallHost && !callable_from(kHostFunctions[in.imm], p.slot))
+      if (in.code != kOpCall || in.src() != kCallHost) continue;
+      if (static_cast<uint32_t>(in.imm) >= SF_HOST_COUNT) continue;  // where no path leads
+      if (!callable_from(kHostFunctions[in.imm], p.slot))
         return nullptr;
     }
     return &entry->second;

@@ -7,6 +7,10 @@
 namespace shortfuse::vm {
 
 bool PathWalker::call_host(const Insn &in) {
+  if (auto missing = program_.missing.find(pc_); in.imm == kPoisonedCall && missing != program_.missing.end()) {
+    return refuse("core-missing", missing->second, "",
+                  "what may be missing is asked for with bpf_core_field_exists() or bpf_core_type_exists() first");
+  }
   auto id = static_cast<uint32_t>(in.imm);
   if (in.src != kCallHost || id >= SF_HOST_COUNT)
     return refuse("insn-malformed", "the call names no function that exists");

@@ -30,14 +30,19 @@ typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64; typede
 #define SF_U64 __u64
 #define SF_U32 __u32
 #define SF_S32 __s32
+/* Accesses say by name which field they mean, and are fitted to the shortfuse that loads the object (CO-RE). */
+#define SF_BY_NAME __attribute__((preserve_access_index))
 #else
 #include <stdint.h>
 #define SF_U64 uint64_t
 #define SF_U32 uint32_t
 #define SF_S32 int32_t
+#define SF_BY_NAME
 #endif
 
-/* All fields are read-only. New fields are appended; `size` is how much of it this shortfuse knows. */
+/* All fields are read-only. New fields are appended; `size` is how much of it this shortfuse knows. An object runs on
+ * older and newer versions alike: what may not be there is asked for first, and the rest finds its place when loaded:
+ *     if (bpf_core_field_exists(ctx->colour)) use(ctx->colour); */
 struct sf_syscall_ctx {
   SF_U32 size;
   SF_U32 op;       /* enum sf_op */
@@ -49,7 +54,7 @@ struct sf_syscall_ctx {
   SF_U32 pid, tid;
   SF_U32 uid, gid; /* the caller's file-system ids */
   SF_U32 reserved;
-};
+} SF_BY_NAME;
 
 struct sf_fuse_ctx {
   SF_U32 size;
@@ -63,13 +68,13 @@ struct sf_fuse_ctx {
   SF_U64 length;   /* read, write, readdir */
   SF_U32 arg_bytes; /* of the request after its header, for sf_arg() */
   SF_U32 origin;   /* 0 kernel, 1 the bridge itself (a fetch for a hint or a read-ahead) */
-};
+} SF_BY_NAME;
 
 struct sf_fuse_exit_ctx {
   struct sf_fuse_ctx req;
   SF_U32 reply_bytes; /* of the reply after its header, for sf_reply() */
   SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr */
-};
+} SF_BY_NAME;
 
 /* As a time to live for sf_keep(): do not keep. */
 #define SF_DROP (~0ull)
@@ -82,6 +87,20 @@ struct sf_fuse_exit_ctx {
 #define __type(name, val) typeof(val) *name
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
+#endif
+
+/* ---- asking what the shortfuse that loads the object knows: constants once it is loaded, so that what is behind an
+ * `if` of them is not even looked at where it cannot work. Also for types of one's own with a flavour in the name
+ * ("struct sf_fuse_ctx___v2" is struct sf_fuse_ctx). Reading a field needs nothing: write ctx->node. */
+#ifndef bpf_core_field_exists
+#define bpf_core_field_offset(field) __builtin_preserve_field_info(field, 0)
+#define bpf_core_field_size(field) __builtin_preserve_field_info(field, 1)
+#define bpf_core_field_exists(field) __builtin_preserve_field_info(field, 2)
+#define bpf_core_type_exists(type) __builtin_preserve_type_info(*(typeof(type) *)0, 0)
+#define bpf_core_type_size(type) __builtin_preserve_type_info(*(typeof(type) *)0, 1)
+#define bpf_core_type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
+#define bpf_core_enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
+#define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
 #endif
 
 /* ---- serving; usable in syscall/OP and, where a request of that meaning exists, in fuse/OP.

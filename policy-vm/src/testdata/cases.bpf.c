@@ -148,10 +148,6 @@ SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return *p; }
 #ifdef CASE_context
 SEC("syscall/stat") int f(struct sf_fuse_ctx *ctx) { return ctx->opcode; }
 #endif
-#ifdef CASE_core
-struct own { int a; } __attribute__((preserve_access_index));
-SEC("fuse/lookup") int f(void *ctx) { return ((struct own *)ctx)->a; }
-#endif
 #ifdef CASE_unsafe
 u64 values[8];
 SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) {
