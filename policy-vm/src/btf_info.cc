@@ -8,8 +8,6 @@
 namespace shortfuse::vm {
 namespace {
 
-constexpr uint32_t kKeyBytesMax = 512, kValueBytesMax = 1u << 20;
-
 std::unexpected<Refusal> malformed(const std::string &what) {
   return std::unexpected(Refusal{"btf-malformed", "the object's type information is not well-formed: " + what, ""});
 }
@@ -17,21 +15,6 @@ std::unexpected<Refusal> malformed(const std::string &what) {
 template <typename T> bool read_at(const unsigned char *data, size_t size, size_t at, T *out) {
   if (at > size || size - at < sizeof(T)) return false;
   memcpy(out, data + at, sizeof(T));
-  return true;
-}
-
-// `int (*name)[N]` says N; `T *name` says sizeof(T).
-bool number_of_member(const btf *b, const btf_type *pointer, uint32_t *out) {
-  const btf_type *array = resolve_type(b, pointer->type);
-  if (!array || !btf_is_array(array)) return false;
-  *out = btf_array(array)->nelems;
-  return true;
-}
-
-bool size_of_member(const btf *b, const btf_type *pointer, uint32_t *out) {
-  int64_t size = btf__resolve_size(b, pointer->type);
-  if (size <= 0 || size > kValueBytesMax) return false;
-  *out = static_cast<uint32_t>(size);
   return true;
 }
 
@@ -54,61 +37,6 @@ template <typename Record, typename Take> bool read_records(std::span<const unsi
     }
   }
   return true;
-}
-
-std::unexpected<Refusal> bad_map(const std::string &map, const std::string &why) {
-  return std::unexpected(Refusal{"map-malformed", "map \"" + map + "\": " + why, ""});
-}
-
-std::expected<MapDeclaration, Refusal> read_map(const btf *b, const std::string &name, const btf_type *type) {
-  MapDeclaration map;
-  map.name = name;
-  if (!type || !btf_is_struct(type)) return bad_map(name, "it is not declared as a structure (see libbpf's __uint)");
-  const btf_member *member = btf_members(type);
-  for (int i = 0; i < btf_vlen(type); i++, member++) {
-    const std::string field = btf_string(b, member->name_off);
-    const btf_type *pointer = resolve_type(b, member->type);
-    if (!pointer || !btf_is_ptr(pointer))
-      return bad_map(name, "field \"" + field + "\" is not made by __uint or __type");
-    bool ok = true;
-    uint32_t flags = 0;
-    if (field == "type") ok = number_of_member(b, pointer, &map.type);
-    else if (field == "max_entries") ok = number_of_member(b, pointer, &map.max_entries);
-    else if (field == "key_size") ok = number_of_member(b, pointer, &map.key_size);
-    else if (field == "value_size") ok = number_of_member(b, pointer, &map.value_size);
-    else if (field == "key") ok = size_of_member(b, pointer, &map.key_size);
-    else if (field == "value") ok = size_of_member(b, pointer, &map.value_size);
-    else if (field == "map_flags") ok = number_of_member(b, pointer, &flags);
-    else return bad_map(name, "field \"" + field + "\" is not supported here");
-    if (!ok) return bad_map(name, "field \"" + field + "\" cannot be read");
-    if (flags != 0) return bad_map(name, "map_flags are not supported here");
-  }
-  return map;
-}
-
-const char *kind_of_map(uint32_t type) {
-  static const char *const names[] = {"unspecified", "HASH", "ARRAY", "PROG_ARRAY", "PERF_EVENT_ARRAY", "PERCPU_HASH",
-      "PERCPU_ARRAY", "STACK_TRACE", "CGROUP_ARRAY", "LRU_HASH", "LRU_PERCPU_HASH", "LPM_TRIE", "ARRAY_OF_MAPS",
-      "HASH_OF_MAPS", "DEVMAP", "SOCKMAP", "CPUMAP", "XSKMAP", "SOCKHASH", "CGROUP_STORAGE", "REUSEPORT_SOCKARRAY",
-      "PERCPU_CGROUP_STORAGE", "QUEUE", "STACK", "SK_STORAGE", "DEVMAP_HASH", "STRUCT_OPS", "RINGBUF",
-      "INODE_STORAGE", "TASK_STORAGE", "BLOOM_FILTER", "USER_RINGBUF"};
-  return type < std::size(names) ? names[type] : "unknown";
-}
-
-std::optional<Refusal> check_map(const MapDeclaration &map) {
-  if (map.type != BPF_MAP_TYPE_HASH && map.type != BPF_MAP_TYPE_ARRAY) {
-    return Refusal{"map-type-unsupported", "map \"" + map.name + "\" is of kind " + kind_of_map(map.type) + " (" +
-                   std::to_string(map.type) + "); supported here are HASH and ARRAY", ""};
-  }
-  if (map.key_size == 0 || map.key_size > kKeyBytesMax)
-    return bad_map(map.name, "its keys have no bytes or over 512").error();
-  if (map.value_size == 0 || map.value_size > kValueBytesMax) {
-    return bad_map(map.name, "its values have no bytes or over 1 MiB").error();
-  }
-  if (map.max_entries == 0) return bad_map(map.name, "max_entries is 0 or missing").error();
-  if (map.type == BPF_MAP_TYPE_ARRAY && map.key_size != 4)
-    return bad_map(map.name, "keys of an ARRAY have 4 bytes").error();
-  return std::nullopt;
 }
 
 ParameterShape shape_of(const btf *b, uint32_t type_id) {
@@ -189,26 +117,6 @@ const SourceLine *BtfInfo::line(const std::string &section, uint32_t byte) const
   if (lines == lines_.end()) return nullptr;
   auto next = lines->second.upper_bound(byte);
   return next == lines->second.begin() ? nullptr : &std::prev(next)->second;
-}
-
-std::expected<std::vector<MapDeclaration>, Refusal> BtfInfo::maps() const {
-  std::vector<MapDeclaration> out;
-  const btf *b = btf_.get();
-  for (uint32_t id = 1; id < btf__type_cnt(b); id++) {
-    const btf_type *section = btf__type_by_id(b, id);
-    if (!section || !btf_is_datasec(section) || btf_string(b, section->name_off) != ".maps") continue;
-    const btf_var_secinfo *entry = btf_var_secinfos(section);
-    for (int i = 0; i < btf_vlen(section); i++, entry++) {
-      const btf_type *var = btf__type_by_id(b, entry->type);
-      if (!var || !btf_is_var(var)) return malformed("an entry of .maps is not a variable");
-      auto map = read_map(b, btf_string(b, var->name_off), resolve_type(b, var->type));
-      if (!map) return std::unexpected(map.error());
-      if (auto refused = check_map(*map)) return std::unexpected(*refused);
-      if (out.size() >= SF_IMAGE_MAPS_MAX) return malformed("it declares too many maps");
-      out.push_back(std::move(*map));
-    }
-  }
-  return out;
 }
 
 const void *BtfInfo::prototype_of(const std::string &name) const {

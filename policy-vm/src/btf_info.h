@@ -1,5 +1,5 @@
-// What an object's type information says: the maps that it declares, the prototypes of what it calls, and the source
-// line of each instruction.
+// What an object's type information says of its code: the prototypes of what it calls, the source line of each
+// instruction, and which accesses are to be fitted to our types. (Its maps: map_declaration.h.)
 #pragma once
 #include <cstdint>
 #include <expected>
@@ -22,11 +22,6 @@ struct SourceLine {
   uint32_t line = 0, column = 0;
 };
 
-struct MapDeclaration {
-  std::string name;
-  uint32_t type = 0, key_size = 0, value_size = 0, max_entries = 0;
-};
-
 /// How a parameter is passed, as far as it matters: an address, or a number of so many bytes.
 struct ParameterShape { bool pointer = false; uint32_t bytes = 0; };
 struct Prototype { std::vector<ParameterShape> parameters; ParameterShape result; };
@@ -35,7 +30,6 @@ class BtfInfo {
  public:
   static std::expected<BtfInfo, Refusal> read(const ElfFile &file);
 
-  std::expected<std::vector<MapDeclaration>, Refusal> maps() const;
   std::optional<Prototype> function(const std::string &name) const;
   /// The structure that a function's first parameter points to; "" where it is none or unknown.
   std::string context_of(const std::string &name) const;

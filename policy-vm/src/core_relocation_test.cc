@@ -91,7 +91,7 @@ std::expected<LinkedObject, Refusal> link_to_parts(const std::string &name) {
   auto target = BtfInfo::read(ElfFile::read(ours.data(), ours.size()).value());
   auto file = ElfFile::read(theirs.data(), theirs.size());
   if (!target || !file) return std::unexpected(Refusal{"test", "the objects cannot be read", ""});
-  return link_object(*file, name, 0, 0, target->types());
+  return link_object(*file, name, {0, 0, 0, target->types()});
 }
 
 uint64_t run(const LinkedProgram &p, void *memory) {
@@ -165,7 +165,7 @@ TEST(Core, DamagedTypes) {
           else memcpy(&section.data[at & ~size_t{3}], &value, 4);
         }
       }
-      auto object = link_object(file, name, 0, 0);
+      auto object = link_object(file, name, {});
       object ? accepted++ : refused++;
     }
   }

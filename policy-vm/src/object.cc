@@ -10,13 +10,16 @@
 #include <unordered_map>
 
 #include "host_functions.h"
+#include "map_declaration.h"
 #include "slots.h"
 
 namespace shortfuse::vm {
 namespace {
 
 constexpr uint32_t kRelocAddress = 1;  // R_BPF_64_64
+constexpr uint32_t kRelocPointer = 2;  // R_BPF_64_ABS64
 constexpr uint32_t kRelocCall = 10;    // R_BPF_64_32
+constexpr uint32_t kValuesMax = 1u << 16;  // entries of a map with static contents
 
 using Unexpected = std::unexpected<Refusal>;
 
@@ -52,15 +55,18 @@ const char *side_struct(Side side) {
 
 class Linker {
  public:
-  Linker(const ElfFile &file, LinkedObject *out, uint32_t object, uint32_t first_map, const btf *types)
-      : file_(file), out_(*out), object_(object), first_map_(first_map), types_(types) {}
+  Linker(const ElfFile &file, LinkedObject *out, const LinkPlace &place) : file_(file), out_(*out), place_(place) {}
 
   std::expected<void, Refusal> run() {
     if (auto ok = collect_maps(); !ok) return ok;
     collect_functions();
     for (uint32_t f = 0; f < functions_.size(); f++) {
       if (file_.sections[functions_[f].section].name == ".text") continue;
+      program_of_[f] = static_cast<uint32_t>(out_.programs.size());
       if (auto ok = link_program(f); !ok) return ok;
+    }
+    for (const StaticValues &values : with_values_) {
+      if (auto ok = fill_map(values); !ok) return ok;
     }
     if (out_.programs.empty())
       return refuse("no-programs", "the object has no program in a section syscall/OP, fuse/OP or fuse_exit/OP");
@@ -73,18 +79,23 @@ class Linker {
     uint32_t section;
     uint64_t start, bytes;
   };
-  struct PendingCall { uint32_t at, function; };
+  struct PendingCall { uint32_t at, function; };  // also of a LOAD_IMM64 of the function's address
+  struct StaticValues {
+    uint32_t map;             // of this object
+    const ElfSymbol *symbol;
+    uint32_t at;              // byte of the symbol
+  };
 
   Unexpected refuse(const char *code, const std::string &text) const {
     return Unexpected(Refusal{code, out_.name + ": " + text, ""});
   }
 
   std::expected<void, Refusal> add_map(const sf_image_map &def, const std::string &name, Policy::Map map) {
-    if (first_map_ + out_.maps.size() >= SF_IMAGE_MAPS_MAX) {
+    if (place_.first_map + out_.maps.size() >= SF_IMAGE_MAPS_MAX) {
       return refuse("too-many-maps", "the chain has more than " + std::to_string(SF_IMAGE_MAPS_MAX) + " maps");
     }
     map.def = def;
-    map.def.object = object_;
+    map.def.object = place_.object;
     set_name(map.def.name, name);
     out_.maps.push_back(std::move(map));
     return {};
@@ -100,19 +111,24 @@ class Linker {
   }
 
   std::expected<void, Refusal> collect_maps() {
-    auto declared = out_.btf.maps();
-    if (!declared) return refuse(declared.error().code.c_str(), declared.error().text);
+    auto declared = read_map_declarations(out_.btf.types());
+    if (!declared) {
+      const Refusal &r = declared.error();
+      return Unexpected(Refusal{r.code, out_.name + ": " + r.text, r.detail});
+    }
     for (const MapDeclaration &d : *declared) {
       const ElfSymbol *symbol = map_symbol(d.name);
       if (!symbol) return refuse("map-malformed", "map \"" + d.name + "\" has no symbol in .maps");
-      map_at_[symbol->value] = first_map_ + static_cast<uint32_t>(out_.maps.size());
-      sf_image_map def{};
-      def.type = d.type;
-      def.key_size = d.key_size;
-      def.value_size = d.value_size;
-      def.max_entries = d.max_entries;
-      if (auto ok = add_map(def, d.name, {}); !ok) return ok;
+      map_at_[symbol->value] = place_.first_map + static_cast<uint32_t>(out_.maps.size());
+      Policy::Map map;
+      for (const MapDeclaration &inner : d.inner) map.inner.push_back(inner.def());
+      if (d.has_values) with_values_.push_back({static_cast<uint32_t>(out_.maps.size()), symbol, d.values_at});
+      if (auto ok = add_map(d.def(), d.name, std::move(map)); !ok) return ok;
     }
+    return collect_data();
+  }
+
+  std::expected<void, Refusal> collect_data() {
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
       const ElfSection &section = file_.sections[i];
       if (!is_data_section(section) || section.bytes == 0) continue;
@@ -126,7 +142,7 @@ class Linker {
       map.frozen = starts_with(section.name, ".rodata");
       map.initial = section.data;
       map.initial.resize(section.bytes);
-      data_map_[i] = first_map_ + static_cast<uint32_t>(out_.maps.size());
+      data_map_[i] = place_.first_map + static_cast<uint32_t>(out_.maps.size());
       sf_image_map def{};
       def.type = BPF_MAP_TYPE_ARRAY_NUMBER;
       def.key_size = 4;
@@ -156,7 +172,8 @@ class Linker {
     LinkedProgram program;
     program.section = file_.sections[function.section].name;
     program.name = function.name;
-    auto slot = slot_of_section(program.section);
+    program.attached = program.section[0] != '?';
+    auto slot = slot_of_section(program.section.substr(program.attached ? 0 : 1));
     if (!slot)
       return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
     program.slot = *slot;
@@ -178,6 +195,51 @@ class Linker {
     }
     out_.programs.push_back(std::move(program));
     return {};
+  }
+
+  // The static contents of a PROG_ARRAY or ARRAY_OF_MAPS: an address per element, each with its relocation.
+  std::expected<void, Refusal> fill_map(const StaticValues &values) {
+    Policy::Map &map = out_.maps[values.map];
+    const ElfSection &section = file_.sections[values.symbol->section];
+    const uint64_t begin = values.symbol->value + values.at, end = values.symbol->value + values.symbol->size;
+    const std::string what = "map \"" + std::string(map.def.name) + "\": ";
+    for (const ElfRelocation &r : section.relocations) {
+      if (r.offset < begin || r.offset >= end) continue;
+      const uint64_t index = (r.offset - begin) / 8;
+      uint64_t addend = 0;
+      if ((r.offset - begin) % 8 != 0 || r.type != kRelocPointer || r.offset + 8 > section.data.size())
+        return refuse("map-malformed", what + "one of its `values` is no address");
+      if (index >= map.def.max_entries) return refuse("map-malformed", what + "more `values` than max_entries");
+      memcpy(&addend, section.data.data() + r.offset, sizeof addend);
+      auto element = element_of(map, file_.symbols[r.symbol], addend);
+      if (!element) return refuse("map-malformed", what + element.error());
+      if (map.initial.empty()) {
+        if (map.def.max_entries > kValuesMax) return refuse("map-malformed", what + "too many entries for `values`");
+        map.initial.resize(size_t{map.def.max_entries} * sizeof(uint32_t));
+      }
+      memcpy(map.initial.data() + index * sizeof(uint32_t), &*element, sizeof(uint32_t));
+    }
+    return {};
+  }
+
+  std::expected<uint32_t, std::string> element_of(const Policy::Map &map, const ElfSymbol &symbol,
+                                                  uint64_t addend) const {
+    const uint64_t at = symbol.value + addend;
+    if (map.inner.empty()) {
+      auto function = function_at_.find({symbol.section, at});
+      auto program = function == function_at_.end() ? program_of_.end() : program_of_.find(function->second);
+      if (program == program_of_.end()) return std::unexpected("one of its `values` is not a program");
+      return place_.first_program + program->second + 1;
+    }
+    auto found = symbol.section != 0 && file_.sections[symbol.section].name == ".maps" ? map_at_.find(at)
+                                                                                       : map_at_.end();
+    if (found == map_at_.end()) return std::unexpected("one of its `values` is not a map");
+    const sf_image_map &given = out_.maps[found->second - place_.first_map].def, &wanted = map.inner[0];
+    if (given.type != wanted.type || given.key_size != wanted.key_size || given.value_size != wanted.value_size ||
+        given.max_entries != wanted.max_entries || given.flags != wanted.flags) {
+      return std::unexpected("its value \"" + std::string(given.name) + "\" does not look as declared");
+    }
+    return found->second + 1;
   }
 
   // Appends a function's instructions, resolving all but local calls, which go to calls_.
@@ -214,7 +276,7 @@ class Linker {
         if (wide) i++;
       } else if (insn->code == kOpLoadImm64) {
         if (i + 1 >= count) return refuse("elf-malformed", where + ": a 64-bit constant lacks its second half");
-        ok = resolve_address(insn, relocation, where);
+        ok = resolve_address(insn, base + i, relocation, where);
         i++;
       } else if (insn->code == kOpCall) {
         ok = resolve_call(insn, base + i, relocation, function.section, byte, where);
@@ -228,13 +290,13 @@ class Linker {
 
   std::expected<void, Refusal> fit_to_own_types(LinkedProgram *program, uint32_t pc, uint32_t left,
                                                 const CoreRelocation &core, const std::string &where) const {
-    auto missing = apply_core_relocation(out_.btf.types(), types_, core, &program->code[pc], left);
+    auto missing = apply_core_relocation(out_.btf.types(), place_.types, core, &program->code[pc], left);
     if (!missing) return refuse("core-malformed", where + ": " + missing.error());
     if (!missing->empty()) program->missing[pc] = *missing;
     return {};
   }
 
-  std::expected<void, Refusal> resolve_address(RawInsn *insn, const ElfRelocation *relocation,
+  std::expected<void, Refusal> resolve_address(RawInsn *insn, uint32_t at, const ElfRelocation *relocation,
                                                const std::string &where) {
     if (!relocation) {
       if (insn->src() != kImmValue) return refuse("elf-malformed", where + ": an address without its relocation");
@@ -263,8 +325,13 @@ class Linker {
       if (offset >= section.bytes)
         return refuse("elf-malformed", where + ": \"" + shown + "\" lies outside its section");
     } else if (section.executable()) {
-      return refuse("callback-unsupported", where + ": the address of function \"" + shown +
-                    "\" is taken; callbacks are not supported here");
+      auto function = function_at_.find({symbol.section, offset});
+      if (function == function_at_.end())
+        return refuse("elf-malformed", where + ": an address inside \"" + shown + "\" that is no function's");
+      calls_.push_back({at, function->second});
+      insn[0].regs = static_cast<uint8_t>(insn[0].dst() | kImmFunction << 4);
+      insn[1].imm = 0;
+      return {};
     } else {
       return refuse("section-unsupported", where + ": section \"" + section.name +
                     "\" is used for data; supported are .maps, .rodata*, .data* and .bss*");
@@ -375,8 +442,7 @@ class Linker {
 
   const ElfFile &file_;
   LinkedObject &out_;
-  const uint32_t object_, first_map_;
-  const btf *const types_;
+  const LinkPlace place_;
   uint32_t insns_ = 0;
   std::vector<Function> functions_;
   std::map<std::pair<uint32_t, uint64_t>, uint32_t> function_at_;  // section, byte -> function
@@ -384,18 +450,20 @@ class Linker {
   std::unordered_map<uint32_t, uint32_t> data_map_;  // section -> map
   std::unordered_map<uint32_t, std::unordered_map<uint64_t, const ElfRelocation *>> relocations_;
   std::unordered_map<uint32_t, uint32_t> placed_;    // function -> start, in the program being linked
+  std::unordered_map<uint32_t, uint32_t> program_of_;  // function -> program of this object
+  std::vector<StaticValues> with_values_;
   std::vector<PendingCall> calls_;
   std::set<int> checked_;
 };
 
 }  // namespace
 
-std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
-                                                 uint32_t first_map, const btf *types) {
+std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name,
+                                                 const LinkPlace &place) {
   auto btf = BtfInfo::read(file);
   if (!btf) return Unexpected(Refusal{btf.error().code, name + ": " + btf.error().text, btf.error().detail});
   LinkedObject out{name, std::move(*btf), {}, {}};
-  if (auto ok = Linker(file, &out, object, first_map, types).run(); !ok) return Unexpected(ok.error());
+  if (auto ok = Linker(file, &out, place).run(); !ok) return Unexpected(ok.error());
   return out;
 }
 

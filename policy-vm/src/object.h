@@ -26,6 +26,7 @@ struct LinkedFunction {
 struct LinkedProgram {
   std::string section, name;
   unsigned slot = 0;
+  bool attached = true;                   // false: of a section "?...", reached by tail calls only
   std::vector<RawInsn> code;              // symbols resolved as vm.h says
   std::vector<const SourceLine *> lines;  // per slot; NULL: unknown. Owned by LinkedObject::btf
   std::vector<LinkedFunction> functions;  // the first is the program itself
@@ -45,9 +46,14 @@ inline constexpr uint32_t kInsnsMax = 1u << 16;  // of a linked program
 inline constexpr uint32_t kObjectInsnsMax = 1u << 18;  // of all programs of an object
 inline constexpr uint32_t kFunctionsMax = 256;   // of a linked program
 
-/// `object` is its position in the chain, `first_map` the number of maps before it. Accesses by name are fitted to
-/// `types`.
-std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, uint32_t object,
-                                                 uint32_t first_map, const btf *types = own_btf());
+/// Where in a chain an object comes, and what its accesses by name are fitted to.
+struct LinkPlace {
+  uint32_t object = 0;         // its position
+  uint32_t first_map = 0;      // maps before it
+  uint32_t first_program = 0;  // programs before it
+  const btf *types = own_btf();
+};
+
+std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, const LinkPlace &place);
 
 }  // namespace shortfuse::vm

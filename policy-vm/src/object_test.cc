@@ -8,6 +8,7 @@
 #include <iterator>
 #include <thread>
 
+#include "shortfuse/vm/map.h"
 #include "testing.h"
 
 namespace shortfuse::vm {
@@ -101,6 +102,85 @@ TEST(Object, Chains) {
   EXPECT_EQ(i->program[5].next, 0u);
 }
 
+// Every kind of map, with what its declaration says.
+TEST(Object, MapKinds) {
+  auto policy = load_policy({path_of("mapkinds")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  const sf_image_map wanted[] = {
+      {SF_MAP_HASH, 8, 4, 9, 1, 0, 0, 0, "hash"},
+      {SF_MAP_ARRAY, 4, 24, 9, 0, 0, 1, 0, "array"},
+      {SF_MAP_PERCPU_HASH, 12, 8, 9, 0, 0, 0, 0, "percpu_hash"},
+      {SF_MAP_PERCPU_ARRAY, 4, 8, 1, 0, 0, 0, 0, "percpu_array"},
+      {SF_MAP_LRU_HASH, 8, 8, 100, 0, 0, 0, 0, "lru"},
+      {SF_MAP_LPM_TRIE, 8, 1, 100, 1, 0, 0, 0, "trie"},
+      {SF_MAP_QUEUE, 0, 8, 16, 0, 0, 0, 0, "queue"},
+      {SF_MAP_STACK, 0, 8, 16, 0, 0, 0, 0, "stack"},
+      {SF_MAP_RINGBUF, 0, 0, 8192, 0, 0, 0, 0, "ring"},
+      {SF_MAP_BLOOM_FILTER, 0, 8, 1000, 0, 0, 0, 3, "bloom"},
+  };
+  ASSERT_EQ(policy->maps.size(), std::size(wanted));
+  for (size_t i = 0; i < std::size(wanted); i++) {
+    EXPECT_EQ(memcmp(&policy->maps[i].def, &wanted[i], sizeof wanted[i]), 0) << wanted[i].name;
+    EXPECT_TRUE(policy->maps[i].initial.empty());
+  }
+}
+
+std::vector<uint32_t> elements(const Policy::Map &map) {
+  std::vector<uint32_t> out(map.initial.size() / 4);
+  memcpy(out.data(), map.initial.data(), map.initial.size());
+  return out;
+}
+
+// Static contents of arrays of maps and programs: indexes into the image of the whole chain.
+TEST(Object, StaticValuesOfMaps) {
+  auto policy = load_policy({path_of("whole"), path_of("mapvalues")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  std::map<std::string, uint32_t> map, program;
+  for (uint32_t i = 0; i < policy->maps.size(); i++) map[policy->maps[i].def.name] = i;
+  for (uint32_t i = 0; i < policy->programs.size(); i++) program[policy->programs[i].info.name] = i;
+  const Policy::Map &maps = policy->maps[map["maps"]], &programs = policy->maps[map["programs"]];
+  EXPECT_EQ(elements(maps), (std::vector<uint32_t>{0, map["second"] + 1, 0, map["first"] + 1, 0}));
+  ASSERT_EQ(maps.inner.size(), 1u);
+  EXPECT_EQ(maps.inner[0].type, unsigned(SF_MAP_ARRAY));
+  EXPECT_EQ(maps.inner[0].value_size, 8u);
+  EXPECT_EQ(maps.def.value_size, 4u);
+  EXPECT_EQ(elements(programs), (std::vector<uint32_t>{program["another"] + 1, 0, program["other"] + 1}));
+  auto image = Image::publish(*policy, Lowering::InterpretOnly);
+  ASSERT_TRUE(image) << image.error().str();
+  EXPECT_EQ(sf_image_check(image->get(), image->bytes()), 0);
+  const sf_image *i = image->get();
+  EXPECT_EQ(i->first[SF_SLOT_FUSE + 15], program["f"] + 1) << "those in \"?fuse/read\" are not attached";
+  EXPECT_EQ(i->program[program["f"]].next, 0u);
+  EXPECT_EQ(i->program[program["other"]].slot, SF_SLOT_FUSE + 15u);
+  EXPECT_EQ(policy->programs[program["other"]].info.section, "?fuse/read");
+  EXPECT_FALSE(policy->programs[program["other"]].info.attached);
+}
+
+// Functions that are only referred to by address are placed behind the program, once each.
+TEST(Object, AddressesOfFunctions) {
+  const std::vector<char> bytes = bytes_of(path_of("callbacks"));
+  auto file = ElfFile::read(bytes.data(), bytes.size());
+  ASSERT_TRUE(file);
+  auto linked = link_object(*file, "callbacks", {});
+  ASSERT_TRUE(linked) << linked.error().str();
+  const LinkedProgram &p = linked->programs.at(0);
+  std::map<uint32_t, std::string> starts;
+  for (const LinkedFunction &f : p.functions) starts[f.start] = f.name;
+  ASSERT_EQ(p.functions.size(), 4u);
+  std::vector<std::string> taken, called;
+  for (uint32_t pc = 0; pc < p.code.size(); pc++) {
+    const RawInsn &in = p.code[pc];
+    const uint32_t target = pc + 1 + static_cast<uint32_t>(in.imm);
+    if (in.code == kOpCall && in.src() == kCallLocal) called.push_back(starts[target]);
+    if (in.code != kOpLoadImm64) continue;
+    EXPECT_EQ(in.src(), kImmFunction);
+    taken.push_back(starts[target]);
+    EXPECT_EQ(p.code[++pc].imm, 0);
+  }
+  EXPECT_EQ(taken, (std::vector<std::string>{"each", "again", "each"}));
+  EXPECT_EQ(called, std::vector<std::string>{"deeper"});
+}
+
 struct Refused { const char *object, *code, *text, *detail; };
 
 TEST(Object, Refusals) {
@@ -113,11 +193,24 @@ TEST(Object, Refusals) {
       {"externtype", "extern-type", "the declaration of sf_forget(): parameter 1 must be a pointer", ""},
       {"externvariable", "extern-unknown", "\"sf_number\" is external, and not a function", ""},
       {"helper", "helper-unknown", "helper number 6 is not offered here", "bpf_map_lookup_elem (1)"},
-      {"mapkind", "map-type-unsupported", "map \"events\" is of kind RINGBUF (27); supported here are HASH and ARRAY",
-       ""},
+      {"mapkind", "map-type-unsupported", "map \"events\" is of kind PERF_EVENT_ARRAY (4), which is not supported here",
+       "RINGBUF"},
       {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
-      {"mapflags", "map-malformed", "map_flags are not supported", ""},
-      {"callback", "callback-unsupported", "the address of function", ""},
+      {"mapflags", "map-malformed", "map_flags are not supported here for a HASH", ""},
+      {"maparraykey", "map-malformed", "keys of a PERCPU_ARRAY have 4 bytes", ""},
+      {"mapringkey", "map-malformed", "a RINGBUF has neither keys nor values", ""},
+      {"mapringsize", "map-malformed", "a power of two of at least 4096", ""},
+      {"maptriekey", "map-malformed", "the length of a prefix in 4 bytes", ""},
+      {"maptrieflags", "map-malformed", "map_flags BPF_F_NO_PREALLOC", ""},
+      {"mapqueuekey", "map-malformed", "a QUEUE has no keys", ""},
+      {"mapbloom", "map-malformed", "hash functions, at most 15", ""},
+      {"mappercpu", "map-malformed", "over 32 KiB", ""},
+      {"mappinning", "map-malformed", "pinning is LIBBPF_PIN_NONE (0) or LIBBPF_PIN_BY_NAME (1)", ""},
+      {"mapfield", "map-malformed", "field \"numa_node\" is not supported here", ""},
+      {"mapofnothing", "map-malformed", "__array(values, struct ...)", ""},
+      {"mapother", "map-malformed", "its value \"small\" does not look as declared", ""},
+      {"mapnoprogram", "map-malformed", "one of its `values` is not a program", ""},
+      {"maptoomany", "map-malformed", "more `values` than max_entries", ""},
       {"dataaddress", "data-relocation", "holds an address", ""},
       {"context", "context-type", "the program takes a struct sf_fuse_ctx, but is given a struct sf_syscall_ctx", ""},
       {"nodebug", "btf-missing", "compile with -g", ""},

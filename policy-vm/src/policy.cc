@@ -106,7 +106,8 @@ std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t 
   auto file = ElfFile::read(elf, bytes);
   if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
   const auto object = static_cast<uint32_t>(policy->paths.size());
-  auto linked = link_object(*file, shown, object, static_cast<uint32_t>(policy->maps.size()));
+  auto linked = link_object(*file, shown, {object, static_cast<uint32_t>(policy->maps.size()),
+                                           static_cast<uint32_t>(policy->programs.size())});
   if (!linked) return refused(linked.error());
   for (Policy::Map &map : linked->maps) policy->maps.push_back(std::move(map));
   if (policy->programs.size() + linked->programs.size() > SF_IMAGE_PROGRAMS_MAX) {
@@ -120,7 +121,7 @@ std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t 
     out.object = object;
     out.stack_bytes = verified->stack_bytes;
     out.info = {printable(program.section, false), printable(program.name, false), program.slot,
-                static_cast<uint32_t>(program.code.size()), verified->steps};
+                static_cast<uint32_t>(program.code.size()), verified->steps, program.attached};
     out.insns.resize(program.code.size());
     memcpy(out.insns.data(), program.code.data(), program.code.size() * sizeof(RawInsn));
     policy->programs.push_back(std::move(out));

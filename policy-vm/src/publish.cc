@@ -131,9 +131,10 @@ std::expected<MachineCode, std::string> compile(const Policy &policy) {
 
 // ---- the image
 
-void link_chains(sf_image *image) {
+void link_chains(const Policy &policy, sf_image *image) {
   uint32_t last[SF_SLOTS] = {};
   for (uint32_t i = 0; i < image->programs; i++) {
+    if (!policy.programs[i].info.attached) continue;
     uint32_t slot = image->program[i].slot;
     if (last[slot]) image->program[last[slot] - 1].next = i + 1;
     else image->first[slot] = i + 1;
@@ -170,7 +171,7 @@ std::vector<unsigned char> build_image(const Policy &policy, const MachineCode *
     at += p.insns.size() * sizeof(uint64_t);
     if (code) entry.code_offset = static_cast<uint32_t>(code_offset + code->entry[i]);
   }
-  link_chains(image);
+  link_chains(policy, image);
   if (code) {
     image->code_offset = static_cast<uint32_t>(code_offset);
     image->code_bytes = static_cast<uint32_t>(code->bytes.size());

@@ -110,36 +110,6 @@ SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return sf_number; }
 static long (*const bpf_trace_printk)(const char *fmt, u32 n) = (void *)6;
 SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_trace_printk("x", 2); }
 #endif
-#ifdef CASE_mapkind
-struct {
-  __uint(type, 27);
-  __uint(max_entries, 4096);
-} events SEC(".maps");
-SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&events, ctx) != 0; }
-#endif
-#ifdef CASE_mapempty
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __type(key, u64);
-  __type(value, u64);
-} m SEC(".maps");
-SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&m, ctx) != 0; }
-#endif
-#ifdef CASE_mapflags
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(map_flags, 1);
-  __uint(max_entries, 1);
-  __type(key, u64);
-  __type(value, u64);
-} m SEC(".maps");
-SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_map_lookup_elem(&m, ctx) != 0; }
-#endif
-#ifdef CASE_callback
-static int each(u32 i, void *p) { return 0; }
-static long (*const bpf_loop)(u32 n, void *f, void *p, u64 flags) = (void *)181;
-SEC("fuse/lookup") int f(struct sf_fuse_ctx *ctx) { return bpf_loop(3, each, 0, 0); }
-#endif
 #ifdef CASE_dataaddress
 static int x;
 int *volatile p = &x;

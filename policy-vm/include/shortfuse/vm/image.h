@@ -16,12 +16,12 @@ extern "C" {
 #endif
 
 #define SF_IMAGE_MAGIC 0x31676d69667573ull
-#define SF_IMAGE_FORMAT 1
+#define SF_IMAGE_FORMAT 2
 #define SF_IMAGE_PROGRAMS_MAX 256
 #define SF_IMAGE_MAPS_MAX 64
 
 struct sf_image_program {
-  uint32_t slot;           /* SF_SLOT_* + operation */
+  uint32_t slot;           /* SF_SLOT_* + operation: whose chain it is in, or, in none, whose tail calls reach it */
   uint32_t object;         /* position in the chain */
   uint32_t next;           /* index + 1 of the next program of this slot; 0: last */
   uint32_t code_offset;    /* of the entry in the image; 0: interpret */
@@ -32,7 +32,9 @@ struct sf_image_program {
 
 struct sf_image_map {
   uint32_t type, key_size, value_size, max_entries;
-  uint32_t flags, object;
+  uint32_t flags, object;  /* BPF_F_*; position in the chain */
+  uint32_t pinning;        /* 1 (LIBBPF_PIN_BY_NAME): the contents survive swap and remount */
+  uint32_t extra;          /* map_extra: of a BLOOM_FILTER the number of hash functions; 0: as many as fit */
   char name[32];
 };
 

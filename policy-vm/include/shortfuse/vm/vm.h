@@ -25,6 +25,7 @@ struct ProgramInfo {
   unsigned slot;
   uint32_t insns;
   uint32_t states_explored;
+  bool attached = true;  ///< false of SEC("?..."): reached by tail calls only
 };
 
 /// A loaded and verified chain, not yet lowered.
@@ -32,8 +33,11 @@ class Policy {
  public:
   struct Map {
     sf_image_map def{};
-    std::vector<unsigned char> initial;  ///< of .rodata, .data, .bss: value_size bytes; else empty
+    /// Of .rodata, .data, .bss: value_size bytes. Of a PROG_ARRAY or ARRAY_OF_MAPS with static contents: u32 per
+    /// element, the program's or map's index in the image + 1, 0 for none. Else empty.
+    std::vector<unsigned char> initial;
     bool frozen = false;                 ///< .rodata
+    std::vector<sf_image_map> inner;     ///< of an ARRAY_OF_MAPS: what all its maps look like, once
   };
   struct Program {
     ProgramInfo info;
