@@ -200,7 +200,7 @@ std::expected<void, std::string> RawProgram::lay_out_frames() {
 
 std::expected<void, std::string> RawProgram::verify(size_t memory_bytes) const {
   Policy::Map memory;
-  memory.def = {kArrayMap, 4, static_cast<uint32_t>(memory_bytes), 1, 0, 0, "memory"};
+  memory.def = {kArrayMap, 4, static_cast<uint32_t>(memory_bytes), 1, 0, 0, 0, 0, "memory"};
   LinkedProgram program;
   program.section = program.name = "program";
   program.slot = SF_SLOT_FUSE;  // where map values may be written

@@ -12,7 +12,7 @@ namespace shortfuse::vm::testing {
 std::vector<Policy::Map> test_maps() {
   auto map = [](const char *name, uint32_t type, uint32_t key, uint32_t value, uint32_t entries) {
     Policy::Map m;
-    m.def = {type, key, value, entries, 0, 0, {}};
+    m.def = {type, key, value, entries, 0, 0, 0, 0, {}};
     strncpy(m.def.name, name, sizeof m.def.name - 1);
     return m;
   };
