@@ -29,11 +29,14 @@ bool reg_includes(const Reg &seen, const Reg &now, IdPairs *pairs) {
       if (!seen.value.includes(now.value)) return false;
       if (seen.id != 0 && (seen.delta != now.delta || seen.modulo32 != now.modulo32)) return false;
       return ids_match(seen.id, now.id, pairs);
-    case Type::Context: case Type::Map: return seen.map == now.map && seen.value == now.value;
+    case Type::Context: case Type::Map: case Type::Function: return seen.map == now.map && seen.value == now.value;
     case Type::Stack: return seen.frame == now.frame && seen.value.includes(now.value);
-    case Type::MapValue: return seen.map == now.map && seen.value.includes(now.value);
-    case Type::MapValueOrNull:
-      return seen.map == now.map && seen.value == now.value && ids_match(seen.id, now.id, pairs);
+    case Type::MapValue: case Type::MapKey: return seen.map == now.map && seen.value.includes(now.value);
+    case Type::RingRecord:
+      return seen.bytes == now.bytes && seen.value.includes(now.value) && ids_match(seen.id, now.id, pairs);
+    case Type::MapValueOrNull: case Type::MapOrNull: case Type::RingRecordOrNull:
+      return seen.map == now.map && seen.bytes == now.bytes && seen.value == now.value &&
+             ids_match(seen.id, now.id, pairs);
   }
   return false;
 }
@@ -46,7 +49,37 @@ bool slot_includes(const Slot &seen, const Slot &now, IdPairs *pairs) {
   return !(seen.saved & Slot::High) || reg_includes(seen.reg[1], now.reg[1], pairs);
 }
 
+Reg widened_reg(const Reg &a, const Reg &b, IdPairs *pairs) {
+  if (reg_includes(a, b, pairs)) return a;
+  return a.type == Type::Number && b.type == Type::Number ? Reg::number(Scalar::unknown()) : Reg{};
+}
+
+// Bytes that may be part of an address on one side are unreadable on the other.
+Slot widened_slot(const Slot &a, const Slot &b, IdPairs *pairs) {
+  if (slot_includes(a, b, pairs)) return a;
+  Slot out;
+  if (a.holds_pointer() || b.holds_pointer()) return out;
+  out.written = a.written & b.written;
+  out.saved = a.saved & b.saved;
+  if (out.saved & (Slot::Whole | Slot::Low)) out.reg[0] = widened_reg(a.reg[0], b.reg[0], pairs);
+  if (out.saved & Slot::High) out.reg[1] = widened_reg(a.reg[1], b.reg[1], pairs);
+  return out;
+}
+
 }  // namespace
+
+State widened(const State &a, const State &b) {
+  State out = a;
+  IdPairs pairs;
+  for (size_t f = 0; f < out.frames.size(); f++) {
+    Frame &frame = out.frames[f];
+    const Frame &other = b.frames[f];
+    for (unsigned r = 0; r < 10; r++) frame.reg[r] = widened_reg(a.frames[f].reg[r], other.reg[r], &pairs);
+    for (uint32_t i = 0; i < frame.stack.size(); i++)
+      frame.stack[i] = widened_slot(a.frames[f].stack[i], other.slot(i), &pairs);
+  }
+  return out;
+}
 
 const char *type_name(Type t) {
   switch (t) {
@@ -56,7 +89,12 @@ const char *type_name(Type t) {
     case Type::Stack: return "an address on the stack";
     case Type::Map: return "a map";
     case Type::MapValue: return "an address in a map value";
+    case Type::MapKey: return "an address in a map's key";
+    case Type::RingRecord: return "an address in a reserved record";
+    case Type::Function: return "a function";
     case Type::MapValueOrNull: return "an address in a map value, or NULL";
+    case Type::MapOrNull: return "a map, or NULL";
+    case Type::RingRecordOrNull: return "an address in a reserved record, or NULL";
   }
   return "?";
 }
@@ -66,8 +104,10 @@ std::string Reg::str(const std::string &map_name) const {
   switch (type) {
     case Type::None: return s;
     case Type::Number: return s + (value.is_constant() ? ": " : " ") + value.str();
-    case Type::Map: return s + " \"" + map_name + "\"";
-    case Type::MapValue: case Type::MapValueOrNull: s += " of \"" + map_name + "\""; break;
+    case Type::Function: return s;
+    case Type::Map: case Type::MapOrNull: return s + " \"" + map_name + "\"";
+    case Type::MapValue: case Type::MapKey: case Type::MapValueOrNull: s += " of \"" + map_name + "\""; break;
+    case Type::RingRecord: case Type::RingRecordOrNull: s += " of " + std::to_string(bytes) + " bytes"; break;
     default: break;
   }
   return s + ", offset " + value.str();
@@ -79,7 +119,7 @@ const Slot &Frame::slot(uint32_t i) const {
 }
 
 size_t State::bytes() const {
-  size_t n = sizeof(State);
+  size_t n = sizeof(State) + reservations.capacity() * sizeof(uint32_t);
   for (const Frame &f : frames) n += sizeof(Frame) + f.stack.capacity() * sizeof(Slot);
   return n;
 }
@@ -104,11 +144,17 @@ void drop_irrelevant(State *state, const std::vector<uint16_t> &live) {
 bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, uint32_t *looked_at) {
   if (seen.frames.size() != now.frames.size()) return false;
   for (size_t f = 0; f < seen.frames.size(); f++) {
-    if (seen.frames[f].return_pc != now.frames[f].return_pc) return false;
+    const Frame &a = seen.frames[f], &b = now.frames[f];
+    if (a.return_pc != b.return_pc || a.role != b.role) return false;
   }
   IdPairs pairs;
+  if (seen.reservations.size() != now.reservations.size()) return false;
+  for (size_t i = 0; i < seen.reservations.size(); i++) {
+    if (!ids_match(seen.reservations[i], now.reservations[i], &pairs)) return false;
+  }
   for (size_t f = seen.frames.size(); f-- > 0;) {  // the innermost differs first
     const Frame &a = seen.frames[f], &b = now.frames[f];
+    if (!reg_includes(a.bound, b.bound, &pairs) || !reg_includes(a.given, b.given, &pairs)) return false;
     for (unsigned r = 0; r < 10; r++) {
       ++*looked_at;
       if ((live[f] >> r & 1) && !reg_includes(a.reg[r], b.reg[r], &pairs)) return false;

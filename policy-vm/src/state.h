@@ -9,21 +9,29 @@
 
 namespace shortfuse::vm {
 
-enum class Type : uint8_t { None, Number, Context, Stack, Map, MapValue, MapValueOrNull };
+enum class Type : uint8_t {
+  None, Number, Context, Stack, Map, MapValue, MapKey, RingRecord, Function, MapValueOrNull, MapOrNull, RingRecordOrNull
+};
 
 const char *type_name(Type t);
+constexpr bool may_be_null(Type t) { return t >= Type::MapValueOrNull; }
+constexpr Type without_null(Type t) {
+  return t == Type::MapValueOrNull ? Type::MapValue : t == Type::MapOrNull ? Type::Map : Type::RingRecord;
+}
 
 struct Reg {
   Type type = Type::None;
   uint8_t frame = 0;   // Stack: whose
-  uint16_t map = 0;    // Map, MapValue, MapValueOrNull
-  // Not 0: related to all others with the same id. MapValueOrNull: they are one address, so a null check of one
-  // decides all. Numbers: each is X + delta for one unknown X (modulo 2^32 where `modulo32`), so a bound of one bounds
-  // all.
+  uint16_t map = 0;    // of everything that belongs to a map
+  // Not 0: related to all others with the same id. Addresses that may be NULL: they are one, so a null check of one
+  // decides all. RingRecord: the reservation. Numbers: each is X + delta for one unknown X (modulo 2^32 where
+  // `modulo32`), so a bound of one bounds all.
   uint32_t id = 0;
-  Scalar value;        // Number: the value. Addresses: how far behind the beginning (of a stack: behind its top, < 0)
+  Scalar value;        // Number: the value. Addresses: how far behind the beginning (of a stack: behind its top, < 0).
+                       // Function: the instruction that it begins with
   uint64_t delta = 0;
   bool modulo32 = false;
+  uint32_t bytes = 0;  // RingRecord: what was reserved
 
   static Reg number(const Scalar &s) { return {Type::Number, 0, 0, 0, s, 0, false}; }
   bool is_pointer() const { return type > Type::Number; }
@@ -48,15 +56,24 @@ struct Slot {
 inline constexpr uint32_t kSlotBytes = 8;
 inline constexpr uint32_t kStackSlots = 512 / kSlotBytes;
 
+// How a function was entered: called, or by bpf_loop() or bpf_for_each_map_elem(), which enter it again.
+enum class Role : uint8_t { Called, LoopBody, MapBody };
+
 struct Frame {
   Reg reg[10];              // r10 is always this frame's top
   std::vector<Slot> stack;  // [i] is the eight bytes from -8 * (i + 1); absent ones are unwritten
   uint32_t return_pc = 0;   // in the caller
+  Role role = Role::Called;
+  uint32_t head = 0;        // of a body: the state before this round, in PathWalker::heads_
+  // Of a body: the number of rounds or the map, and what every round is given. The same in all rounds, whatever one
+  // of them learns, and so no part of for_each_reg().
+  Reg bound, given;
   const Slot &slot(uint32_t i) const;
 };
 
 struct State {
   std::vector<Frame> frames;
+  std::vector<uint32_t> reservations;  // ids of the RingRecords that must be given back
   Frame &top() { return frames.back(); }
   const Frame &top() const { return frames.back(); }
   size_t bytes() const;
@@ -74,6 +91,10 @@ struct State {
 
 /// Forgets what cannot matter: registers that are not read any more, and ids that only one place has.
 void drop_irrelevant(State *state, const std::vector<uint16_t> &live);
+
+/// A state that includes both and that repeated joining soon does not change any more: numbers that differ become
+/// unknown, other things that differ become unreadable. Both have the same frames.
+State widened(const State &a, const State &b);
 
 /// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are
 /// the registers that frame i may still read. `looked_at` counts the registers and slots compared.

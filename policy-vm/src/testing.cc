@@ -17,7 +17,12 @@ std::vector<Policy::Map> test_maps() {
     return m;
   };
   std::vector<Policy::Map> maps{map("hash", 1, 8, 16, 64), map("array", 2, 4, 16, 4), map("t.rodata", 2, 4, 16, 1),
-                                map("t.bss", 2, 4, 64, 1)};
+                                map("t.bss", 2, 4, 64, 1), map("ring", SF_MAP_RINGBUF, 0, 0, 4096),
+                                map("percpu", SF_MAP_PERCPU_ARRAY, 4, 16, 4),
+                                map("programs", SF_MAP_PROG_ARRAY, 4, 4, 4),
+                                map("queue", SF_MAP_QUEUE, 0, 16, 8), map("bloom", SF_MAP_BLOOM_FILTER, 0, 8, 64),
+                                map("maps", SF_MAP_ARRAY_OF_MAPS, 4, 4, 2)};
+  maps[kMapOfMaps].inner = {maps[kArrayOfSixteen].def};
   maps[2].frozen = true;
   maps[2].initial = {'c', 'o', 'n', 's', 't', 'a', 'n', 't', 0, 1, 2, 3, 7, 7, 7, 7};
   maps[3].initial.resize(64);
@@ -36,6 +41,20 @@ LinkedProgram make_program(const Code &code, const std::string &section, std::ve
   for (size_t i = 0; i + 1 < functions.size(); i++)
     p.functions.push_back({"f" + std::to_string(i), functions[i], functions[i + 1]});
   return p;
+}
+
+LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_programs, const std::string &section) {
+  Code code = program;
+  std::vector<uint32_t> starts;
+  for (const Code &sub : sub_programs) {
+    starts.push_back(static_cast<uint32_t>(code.size()));
+    code = code + sub;
+  }
+  for (uint32_t pc = 0; pc < code.size(); pc += code[pc].code == kOpLoadImm64 ? 2 : 1) {
+    if (code[pc].code != kOpLoadImm64 || code[pc].src() != kImmFunction) continue;
+    code[pc].imm = static_cast<int32_t>(starts.at(static_cast<size_t>(code[pc].imm)) - pc - 1);
+  }
+  return make_program(code, section, starts);
 }
 
 std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs) {

@@ -88,14 +88,23 @@ inline Code load_value(int dst, int map, int off = 0) {
   return {raw(kOpLoadImm64, dst, kImmMapValue, 0, map), raw(0, 0, 0, 0, off)};
 }
 
+/// The address of sub-program `number` of assemble().
+inline Code load_function(int dst, int number) {
+  return {raw(kOpLoadImm64, dst, kImmFunction, 0, number), raw(0, 0, 0, 0, 0)};
+}
+
 // ---- maps, verifying, running
 
 // Map 0: a HASH, u64 -> 16 bytes. 1: an ARRAY, u32 -> 16 bytes. 2: .rodata, 16 bytes "constant\0 ... 7 7 7 7".
-// 3: .bss, 64 bytes.
+// 3: .bss, 64 bytes. 4: a RINGBUF. 5: a PERCPU_ARRAY, u32 -> 16 bytes. 6: a PROG_ARRAY. 7: a QUEUE of 16 bytes. 8: a
+// BLOOM_FILTER of 8. 9: an ARRAY_OF_MAPS like map 1.
+enum TestMap { kHashMap, kArrayOfSixteen, kRodata, kBss, kRing, kPerCpu, kPrograms, kQueue, kBloom, kMapOfMaps };
 std::vector<Policy::Map> test_maps();
 
 /// `functions`: where sub-programs begin, if there are any.
 LinkedProgram make_program(const Code &code, const std::string &section, std::vector<uint32_t> functions = {});
+/// A program and its sub-programs; call_local() must know distances, load_function() takes numbers (0: the first).
+LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_programs, const std::string &section);
 std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs);
 
 // An image mapped as a process would map it.

@@ -56,7 +56,6 @@ PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &m
 
 std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
   steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left);
-  if (!check_calls()) return std::unexpected(refusal_);
   State entry;
   entry.frames.emplace_back();
   entry.frames[0].reg[1] = {Type::Context, 0, 0, 0, Scalar::constant(0), 0, false};
@@ -118,10 +117,9 @@ PathWalker::Next PathWalker::step(const Insn &in) {
       pc_ = static_cast<uint32_t>(pc_ + in.distance());
       return Next::Continue;
     case Kind::Call:
-      if (in.src == kCallLocal) return call_function(in);
-      ok = call_host(in);
-      break;
-    case Kind::CallReg: ok = refuse("call-unsupported", "calls by address are not supported here"); break;
+      if (in.src == kCallLocal) return call_function(static_cast<uint32_t>(pc_ + in.distance()));
+      return call_host(in);
+    case Kind::CallReg: return call_address(in);
     case Kind::Exit: return leave_function();
     case Kind::Invalid: ok = refuse("insn-malformed", "this is not an instruction"); break;
   }
@@ -153,7 +151,7 @@ PathWalker::Next PathWalker::meet() {
     charge(looked_at * sizeof(Reg));
     if (!included) continue;
     if (seen.branches == 0) return Next::PathEnds;
-    if (state_includes(state_, seen.state, live, &looked_at)) {
+    if (!inside_body() && state_includes(state_, seen.state, live, &looked_at)) {
       refuse("endless-loop", "this loop cannot be shown to end: a round can leave everything as it was",
              "a counter that the loop changes and compares with a bound");
       return Next::Refused;
@@ -200,100 +198,6 @@ bool PathWalker::push_path(State state, uint32_t pc) {
   if (parent_ >= 0) seen_[static_cast<size_t>(parent_)].branches++;
   pending_.push_back({std::move(state), pc, parent_});
   return true;
-}
-
-// ---- sub-programs
-
-PathWalker::Next PathWalker::call_function(const Insn &in) {
-  Frame callee;
-  for (unsigned r = 1; r <= 5; r++) callee.reg[r] = state_.top().reg[r];
-  callee.return_pc = pc_ + 1;
-  for (unsigned r = 0; r <= 5; r++) state_.top().reg[r] = Reg{};
-  state_.frames.push_back(std::move(callee));
-  pc_ = static_cast<uint32_t>(pc_ + in.distance());
-  return Next::Continue;
-}
-
-PathWalker::Next PathWalker::leave_function() {
-  const Reg result = state_.top().reg[0];
-  const size_t depth = state_.frames.size() - 1;
-  if (depth == 0) {
-    if (result.type == Type::Number) return Next::PathEnds;
-    refuse_reg("return-value", 0, result.type == Type::None ? "the program may end without a verdict in r0"
-                                                             : "the program may return an address as its verdict",
-               "a number in r0");
-    return Next::Refused;
-  }
-  if (result.type == Type::Stack && result.frame == depth) {
-    refuse_reg("return-value", 0, "the function may return an address on its own stack",
-               "a number, or an address that lives on");
-    return Next::Refused;
-  }
-  uint32_t return_pc = state_.top().return_pc;
-  state_.frames.pop_back();
-  state_.top().reg[0] = result;
-  pc_ = return_pc;
-  return Next::Continue;
-}
-
-// Calls must form a tree of at most kFramesMax levels.
-bool PathWalker::check_calls() {
-  const size_t n = program_.functions.size();
-  std::vector<uint32_t> depth(n, 1);
-  std::vector<std::vector<std::pair<uint32_t, uint32_t>>> callers(n);  // of a function: caller, pc
-  for (uint32_t pc = 0; pc < flow_.insns.size(); pc++) {
-    const Insn &in = flow_.insns[pc];
-    if (in.kind != Kind::Call || in.src != kCallLocal) continue;
-    callers[flow_.function[static_cast<size_t>(pc + in.distance())]].push_back({flow_.function[pc], pc});
-  }
-  for (bool changed = true; changed;) {  // each round adds a level, so this ends
-    changed = false;
-    for (uint32_t f = 0; f < n; f++) {
-      for (auto [caller, pc] : callers[f]) {
-        if (depth[f] > depth[caller]) continue;
-        depth[f] = depth[caller] + 1;
-        changed = true;
-        if (depth[f] <= kFramesMax) continue;
-        pc_ = pc;
-        return refuse("call-depth", "functions call each other more than 8 levels deep, or call themselves",
-                      "at most 8 levels, no recursion");
-      }
-    }
-  }
-  return true;
-}
-
-// The stacks of a chain of calls share kStackBytes.
-bool PathWalker::check_stack() {
-  const size_t n = program_.functions.size();
-  for (uint32_t &bytes : frame_bytes_) bytes = (bytes + 7) & ~7u;
-  std::vector<uint32_t> above(n, 0);  // used by the callers of a function
-  for (uint32_t round = 0; round < kFramesMax; round++) {
-    for (uint32_t pc = 0; pc < flow_.insns.size(); pc++) {
-      const Insn &in = flow_.insns[pc];
-      if (in.kind != Kind::Call || in.src != kCallLocal) continue;
-      uint32_t caller = flow_.function[pc], callee = flow_.function[static_cast<size_t>(pc + in.distance())];
-      above[callee] = std::max(above[callee], above[caller] + frame_bytes_[caller]);
-      pc_ = pc;
-      if (above[callee] + frame_bytes_[callee] > kStackBytes) {
-        return refuse("stack-total", "the function called here and its callers together use too much stack",
-                      "at most 512 bytes", std::to_string(above[callee] + frame_bytes_[callee]) + " bytes");
-      }
-    }
-  }
-  for (size_t f = 0; f < n; f++) stack_bytes_ = std::max(stack_bytes_, above[f] + frame_bytes_[f]);
-  return true;
-}
-
-void PathWalker::complete_code() {
-  for (uint32_t pc = 0; pc < flow_.insns.size(); pc += flow_.insns[pc].slots()) {
-    const Insn &in = flow_.insns[pc];
-    if (!visited_[pc]) {
-      for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
-    } else if (in.kind == Kind::Call && in.src == kCallLocal) {
-      program_.code[pc].off = static_cast<int16_t>(frame_bytes_[flow_.function[pc]]);
-    }
-  }
 }
 
 // ---- refusing

@@ -69,8 +69,8 @@ const Case kCases[] = {
     {"call by register",
      "fuse/read",
      {raw(kClassJmp | kCall | kSourceReg, 1, 0, 0, 0), leave()},
-     "call-unsupported",
-     "calls by address"},
+     "call-address",
+     "what is called is not a function"},
 
     // ---- registers
     {"verdict in r0", "fuse/read", {alu32_imm(kMov, 0, -13), leave()}},

@@ -6,34 +6,70 @@
 
 namespace shortfuse::vm {
 
-bool PathWalker::call_host(const Insn &in) {
+PathWalker::Next PathWalker::call_host(const Insn &in) {
   if (auto missing = program_.missing.find(pc_); in.imm == kPoisonedCall && missing != program_.missing.end()) {
-    return refuse("core-missing", missing->second, "",
-                  "what may be missing is asked for with bpf_core_field_exists() or bpf_core_type_exists() first");
+    refuse("core-missing", missing->second, "",
+           "what may be missing is asked for with bpf_core_field_exists() or bpf_core_type_exists() first");
+    return Next::Refused;
   }
   auto id = static_cast<uint32_t>(in.imm);
-  if (in.src != kCallHost || id >= SF_HOST_COUNT)
-    return refuse("insn-malformed", "the call names no function that exists");
+  if (in.src != kCallHost || id >= SF_HOST_COUNT || kHostFunctions[id].name[0] == 0) {
+    refuse("insn-malformed", "the call names no function that exists");
+    return Next::Refused;
+  }
   const HostFunction &f = kHostFunctions[id];
   if (!callable_from(f, program_.slot)) {
-    return refuse("call-not-allowed",
-                  std::string(f.name) + "() may not be called in " + section_of_slot(program_.slot),
-                  std::string("it may be called in ") + f.where);
+    refuse("call-not-allowed", std::string(f.name) + "() may not be called in " + section_of_slot(program_.slot),
+           std::string("it may be called in ") + f.where);
+    return Next::Refused;
   }
   uint32_t map = 0;
   for (unsigned i = 0; i < std::size(f.args) && f.args[i] != Arg::None; i++) {
-    if (!check_argument(f, i, &map)) return false;
+    if (!check_argument(f, i, &map)) return Next::Refused;
   }
+  if (id == SF_HOST_LOOP) return start_rounds(Role::LoopBody, static_cast<uint32_t>(reg(2).value.umin));
+  if (id == SF_HOST_FOR_EACH) return start_rounds(Role::MapBody, static_cast<uint32_t>(reg(2).value.umin));
+  if (id == SF_HOST_TAIL_CALL && !check_tail_call()) return Next::Refused;
   for (unsigned r = 0; r <= 5; r++) set(r, Reg{});
-  switch (f.result) {
-    case Result::Scalar: set(0, Reg::number(Scalar::unknown())); break;
-    case Result::Scalar32: set(0, Reg::number(Scalar::unsigned_range(0, 0xffffffff))); break;
-    case Result::RingRecordOrNull: return refuse("call-unsupported", "reservations are not supported here");
-    case Result::MapValueOrNull:
-      set(0, {Type::MapValueOrNull, 0, static_cast<uint16_t>(map), next_id_++, Scalar::constant(0), 0, false});
-      break;
+  set_result(f, map);
+  pc_++;
+  return Next::Continue;
+}
+
+// A map of the shape that all maps of this ARRAY_OF_MAPS have: which one it is does not matter for what is allowed.
+std::optional<uint32_t> PathWalker::map_like_inner(const Policy::Map &outer) const {
+  for (uint32_t i = 0; i < maps_.size() && !outer.inner.empty(); i++) {
+    const sf_image_map &a = maps_[i].def, &b = outer.inner[0];
+    const bool same = a.type == b.type && a.key_size == b.key_size && a.value_size == b.value_size &&
+                      a.max_entries == b.max_entries;
+    if (same && !maps_[i].frozen) return i;
   }
-  return true;
+  return std::nullopt;
+}
+
+void PathWalker::set_result(const HostFunction &f, uint32_t map) {
+  Reg out = Reg::number(Scalar::unknown());
+  switch (f.result) {
+    case Result::Scalar: break;
+    case Result::Scalar32: out = Reg::number(Scalar::unsigned_range(0, 0xffffffff)); break;
+    case Result::RingRecordOrNull:
+      out = {Type::RingRecordOrNull, 0, static_cast<uint16_t>(map), next_id_++, Scalar::constant(0), 0, false,
+             reserved_bytes_};
+      state_.reservations.push_back(out.id);
+      break;
+    case Result::MapValueOrNull: {
+      const bool of_maps = maps_[map].def.type == SF_MAP_ARRAY_OF_MAPS;
+      const std::optional<uint32_t> like = of_maps ? map_like_inner(maps_[map]) : map;
+      if (!like) {
+        out = Reg::number(Scalar::constant(0));  // there is no map that it could hold
+        break;
+      }
+      out = {of_maps ? Type::MapOrNull : Type::MapValueOrNull, 0, static_cast<uint16_t>(*like), next_id_++,
+             Scalar::constant(0), 0, false};
+      break;
+    }
+  }
+  set(0, out);
 }
 
 bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t *map) {
@@ -42,10 +78,16 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
   if (!need_readable(r)) return false;
   const Reg given = reg(r);
   switch (f.args[index]) {
-    case Arg::None: return true;
+    case Arg::None: case Arg::Anything: return true;
     case Arg::Scalar: case Arg::Size:
       if (given.type == Type::Number) return true;  // a size is judged with its memory
       return refuse_reg("argument", r, which + " is an address", "a number");
+    case Arg::ConstSize:
+      reserved_bytes_ = static_cast<uint32_t>(given.value.umin);
+      if (given.type == Type::Number && given.value.is_constant() && given.value.umin > 0 &&
+          given.value.umin <= kBufferBytesMax)
+        return true;
+      return refuse_reg("argument", r, which + " is not a known size", "a constant, at least 1 and at most 1048576");
     case Arg::Context:
       if (given.type == Type::Context && given.value.is_constant() && given.value.umin == 0) return true;
       return refuse_reg("argument", r, which + " is not the context", "the context as the program received it");
@@ -53,22 +95,17 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
       if (given.type != Type::Map)
         return refuse_reg("argument", r, which + " is not a map", "the address of a map (&name)");
       *map = given.map;
-      if (f.writes_map && side_ == Side::Syscall && !sf_map_per_process(maps_[given.map].def.type)) {
-        return refuse_reg("write-in-application", r,
-                          "programs under syscall/ run in the application, which sees map \"" + map_name(given.map) +
-                              "\" read-only",
-                          "writes in programs under fuse/ or fuse_exit/, or a map of a per-CPU kind");
-      }
-      if (!(f.maps >> maps_[given.map].def.type & 1))
-        return refuse_reg("map-kind", r, std::string(f.name) + "() cannot be used on a map of this kind",
-                          "another kind");
-      return true;
+      return check_map(f, r);
     case Arg::MapKey: return check_bytes(r, maps_[*map].def.key_size);
     case Arg::MapValue: return check_bytes(r, maps_[*map].def.value_size);
-    case Arg::MapValueOut: case Arg::ConstSize: case Arg::RingRecord: case Arg::LoopBody: case Arg::MapBody:
-    case Arg::Anything:
-      return refuse("call-unsupported", which + " is not supported here");
+    case Arg::MapValueOut:
+      return check_buffer(r, Scalar::constant(maps_[*map].def.value_size),
+                          maps_[*map].def.type == SF_MAP_BLOOM_FILTER ? Use::Read : Use::Write);
     case Arg::ConstString: return check_const_string(r);
+    case Arg::RingRecord: return check_ring_record(r, which);
+    case Arg::LoopBody: case Arg::MapBody:
+      if (given.type == Type::Function) return true;
+      return refuse_reg("argument", r, which + " is not a function", "the address of a static function");
     case Arg::ReadMemory: case Arg::WriteMemory: {
       if (!need_readable(r + 1)) return false;
       const Reg size = reg(r + 1);
@@ -77,6 +114,54 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
     }
   }
   return false;
+}
+
+// Whether the function can be used on this kind of map, and on this map at this place.
+bool PathWalker::check_map(const HostFunction &f, unsigned r) {
+  const Policy::Map &map = maps_[reg(r).map];
+  const std::string name = "\"" + map_name(reg(r).map) + "\"";
+  if (f.writes_map && map.frozen) {
+    return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere",
+                      "a variable that is not const");
+  }
+  if (f.writes_map && side_ == Side::Syscall && !sf_map_per_process(map.def.type)) {
+    return refuse_reg("write-in-application", r,
+                      "programs under syscall/ run in the application, which sees map " + name + " read-only",
+                      "writes in programs under fuse/ or fuse_exit/, or a map of a per-CPU kind");
+  }
+  if (map.def.type < 64 && f.maps >> map.def.type & 1) return true;
+  return refuse_reg("map-kind", r, std::string(f.name) + "() cannot be used on a map of this kind", "another kind");
+}
+
+// A reservation, as it was given, is given back: nobody may use it afterwards.
+bool PathWalker::check_ring_record(unsigned r, const std::string &which) {
+  const Reg given = reg(r);
+  if (given.type == Type::RingRecordOrNull)
+    return refuse_reg("null-check", r, which + " may be NULL", "a comparison with NULL before");
+  if (given.type != Type::RingRecord || !given.value.is_constant() || given.value.umin != 0)
+    return refuse_reg("argument", r, which + " is not a reserved record", "what bpf_ringbuf_reserve() gave, unmoved");
+  release(given.id);
+  return true;
+}
+
+void PathWalker::release(uint32_t id) {
+  std::erase(state_.reservations, id);
+  auto released = [&](const Reg &r) { return r.type == Type::RingRecord && r.id == id; };
+  for (Frame &frame : state_.frames) {
+    for (Reg &r : frame.reg) {
+      if (released(r)) r = Reg{};
+    }
+    for (Slot &slot : frame.stack) {
+      if (slot.saved == Slot::Whole && released(slot.reg[0])) slot = Slot{};
+    }
+  }
+}
+
+bool PathWalker::check_tail_call() {
+  if (state_.frames.size() > 1) {
+    return refuse("tail-call-depth", "a tail call is made in a sub-program", "tail calls in the program itself");
+  }
+  return nothing_reserved("the program may go on as another");
 }
 
 bool PathWalker::check_bytes(unsigned r, uint32_t bytes) {

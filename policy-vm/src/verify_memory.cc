@@ -93,8 +93,12 @@ bool PathWalker::access(unsigned r, const Reg &base, int64_t off, uint32_t bytes
   switch (base.type) {
     case Type::Context: return access_context(r, at, bytes, use);
     case Type::MapValue: return access_map_value(r, base, at, bytes, use);
-    case Type::MapValueOrNull:
+    case Type::MapKey: return access_sized(r, at, bytes, maps_[base.map].def.key_size, use, "the map's key");
+    case Type::RingRecord: return access_sized(r, at, bytes, base.bytes, use, "the reserved record");
+    case Type::MapValueOrNull: case Type::RingRecordOrNull: case Type::MapOrNull:
       return refuse_reg("null-check", r, "an address that may be NULL is used", "a comparison with NULL before");
+    case Type::Function:
+      return refuse_reg("not-an-address", r, "a function is used as an address", "a call of it");
     case Type::Map:
       return refuse_reg("not-an-address", r, "a map itself is used as an address",
                         "the result of bpf_map_lookup_elem()");
@@ -119,6 +123,18 @@ bool PathWalker::access_context(unsigned r, const Scalar &at, uint32_t bytes, Us
   return true;
 }
 
+// Memory of `size` bytes that belongs to nobody else; a map's keys are not for writing.
+bool PathWalker::access_sized(unsigned r, const Scalar &at, uint32_t bytes, uint32_t size, Use use, const char *what) {
+  if (at.smin < 0 || at.smax > static_cast<int64_t>(size) - static_cast<int64_t>(bytes)) {
+    return refuse("map-bounds", std::string("the ") + verb(use == Use::Write) + " may lie outside of " + what,
+                  "0 <= offset and offset + " + std::to_string(bytes) + " <= " + std::to_string(size),
+                  access_text(at, bytes));
+  }
+  if (use == Use::Write && reg(r).type == Type::MapKey)
+    return refuse_reg("write-read-only", r, "the key of a map's element is written", "a copy of it");
+  return true;
+}
+
 bool PathWalker::access_map_value(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes, Use use) {
   const Policy::Map &map = maps_[base.map];
   const std::string name = "\"" + map_name(base.map) + "\"";
@@ -132,7 +148,7 @@ bool PathWalker::access_map_value(unsigned r, const Reg &base, const Scalar &at,
     return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere",
                       "a variable that is not const");
   }
-  if (use == Use::Write && side_ == Side::Syscall) {
+  if (use == Use::Write && side_ == Side::Syscall && !sf_map_per_process(map.def.type)) {
     return refuse_reg("write-in-application", r,
                       "programs under syscall/ run in the application, which sees map " + name + " read-only",
                       "writes in programs under fuse/ or fuse_exit/");

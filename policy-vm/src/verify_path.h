@@ -1,7 +1,10 @@
-// The verifier's inside: one walk over all paths of one program. Split over verifier.cc (paths, states, calls of
-// sub-programs), verify_values.cc (arithmetic, branches), verify_memory.cc and verify_host.cc (host functions).
+// The verifier's inside: one walk over all paths of one program. Split over verifier.cc (paths, states),
+// verify_calls.cc (sub-programs, callbacks), verify_values.cc (arithmetic, branches), verify_memory.cc and
+// verify_host.cc (host functions).
 #pragma once
+#include <map>
 #include <optional>
+#include <set>
 
 #include "flow.h"
 #include "host_functions.h"
@@ -34,12 +37,20 @@ class PathWalker {
   void path_ended();
   void charge(uint64_t bytes);
   bool push_path(State state, uint32_t pc);
-  Next call_function(const Insn &in);
+  std::vector<uint16_t> live_registers() const;
+
+  // ---- calls (verify_calls.cc)
+  Next call_function(uint32_t target);
+  Next call_address(const Insn &in);
   Next leave_function();
-  bool check_calls();
+  bool push_frame(Frame callee, uint32_t target);
+  Next start_rounds(Role role, uint32_t target);
+  bool next_head(Frame body, uint32_t target);
+  Next end_round();
+  bool inside_body() const;
+  bool nothing_reserved(const char *what);
   bool check_stack();
   void complete_code();
-  std::vector<uint16_t> live_registers() const;
 
   // ---- values (verify_values.cc)
   bool alu(const Insn &in);
@@ -63,6 +74,7 @@ class PathWalker {
   bool atomic(const Insn &in);
   bool access(unsigned r, const Reg &base, int64_t off, uint32_t bytes, Use use);
   bool access_context(unsigned r, const Scalar &at, uint32_t bytes, Use use);
+  bool access_sized(unsigned r, const Scalar &at, uint32_t bytes, uint32_t size, Use use, const char *what);
   bool access_map_value(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes, Use use);
   bool access_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes);
   bool read_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes, Reg *out);
@@ -76,7 +88,13 @@ class PathWalker {
   void touch_stack(unsigned frame, int64_t lowest);
 
   // ---- host functions (verify_host.cc)
-  bool call_host(const Insn &in);
+  Next call_host(const Insn &in);
+  std::optional<uint32_t> map_like_inner(const Policy::Map &outer) const;
+  void set_result(const HostFunction &f, uint32_t map);
+  bool check_map(const HostFunction &f, unsigned r);
+  bool check_ring_record(unsigned r, const std::string &which);
+  bool check_tail_call();
+  void release(uint32_t id);
   bool check_argument(const HostFunction &f, unsigned index, uint32_t *map);
   bool check_buffer(unsigned r, const Scalar &size, Use use);
   bool check_const_string(unsigned r);
@@ -109,7 +127,11 @@ class PathWalker {
   uint64_t steps_ = 0, steps_limit_ = 0, charged_bytes_ = 0;
   uint32_t next_id_ = 1;
   uint32_t jump_target_ = 0;
+  std::vector<State> heads_;       // before rounds of callbacks
+  uint64_t head_bytes_ = 0;
+  uint32_t reserved_bytes_ = 0;    // asked for by the call being checked
   std::vector<bool> visited_;
+  std::map<uint32_t, std::set<uint32_t>> called_from_;  // by pc of a call: the functions that it enters
   std::vector<uint32_t> frame_bytes_;  // per function
   uint32_t stack_bytes_ = 0;
   Refusal refusal_;

@@ -72,13 +72,13 @@ bool PathWalker::alu_pointer(const Insn &in, const Reg &a, const Reg &b) {
                       "an address is calculated with in a way that could reveal or break it",
                       "only numbers may be added to an address or subtracted from it, in 64 bits");
   }
-  if (pointer.type == Type::MapValueOrNull) {
+  if (may_be_null(pointer.type)) {
     return refuse_reg("null-check", shown, "an address that may be NULL is calculated with",
                       "a comparison with NULL before");
   }
-  if (pointer.type == Type::Map) {
-    return refuse_reg("pointer-arithmetic", shown, "a map itself is calculated with",
-                      "maps are only passed to map functions");
+  if (pointer.type == Type::Map || pointer.type == Type::Function) {
+    return refuse_reg("pointer-arithmetic", shown, std::string(type_name(pointer.type)) + " itself is calculated with",
+                      "maps and functions are only passed on");
   }
   Reg r = pointer;
   r.value = scalar_alu(in.alu, true, pointer.value, number.value);
@@ -107,6 +107,10 @@ bool PathWalker::endian(const Insn &in) {
 bool PathWalker::load_imm64(const Insn &in) {
   if (!need_writable(in.dst)) return false;
   if (in.src == kImmValue) return set(in.dst, Reg::number(Scalar::constant(in.imm64()))), true;
+  if (in.takes_function_address()) {
+    const auto start = Scalar::constant(static_cast<uint64_t>(pc_ + in.distance()));
+    return set(in.dst, {Type::Function, 0, 0, 0, start, 0, false}), true;
+  }
   auto index = static_cast<uint32_t>(in.imm);
   if ((in.src != kImmMap && in.src != kImmMapValue) || index >= maps_.size()) {
     return refuse("insn-malformed", "the constant refers to something that does not exist");
@@ -181,7 +185,7 @@ PathWalker::Next PathWalker::jump_on_pointer(const Insn &in, const Reg &a, const
     return Next::Refused;
   }
   bool taken_is_null = in.jump == JumpOp::Eq;
-  if (a.type != Type::MapValueOrNull) {  // never NULL
+  if (!may_be_null(a.type)) {  // never NULL
     pc_ = taken_is_null ? pc_ + 1 : jump_target_;
     return Next::Continue;
   }
@@ -208,10 +212,15 @@ void PathWalker::learn(State *state, const Reg &of) {
 
 void PathWalker::decide_null(State *state, uint32_t id, bool null) {
   state->for_each_reg([&](Reg *r) {
-    if (r->type != Type::MapValueOrNull || r->id != id) return;
-    if (null) *r = Reg::number(Scalar::constant(0));
-    else r->type = Type::MapValue, r->id = 0;
+    if (!may_be_null(r->type) || r->id != id) return;
+    if (null) {
+      *r = Reg::number(Scalar::constant(0));
+      return;
+    }
+    r->type = without_null(r->type);
+    if (r->type != Type::RingRecord) r->id = 0;
   });
+  if (null) std::erase(state->reservations, id);  // nothing was reserved
 }
 
 }  // namespace shortfuse::vm
