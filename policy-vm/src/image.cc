@@ -11,7 +11,7 @@ namespace {
 
 using namespace shortfuse::vm;
 
-constexpr uint64_t kFuel = 1u << 20;  // per program: back edges of machine code, instructions of the interpreter
+constexpr uint64_t kFuel = 1u << 26;  // instructions per program: 20 to 300 ms
 constexpr uint32_t kPageBytes = 4096;
 
 // [offset, offset + bytes) lies behind the header and inside the image.

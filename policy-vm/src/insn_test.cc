@@ -2,6 +2,7 @@
 // here by other means (128-bit arithmetic, bytes one by one).
 #include "insn.h"
 
+#include <errno.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -392,25 +393,153 @@ TEST(Instructions, SubPrograms) {
   }
 }
 
-// Fuel ends what the verifier would never have let through.
-TEST(Instructions, FuelEndsARun) {
-  const Code endless{mov(0, 5), go(-1), leave()};
+// What follows was not seen by the verifier: it may lag behind what can be run.
+struct Both {
+  std::optional<Image> image;
+  uint64_t fuel = 1 << 20;
+
+  explicit Both(const Code &code, std::vector<uint32_t> functions = {}) {
+    auto published = Image::publish(trusted_policy({make_program(code, "fuse/read", std::move(functions))}),
+                                    Lowering::Required);
+    if (published) image.emplace(std::move(*published));
+    EXPECT_TRUE(published) << published.error().str();
+  }
+  // Also the fuel that is left must be the same.
+  uint64_t run(uint64_t a = 0, uint64_t b = 0) {
+    sf_fuse_ctx ctx{};
+    ctx.node = a;
+    ctx.nodeid = b;
+    Host one, two;
+    one.env()->fuel = two.env()->fuel = fuel;
+    const char *base = reinterpret_cast<const char *>(image->get());
+    const sf_image_program &p = image->get()->program[0];
+    uint64_t interpreted = sf_interpret(base + p.insns_offset, p.insns, &ctx, one.env());
+    uint64_t compiled =
+        reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(&ctx, two.env());
+    EXPECT_EQ(interpreted, compiled);
+    EXPECT_EQ(one.env()->fuel, two.env()->fuel);
+    EXPECT_TRUE(one.effects() == two.effects());
+    left = one.env()->fuel;
+    return interpreted;
+  }
+  uint64_t left = 0;
+};
+
+TEST(Instructions, FunctionsAreCalledByAddress) {
+  // Two functions; the context chooses. The caller's frame and registers stay.
+  Both both(Code{load(8, 7, 1, 16), mov(6, 1000), store_imm(8, 10, -8, 5)} + load_function_at(8, 10) +
+                Code{jump_imm(kEq, 7, 0, 2)} + load_function_at(8, 12) +
+                Code{mov(1, 30), mov(2, 4), call_reg(8), alu_reg(kAdd, 0, 6), load(8, 1, 10, -8), alu_reg(kAdd, 0, 1),
+                     leave()} +
+                Code{mov(6, 0), store_imm(8, 10, -8, 0), mov_reg(0, 1), alu_reg(kAdd, 0, 2), leave()} +
+                Code{mov_reg(0, 1), alu_reg(kMul, 0, 2), leave()},
+            {15, 20});
+  EXPECT_EQ(both.run(0), 30u + 4 + 1000 + 5);
+  EXPECT_EQ(both.run(1), 30u * 4 + 1000 + 5);
+}
+
+// r6 = a: rounds; the context of the body is a word on the stack. Ends where the index is b.
+const Code kSumLoop = Code{load(8, 6, 1, 16), load(8, 7, 1, 24), store_imm(8, 10, -8, 0), store(8, 10, -16, 7),
+                           mov_reg(1, 6)} +
+                      load_function_at(2, 10) +
+                      Code{mov_reg(3, 10), alu_imm(kAdd, 3, -16), mov(4, 0), raw(kOpCall, 0, 0, 0, SF_HOST_LOOP),
+                           load(8, 1, 10, -8), alu_imm(kLsh, 1, 32), alu_reg(kAdd, 0, 1), jump_imm(kNe, 6, -1, 1),
+                           mov(0, 0), leave()} +
+                      Code{load(8, 3, 2, 8), alu_reg(kAdd, 3, 1), store(8, 2, 8, 3), load(8, 3, 2, 0), mov(0, 0),
+                           jump_reg(kNe, 3, 1, 1), mov(0, 1), leave()};
+
+TEST(Instructions, LoopsCallTheirBody) {
+  Both both(kSumLoop, {17});
+  auto result = [](uint64_t sum, uint64_t rounds) { return (sum << 32) + rounds; };
+  EXPECT_EQ(both.run(0, 5), result(0, 0));
+  EXPECT_EQ(both.run(1, 5), result(0, 1));
+  EXPECT_EQ(both.run(10, 100), result(45, 10));
+  EXPECT_EQ(both.run(10, 4), result(10, 5));
+  EXPECT_EQ(both.run(1000, ~0ull), result(499500, 1000));
+  EXPECT_EQ(both.run(SF_LOOP_ROUNDS_MAX, 2), result(3, 3));
+  EXPECT_EQ(both.run(SF_LOOP_ROUNDS_MAX + 1, 2), uint64_t(-E2BIG));
+  EXPECT_EQ(both.run(1ull << 40, 2), uint64_t(-E2BIG));
+  both.fuel = 50;
+  EXPECT_EQ(both.run(100, ~0ull), uint64_t(SF_PASS));
+  EXPECT_EQ(both.left, 0u);
+}
+
+TEST(Instructions, LoopsRefuseFlags) {
+  for (int flags : {1, -1}) {
+    Both both(Code{mov(1, 3)} + load_function_at(2, 5) +
+                  Code{mov(3, 0), mov(4, flags), raw(kOpCall, 0, 0, 0, SF_HOST_LOOP), mov(5, 0), leave()} +
+                  Code{mov(0, 0), leave()},
+              {8});
+    EXPECT_EQ(both.run(), uint64_t(-EINVAL));
+    Both each(load_map(1, 0) + load_function_at(2, 5) +
+                  Code{mov(3, 0), mov(4, flags), raw(kOpCall, 0, 0, 0, SF_HOST_FOR_EACH), mov(5, 0), leave()} +
+                  Code{mov(0, 0), leave()},
+              {9});
+    EXPECT_EQ(each.run(), uint64_t(-EINVAL));
+  }
+}
+
+// Seven levels of bodies below the program, two rounds each: 2 to the 7 innermost rounds, counted in .bss.
+TEST(Instructions, LoopsNestToTheDepthOfCalls) {
+  Code code{mov(0, 0)};
+  std::vector<uint32_t> functions;
+  for (int level = 0; level < 7; level++) {
+    if (level > 0) functions.push_back(uint32_t(code.size()));
+    code = code + Code{mov(6, level), mov(1, 2)} + load_function_at(2, 6) +
+           Code{mov(3, 0), mov(4, 0), raw(kOpCall, 0, 0, 0, SF_HOST_LOOP), mov_reg(1, 6),
+                jump_imm(kEq, 1, level, 1), leave(), mov(0, 0), leave()};
+    code[code.size() - 8 - 1].imm = 8;  // behind this function
+    code[code.size() - 10].imm = 9;
+    code[code.size() - 9] = raw(0, 0, 0, 0, 0);
+  }
+  functions.push_back(uint32_t(code.size()));
+  code = code + load_value(1, 3) + Code{load(8, 2, 1, 0), alu_imm(kAdd, 2, 1), store(8, 1, 0, 2), mov(0, 0), leave()};
+  Both both(code, functions);
+  EXPECT_EQ(both.run(), 0u);
   Host host;
-  host.env()->fuel = 1000;
-  EXPECT_EQ(sf_interpret(endless.data(), uint32_t(endless.size()), nullptr, host.env()), uint64_t(SF_PASS));
-  EXPECT_EQ(host.env()->fuel, 0u);
-  // A loop of 1000 rounds in an image that is given less.
-  Code loop{mov(6, 1000), mov(0, 7), alu_imm(kSub, 6, 1), jump_imm(kNe, 6, 0, -2), leave()};
-  auto policy = verified_policy({make_program(loop, "fuse/read")});
-  ASSERT_TRUE(policy) << policy.error().str();
-  auto image = Image::publish(*policy, Lowering::Required);
-  ASSERT_TRUE(image);
   sf_fuse_ctx ctx{};
-  EXPECT_EQ(image->run_code(0, &ctx, host.env()), 7u);
-  host.env()->fuel = 10;
-  auto entry = reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(image->get()) +
-                                                image->get()->program[0].code_offset);
-  EXPECT_EQ(entry(&ctx, host.env()), uint64_t(SF_PASS));
+  memset(host.value(3), 0, 8);
+  both.image->run_code(0, &ctx, host.env());
+  EXPECT_EQ(host.value(3)[0], 128);
+}
+
+TEST(Instructions, ElementsAreVisited) {
+  // Sums the keys' first bytes and counts in the value; stops where the context says.
+  Both both(Code{load(8, 6, 1, 16), store(8, 10, -8, 6), store_imm(8, 10, -16, 0)} + load_map(1, 1) +
+                load_function_at(2, 9) +
+                Code{mov_reg(3, 10), alu_imm(kAdd, 3, -16), mov(4, 0), raw(kOpCall, 0, 0, 0, SF_HOST_FOR_EACH),
+                     load(8, 1, 10, -16), alu_imm(kLsh, 1, 32), alu_reg(kAdd, 0, 1), mov(1, 0), leave()} +
+                Code{load(1, 5, 2, 0), load(8, 1, 4, 0), alu_reg(kAdd, 1, 5), store(8, 4, 0, 1), load(8, 1, 3, 0),
+                     alu_imm(kAdd, 1, 1), store(8, 3, 0, 1), mov(0, 0), load(8, 1, 4, 8), jump_reg(kNe, 1, 5, 1),
+                     mov(0, 5), leave()},
+            {16});
+  EXPECT_EQ(both.run(0), (6ull << 32) + 3);
+  EXPECT_EQ(both.run(2), (3ull << 32) + 2);
+}
+
+TEST(Instructions, TailCallsEndTheProgram) {
+  Both both(Code{load(8, 3, 1, 16)} + load_map(2, 1) + Code{call(SF_HOST_TAIL_CALL), mov(0, 7), leave()});
+  EXPECT_EQ(both.run(0), 7u);              // refused by the host: this program goes on
+  EXPECT_EQ(both.run(1), uint64_t(SF_PASS));
+}
+
+// Fuel ends what the verifier would never have let through, in the same place both ways.
+TEST(Instructions, FuelEndsARun) {
+  Both endless(Code{mov(0, 5), go(-1), leave()});
+  EXPECT_EQ(endless.run(), uint64_t(SF_PASS));
+  EXPECT_EQ(endless.left, 0u);
+  // 1000 rounds of two instructions, and a function of two.
+  Both loop(Code{mov(6, 1000), mov(0, 7), alu_imm(kSub, 6, 1), jump_imm(kNe, 6, 0, -2), call_local(2), alu_imm(kAdd, 0, 1),
+                 leave(), mov(0, 1), leave()},
+            {7});
+  loop.fuel = 999 * 2 + 2 + 1;
+  EXPECT_EQ(loop.run(), 2u);
+  EXPECT_EQ(loop.left, 1u);
+  for (uint64_t fuel : {999 * 2 + 2, 999 * 2 + 1, 999 * 2, 999 * 2 - 1, 10, 1}) {
+    loop.fuel = fuel;
+    EXPECT_EQ(loop.run(), uint64_t(SF_PASS)) << fuel;
+    EXPECT_EQ(loop.left, 0u);
+  }
 }
 
 // The interpreter survives code that no verifier has seen, as far as it makes no memory access.

@@ -5,20 +5,50 @@
 // the application. The stack is one block of kStackBytes: a call lowers the frame pointer by the bytes that the
 // caller's frame uses, which the verifier wrote into the call's offset field.
 //
+// Callbacks (bpf_loop(), bpf_for_each_map_elem()) are frames that are entered again instead of left, so nothing here
+// recurses. The address of a function is the place of its first instruction.
+//
 // A template over who watches memory: nobody in the product (interpret.cc), a checker of every access in the tests.
 // Freestanding.
 #pragma once
+#include <errno.h>
+
 #include "host_functions.h"
 #include "insn.h"
 #include "shortfuse/vm/abi.h"
+#include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {
+
+// Why a function was called: once, or for every round, or for every element of a map.
+enum class CalledFor : uint8_t { Once, Rounds, Elements };
 
 struct SavedFrame {
   uint64_t kept[4];  // r6..r9
   uint64_t frame_pointer;
   uint32_t return_pc;
+  uint32_t entry;
+  CalledFor why;
+  // Of a callback:
+  uint64_t done, rounds;  // calls made, and how many there will be (Rounds)
+  uint64_t context;
+  uint64_t map;
+  sf_map_cursor cursor;
 };
+
+// Fuel counts instructions where it can be done rarely: a jump backwards pays for what it will run again, the end of a
+// function for the way through it. So a run executes at most as many instructions as it had fuel, and the length of the
+// program; machine code pays the same and ends in the same place.
+inline bool pay(sf_vm_env *env, uint64_t instructions) {
+  if (env->fuel <= instructions) return env->fuel = 0, false;
+  env->fuel -= instructions;
+  return true;
+}
+inline bool jump(sf_vm_env *env, uint32_t *pc, int64_t by) {
+  if (by < 0 && !pay(env, static_cast<uint64_t>(-by))) return false;
+  *pc += static_cast<uint32_t>(by);
+  return true;
+}
 
 template <typename T> uint64_t load(uint64_t address) {
   T v;
@@ -58,10 +88,11 @@ template <typename T> void atomic(const RawInsn &in, uint64_t *r, uint64_t addre
   if (in.imm & kAtomicFetch) r[in.src()] = old;
 }
 
-inline uint64_t load_imm64(const RawInsn *in, const sf_vm_env *env) {
+inline uint64_t load_imm64(const RawInsn *in, uint32_t pc, const sf_vm_env *env) {
   const uint64_t low = static_cast<uint32_t>(in[0].imm), high = static_cast<uint32_t>(in[1].imm);
   if (in->src() == kImmMap) return reinterpret_cast<uint64_t>(env->map[low]);
   if (in->src() == kImmMapValue) return reinterpret_cast<uint64_t>(env->map_value[low]) + high;
+  if (in->src() == kImmFunction) return pc + 1 + static_cast<uint64_t>(int64_t{in->imm});
   return low | high << 32;
 }
 
@@ -83,13 +114,19 @@ struct Machine {
   uint32_t depth = 0;
   uint64_t r[16] = {};  // 11 exist; a four-bit field cannot leave the array
 
-  bool enter(uint32_t return_pc, int16_t frame_bytes) {
+  // Nothing when the frames, or the block of stack, are used up.
+  SavedFrame *enter(uint32_t return_pc, int16_t frame_bytes, uint64_t entry) {
     const uint64_t low = reinterpret_cast<uint64_t>(stack);
     const uint64_t bytes = static_cast<uint16_t>(frame_bytes);
-    if (depth + 1 >= kFramesMax || r[kFramePointer] - low < bytes) return false;
-    frames[depth++] = {{r[6], r[7], r[8], r[9]}, r[kFramePointer], return_pc};
+    if (depth + 1 >= kFramesMax || r[kFramePointer] - low < bytes) return nullptr;
+    SavedFrame &f = frames[depth++];
+    for (int i = 0; i < 4; i++) f.kept[i] = r[6 + i];
+    f.frame_pointer = r[kFramePointer];
+    f.return_pc = return_pc;
+    f.entry = static_cast<uint32_t>(entry);
+    f.why = CalledFor::Once;
     r[kFramePointer] -= bytes;
-    return true;
+    return &f;
   }
   uint32_t leave() {
     const SavedFrame &f = frames[--depth];
@@ -99,9 +136,84 @@ struct Machine {
   }
 };
 
+// What the next instruction is after a callback's call or return; kEndRun: none.
+inline constexpr uint64_t kEndRun = ~0ull;
+
+// Whether there is another round, whose arguments are then in the registers.
+template <typename Memory> bool next_round(SavedFrame &f, uint64_t *r, sf_vm_env *env, Memory &memory) {
+  if (f.why == CalledFor::Rounds) {
+    if (f.done >= f.rounds) return false;
+    r[1] = f.done;
+    r[2] = f.context;
+  } else {
+    const uint64_t cursor = reinterpret_cast<uint64_t>(&f.cursor);
+    if (env->host[SF_HOST_MAP_STEP](f.map, cursor, 0, 0, 0, env) == 0) return false;
+    memory.visit(f.map, f.cursor);
+    r[1] = f.map;
+    r[2] = reinterpret_cast<uint64_t>(f.cursor.key);
+    r[3] = reinterpret_cast<uint64_t>(f.cursor.value);
+    r[4] = f.context;
+  }
+  f.done++;
+  return true;
+}
+
+// The frame on top is a callback's: its next round, or what follows the call.
+template <typename Memory> uint64_t go_on(Machine &m, sf_vm_env *env, Memory &memory, bool stop) {
+  SavedFrame &f = m.frames[m.depth - 1];
+  if (!stop && next_round(f, m.r, env, memory)) return pay(env, 1) ? f.entry : kEndRun;
+  m.r[0] = f.done;
+  return uint64_t{m.leave()} + 1;
+}
+
+// bpf_loop() or bpf_for_each_map_elem(), called by the instruction at pc.
+template <typename Memory>
+uint64_t begin_callback(Machine &m, const RawInsn &call, uint32_t pc, uint32_t count, sf_vm_env *env, Memory &memory) {
+  const bool rounds = call.imm == SF_HOST_LOOP;
+  const uint64_t first = m.r[1], body = m.r[2], context = m.r[3];
+  if (m.r[4] != 0 || (rounds && first > SF_LOOP_ROUNDS_MAX)) {
+    m.r[0] = static_cast<uint64_t>(m.r[4] != 0 ? -EINVAL : -E2BIG);
+    return uint64_t{pc} + 1;
+  }
+  if (body >= count || (!rounds && !env->host[SF_HOST_MAP_STEP])) return kEndRun;
+  SavedFrame *f = m.enter(pc, call.off, body);
+  if (!f) return kEndRun;
+  f->why = rounds ? CalledFor::Rounds : CalledFor::Elements;
+  f->done = 0;
+  f->rounds = f->map = first;
+  f->context = context;
+  f->cursor = {};
+  return go_on(m, env, memory, false);
+}
+
+// The instruction at pc calls something: what comes next, or kEndRun.
+template <typename Memory>
+uint64_t call(Machine &m, const RawInsn &in, uint32_t pc, uint32_t count, sf_vm_env *env, Memory &memory) {
+  if (in.code == kOpCallReg || in.src() == kCallLocal) {
+    const uint64_t target = in.code == kOpCallReg ? m.r[in.dst()] : pc + 1 + static_cast<uint64_t>(int64_t{in.imm});
+    return target < count && m.enter(pc, in.off, target) ? target : kEndRun;
+  }
+  const auto id = static_cast<uint32_t>(in.imm);
+  if (!memory.call(id, m.r)) return kEndRun;
+  if (id == SF_HOST_LOOP || id == SF_HOST_FOR_EACH) return begin_callback(m, in, pc, count, env, memory);
+  if (!call_host(id, m.r, env)) return kEndRun;
+  if (id == SF_HOST_TAIL_CALL && m.r[0] == 0) return kEndRun;  // another program goes on
+  memory.returned(id, m.r);
+  return uint64_t{pc} + 1;
+}
+
+// Returns of functions other than the program itself.
+template <typename Memory> uint64_t return_from(Machine &m, uint32_t pc, sf_vm_env *env, Memory &memory) {
+  const SavedFrame &f = m.frames[m.depth - 1];
+  if (!pay(env, pc >= f.entry ? pc - f.entry + 1 : 1)) return kEndRun;
+  if (f.why == CalledFor::Once) return uint64_t{m.leave()} + 1;
+  return go_on(m, env, memory, m.r[0] != 0);
+}
+
 // REQUIRES: `code` are `count` linked instructions; verified ones, where Memory allows everything.
 // Memory: begin(stack) is called once; access(address, bytes, writes) before each access, false ends the run;
-// call(id, r) likewise before each host function.
+// call(id, r) likewise before each host function, returned(id, r) after it; visit(map, cursor) for each element that a
+// body is called with.
 template <typename Memory>
 uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *env, Memory &memory) {
   Machine m;
@@ -110,8 +222,6 @@ uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *en
   m.r[kFramePointer] = reinterpret_cast<uint64_t>(m.stack) + kStackBytes;
 
   for (uint32_t pc = 0; pc < count; pc++) {
-    if (env->fuel == 0) return SF_PASS;
-    env->fuel--;
     const RawInsn &in = code[pc];
     uint64_t &d = m.r[in.dst()];
     const uint64_t s = m.r[in.src()];
@@ -128,13 +238,16 @@ uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *en
     d = alu<AluOp::name, uint32_t>(static_cast<uint32_t>(d), static_cast<uint32_t>(s), in.off); break;
       SF_ALU_OPS(X)
 #undef X
+#define SF_GO(by)                                                                                                    \
+  if (!jump(env, &pc, by)) return SF_PASS;                                                                           \
+  break;
 #define X(name, op, text, value)                                                                                     \
-  case kClassJmp | op: pc += jump_taken<uint64_t>(JumpOp::name, d, imm) ? in.off : 0; break;                         \
-  case kClassJmp | op | kSourceReg: pc += jump_taken<uint64_t>(JumpOp::name, d, s) ? in.off : 0; break;              \
+  case kClassJmp | op: SF_GO(jump_taken<uint64_t>(JumpOp::name, d, imm) ? in.off : 0)                                \
+  case kClassJmp | op | kSourceReg: SF_GO(jump_taken<uint64_t>(JumpOp::name, d, s) ? in.off : 0)                     \
   case kClassJmp32 | op:                                                                                             \
-    pc += jump_taken(JumpOp::name, static_cast<uint32_t>(d), static_cast<uint32_t>(imm)) ? in.off : 0; break;        \
+    SF_GO(jump_taken(JumpOp::name, static_cast<uint32_t>(d), static_cast<uint32_t>(imm)) ? in.off : 0)               \
   case kClassJmp32 | op | kSourceReg:                                                                                \
-    pc += jump_taken(JumpOp::name, static_cast<uint32_t>(d), static_cast<uint32_t>(s)) ? in.off : 0; break;
+    SF_GO(jump_taken(JumpOp::name, static_cast<uint32_t>(d), static_cast<uint32_t>(s)) ? in.off : 0)
       SF_JUMP_OPS(X)
 #undef X
 #define SF_MEMORY(bits, U, S)                                                                                        \
@@ -164,27 +277,26 @@ uint64_t interpret(const RawInsn *code, uint32_t count, void *ctx, sf_vm_env *en
       case kClassAlu | kEnd: d = endian_value(false, d, in.imm); break;
       case kClassAlu | kEnd | kSourceReg:
       case kClassAlu64 | kEnd: d = endian_value(true, d, in.imm); break;
-      case kClassJmp | kJumpAlways: pc += in.off; break;
-      case kClassJmp32 | kJumpAlways: pc += in.imm; break;
+      case kClassJmp | kJumpAlways: SF_GO(in.off)
+      case kClassJmp32 | kJumpAlways: SF_GO(in.imm)
+#undef SF_GO
       case kOpLoadImm64:
-        d = load_imm64(&in, env);
+        d = load_imm64(&in, pc, env);
         pc++;
         break;
-      case kOpCall:
-        if (in.src() == kCallLocal) {
-          if (!m.enter(pc, in.off)) return SF_PASS;
-          pc += in.imm;
-        } else if (!memory.call(static_cast<uint32_t>(in.imm), m.r) ||
-                   !call_host(static_cast<uint32_t>(in.imm), m.r, env)) {
-          return SF_PASS;
-        } else if (in.imm == SF_HOST_TAIL_CALL && m.r[0] == 0) {
-          return SF_PASS;  // another program goes on
-        }
+      case kOpCall: case kOpCallReg: {
+        const uint64_t next = call(m, in, pc, count, env, memory);
+        if (next == kEndRun) return SF_PASS;
+        pc = static_cast<uint32_t>(next) - 1;
         break;
-      case kOpExit:
+      }
+      case kOpExit: {
         if (m.depth == 0) return m.r[0];
-        pc = m.leave();
+        const uint64_t next = return_from(m, pc, env, memory);
+        if (next == kEndRun) return SF_PASS;
+        pc = static_cast<uint32_t>(next) - 1;
         break;
+      }
       default: return SF_PASS;
     }
   }

@@ -19,7 +19,7 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr uint64_t kFuel = 1ull << 32;
-constexpr uint32_t kEndMark = SF_HOST_COUNT - 1;  // called by what stands behind the last instruction
+constexpr uint32_t kEndMark = SF_HOST_KTIME;  // called by what stands behind the last instruction
 constexpr RawInsn kCallEndMark{kOpCall, 0, 0, static_cast<int32_t>(kEndMark)};
 
 std::string at(uint32_t pc, const std::string &what) { return "instruction " + std::to_string(pc) + ": " + what; }
@@ -83,6 +83,8 @@ struct Bounds {
     return false;
   }
   bool call(uint32_t, const uint64_t *) { return true; }
+  void returned(uint32_t, const uint64_t *) {}
+  void visit(uint64_t, const sf_map_cursor &) {}
 };
 
 std::expected<void, std::string> check_target(uint32_t pc, const Insn &in, const std::vector<bool> &starts) {
@@ -134,7 +136,8 @@ std::expected<RawProgram, std::string> RawProgram::read(std::span<const unsigned
     const Insn &in = insns[pc];
     if (!starts[pc]) continue;
     const bool call = in.kind == Kind::Call;
-    if (in.kind == Kind::Jump || in.kind == Kind::JumpAlways || (call && in.src == kCallLocal)) {
+    const bool jump = in.kind == Kind::Jump || in.kind == Kind::JumpAlways;
+    if (jump || in.calls_local() || in.takes_function_address()) {
       if (auto good = check_target(pc, in, starts); !good) return std::unexpected(good.error());
     } else if (call && (in.src != kCallHost || in.imm != static_cast<int32_t>(kUnwindHelper))) {
       return std::unexpected(at(pc, "there is no function " + std::to_string(in.imm) + " to call"));
@@ -152,14 +155,14 @@ std::expected<void, std::string> RawProgram::lay_out_frames() {
   std::set<uint32_t> &entries = entries_;
   entries = {0};
   std::vector<std::pair<uint32_t, uint32_t>> calls;  // from, to
+  std::vector<uint32_t> calls_by_address;
   const auto count = static_cast<uint32_t>(code_.size());
   for (uint32_t pc = 0; pc < count; pc++) {
     Insn in;
     if (decode_insn(&code_[pc], count - pc, &in)) continue;
-    if (in.kind == Kind::Call && in.src == kCallLocal) {
-      calls.emplace_back(pc, static_cast<uint32_t>(pc + in.distance()));
-      entries.insert(calls.back().second);
-    }
+    if (in.calls_local() || in.takes_function_address()) entries.insert(static_cast<uint32_t>(pc + in.distance()));
+    if (in.calls_local()) calls.emplace_back(pc, static_cast<uint32_t>(pc + in.distance()));
+    if (in.kind == Kind::CallReg) calls_by_address.push_back(pc);
     if (in.kind == Kind::LoadImm64) pc++;
   }
   auto function_of = [&](uint32_t pc) { return *std::prev(entries.upper_bound(pc)); };
@@ -181,6 +184,7 @@ std::expected<void, std::string> RawProgram::lay_out_frames() {
     if (in.kind == Kind::LoadImm64) pc++;
   }
   for (auto &[from, to] : calls) code_[from].off = static_cast<int16_t>(used[function_of(from)]);
+  for (uint32_t from : calls_by_address) code_[from].off = static_cast<int16_t>(used[function_of(from)]);
 
   // The depth of calls from the beginning; more than there are functions is a circle.
   std::map<uint32_t, uint32_t> depth{{0, 1}};

@@ -52,6 +52,15 @@ TEST(RawProgram, CallsItsOwnFunctionsWithFramesOfTheirOwn) {
   EXPECT_FALSE(program_of({call_local(-1), leave()}));
 }
 
+TEST(RawProgram, CallsFunctionsByAddress) {
+  Code code = load_function_at(6, 6) +
+              Code{store_imm(8, 10, -8, 7), mov(1, 2), call_reg(6), testing::load(8, 1, 10, -8), alu_reg(kAdd, 0, 1),
+                   leave(), store_imm(8, 10, -8, 9), mov_reg(0, 1), leave()};
+  EXPECT_EQ(both(code), 9u);
+  code[0].imm = 100;
+  EXPECT_FALSE(program_of(code));
+}
+
 TEST(RawProgram, Unwinds) {
   auto ending = [](int64_t value) {
     return Code{mov(1, value), raw(kOpCall, 0, 0, 0, kUnwindHelper), mov(0, 3), leave()};

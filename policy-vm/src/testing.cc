@@ -76,6 +76,24 @@ std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> progra
   return policy;
 }
 
+Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes) {
+  Policy policy;
+  policy.maps = test_maps();
+  policy.paths = {"test"};
+  for (LinkedProgram &p : programs) {
+    for (RawInsn &in : p.code) {
+      if (in.code == kOpCall || in.code == kOpCallReg) in.off = static_cast<int16_t>(frame_bytes);
+    }
+    Policy::Program out;
+    out.info = {p.section, p.name, p.slot, static_cast<uint32_t>(p.code.size()), 0};
+    out.stack_bytes = kStackBytes;
+    out.insns.resize(p.code.size());
+    memcpy(out.insns.data(), p.code.data(), p.code.size() * 8);
+    policy.programs.push_back(std::move(out));
+  }
+  return policy;
+}
+
 std::expected<Image, Refusal> Image::publish(const Policy &policy, Lowering lowering) {
   auto published = publish_image(policy, lowering);
   if (!published) return std::unexpected(published.error());
@@ -101,6 +119,7 @@ Host::Host(const std::vector<Policy::Map> &maps) : maps_(maps) {
   fill<SF_HOST_COUNT - 1>(table_);
   for (const Policy::Map &m : maps_) {
     values_.push_back(std::make_unique<unsigned char[]>(m.def.value_size));
+    keys_.push_back(std::make_unique<unsigned char[]>(m.def.key_size));
     addresses_.push_back(values_.back().get());
   }
   handles_.resize(maps_.size());
@@ -123,6 +142,7 @@ void Host::reset() {
     std::copy_n(map.initial.data(), std::min<size_t>(map.initial.size(), map.def.value_size), values_[m].get());
   }
   calls.clear();
+  records_.clear();
 }
 
 Host::Effects Host::effects() const {
@@ -137,6 +157,33 @@ uint64_t Host::give_path(char *buffer, uint32_t size) {
   if (path.size() >= size) return static_cast<uint64_t>(-ENAMETOOLONG);
   memcpy(buffer, path.c_str(), path.size() + 1);
   return path.size();
+}
+
+uint64_t Host::step(uint32_t map, sf_map_cursor *cursor) {
+  const sf_image_map &def = maps_.at(map).def;
+  if (cursor->position >= std::min(def.max_entries, 3u)) return 0;
+  cursor->position++;
+  for (uint32_t i = 0; i < def.key_size; i++) keys_[map][i] = static_cast<unsigned char>(cursor->position * (i + 1));
+  cursor->key = keys_[map].get();
+  cursor->value = values_[map].get();
+  return 1;
+}
+
+uint64_t Host::reserve(uint64_t bytes) {
+  if (calls.size() % 3 == 0) return 0;
+  records_.push_back({std::make_unique<unsigned char[]>(bytes), bytes});
+  std::fill_n(records_.back().bytes.get(), bytes, static_cast<unsigned char>(0xa5));
+  return reinterpret_cast<uint64_t>(records_.back().bytes.get());
+}
+
+uint64_t Host::give_back(uint64_t record, bool submit) {
+  for (auto r = records_.begin(); r != records_.end(); ++r) {
+    if (reinterpret_cast<uint64_t>(r->bytes.get()) != record) continue;
+    if (submit) calls.push_back({r->bytes.get(), r->bytes.get() + r->size});
+    records_.erase(r);
+    break;
+  }
+  return 0;
 }
 
 uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
@@ -168,6 +215,29 @@ uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
       if (b > arguments.size() || d > arguments.size() - b) return as_result(-EINVAL);
       memcpy(bytes(c), arguments.data() + b, d);
       return 0;
+    case SF_HOST_MAP_LOOKUP_PERCPU: {
+      a = map_index(a);
+      note({a, bytes(b)[0], c});
+      return c < 2 && bytes(b)[0] % 2 == 0 ? reinterpret_cast<uint64_t>(values_.at(a).get()) : 0;
+    }
+    case SF_HOST_MAP_PUSH: case SF_HOST_MAP_POP: case SF_HOST_MAP_PEEK: {
+      a = map_index(a);
+      note({a});
+      const uint32_t size = maps_.at(a).def.value_size;
+      const bool bloom = maps_[a].def.type == SF_MAP_BLOOM_FILTER;
+      if (id == SF_HOST_MAP_PUSH) memmove(values_[a].get(), bytes(b), size);
+      if (id != SF_HOST_MAP_PUSH && !bloom) memmove(bytes(b), values_[a].get(), size);
+      return calls.size() % 3 ? 0 : as_result(-ENOENT);
+    }
+    case SF_HOST_RINGBUF_OUTPUT: note({map_index(a), bytes(b)[0], bytes(b)[c - 1], c, d}); return 0;
+    case SF_HOST_RINGBUF_RESERVE: note({map_index(a), b, c}); return reserve(b);
+    case SF_HOST_RINGBUF_SUBMIT: case SF_HOST_RINGBUF_DISCARD:
+      note({b});
+      return give_back(a, id == SF_HOST_RINGBUF_SUBMIT);
+    case SF_HOST_RINGBUF_QUERY: note({map_index(a), b}); return 4096 * (b + 1);
+    case SF_HOST_CPU: note({}); return 1;
+    case SF_HOST_MAP_STEP: return step(map_index(a), reinterpret_cast<sf_map_cursor *>(b));
+    case SF_HOST_TAIL_CALL: note({map_index(b), c}); return c % 2 ? 0 : as_result(-ENOENT);
     case SF_HOST_KTIME: case SF_HOST_PRANDOM: case SF_HOST_PID_TGID: case SF_HOST_UID_GID:
       note({});
       return 0x1122334455667788ull * (static_cast<uint64_t>(id) + calls.size());
@@ -182,6 +252,10 @@ struct Checker {
   bool in_application;
   uint64_t stack = 0;
   std::string wrong;
+  struct Range { uint64_t at, bytes; };
+  std::vector<Range> keys;     // given to bodies; elements may stay where they are, so keys do
+  std::vector<Range> records;  // of ring buffers
+  uint64_t reserving = 0;
 
   void begin(const unsigned char *s) { stack = reinterpret_cast<uint64_t>(s); }
   bool fail(const std::string &what) { return wrong = what, false; }
@@ -196,7 +270,25 @@ struct Checker {
         continue;
       return writes && (in_application || host.maps_[m].frozen) ? fail("write to a read-only map") : true;
     }
+    for (const Range &r : records) {
+      if (within(at, bytes, r.at, r.bytes)) return true;
+    }
+    for (const Range &r : keys) {
+      if (within(at, bytes, r.at, r.bytes)) return writes ? fail("write to a key") : true;
+    }
     return fail(std::string(writes ? "write" : "read") + " of memory that is not the program's");
+  }
+  void visit(uint64_t map, const sf_map_cursor &cursor) {
+    const uint32_t index = host.map_index(map);
+    if (index >= host.maps_.size()) return;
+    keys.push_back({reinterpret_cast<uint64_t>(cursor.key), host.maps_[index].def.key_size});
+  }
+  bool release(uint64_t record) {
+    auto is = [&](const Range &r) { return r.at == record; };
+    return std::erase_if(records, is) == 1 ? true : fail("a record is given back that was not reserved");
+  }
+  void returned(uint32_t id, const uint64_t *r) {
+    if (id == SF_HOST_RINGBUF_RESERVE && r[0] != 0) records.push_back({r[0], reserving});
   }
   bool call(uint32_t id, const uint64_t *r) {
     if (id >= SF_HOST_COUNT) return fail("call of nothing");
@@ -214,6 +306,13 @@ struct Checker {
         case Arg::ReadMemory: if (!access(v, static_cast<uint32_t>(r[i + 2]), false)) return false; break;
         case Arg::WriteMemory: if (!access(v, static_cast<uint32_t>(r[i + 2]), true)) return false; break;
         case Arg::ConstString: if (!access(v, 1, false)) return false; break;
+        case Arg::MapValueOut: {
+          const sf_image_map &def = host.maps_[map].def;
+          if (!access(v, def.value_size, def.type != SF_MAP_BLOOM_FILTER)) return false;
+          break;
+        }
+        case Arg::ConstSize: reserving = v; break;
+        case Arg::RingRecord: if (!release(v)) return false; break;
         default: break;
       }
     }
@@ -230,6 +329,7 @@ std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot,
   *r0 = interpret(reinterpret_cast<const RawInsn *>(insns.data()), static_cast<uint32_t>(insns.size()), ctx, &env_,
                   checker);
   if (env_.fuel == 0) return "it did not end";
+  if (checker.wrong.empty() && !checker.records.empty()) return "a record was reserved and not given back";
   return checker.wrong;
 }
 

@@ -75,6 +75,7 @@ constexpr RawInsn jump32_reg(int op, int dst, int src, int off) {
 constexpr RawInsn go(int off) { return raw(kClassJmp, 0, 0, off, 0); }
 constexpr RawInsn call(sf_host_id id) { return raw(kOpCall, 0, 0, 0, id); }
 constexpr RawInsn call_local(int distance) { return raw(kOpCall, 0, kCallLocal, 0, distance); }
+constexpr RawInsn call_reg(int r) { return raw(kOpCallReg, r, 0, 0, 0); }
 constexpr RawInsn leave() { return raw(kOpExit, 0, 0, 0, 0); }
 
 // Concatenates instructions and pairs of them.
@@ -92,6 +93,10 @@ inline Code load_value(int dst, int map, int off = 0) {
 inline Code load_function(int dst, int number) {
   return {raw(kOpLoadImm64, dst, kImmFunction, 0, number), raw(0, 0, 0, 0, 0)};
 }
+/// The address of the function that begins `distance` instructions behind this pair.
+inline Code load_function_at(int dst, int distance) {
+  return {raw(kOpLoadImm64, dst, kImmFunction, 0, distance + 1), raw(0, 0, 0, 0, 0)};
+}
 
 // ---- maps, verifying, running
 
@@ -106,6 +111,8 @@ LinkedProgram make_program(const Code &code, const std::string &section, std::ve
 /// A program and its sub-programs; call_local() must know distances, load_function() takes numbers (0: the first).
 LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_programs, const std::string &section);
 std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs);
+/// The same without a verifier: every function uses `frame_bytes` of stack.
+Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes = 64);
 
 // An image mapped as a process would map it.
 class Image {
@@ -128,7 +135,8 @@ class Image {
 };
 
 // A host whose functions write down how they were called, over its own storage for a policy's maps: one value per map,
-// each an allocation of exactly its size. A lookup finds it for some keys and not for others.
+// each an allocation of exactly its size. A lookup finds it for some keys and not for others; an iteration visits it a
+// few times, with keys of its own.
 class Host {
  public:
   explicit Host(const std::vector<Policy::Map> &maps = test_maps());
@@ -170,11 +178,17 @@ class Host {
     return i;
   }
   uint64_t give_path(char *buffer, uint32_t size);
+  uint64_t step(uint32_t map, sf_map_cursor *cursor);
+  uint64_t reserve(uint64_t bytes);
+  uint64_t give_back(uint64_t record, bool submit);
 
   std::vector<Policy::Map> maps_;
   sf_host_fn table_[SF_HOST_COUNT];
   sf_vm_env env_{};
   std::vector<std::unique_ptr<unsigned char[]>> values_;
+  std::vector<std::unique_ptr<unsigned char[]>> keys_;
+  struct Record { std::unique_ptr<unsigned char[]> bytes; uint64_t size; };
+  std::vector<Record> records_;  // reserved in ring buffers and not given back
   std::vector<void *> addresses_;
   std::vector<sf_map> handles_;
   std::vector<sf_map *> handle_addresses_;

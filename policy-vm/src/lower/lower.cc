@@ -1,12 +1,15 @@
 // One function of bytecode becomes one function of LLVM's.
 //
 // r0..r9 are stack variables that LLVM's first pass turns into values; r10 is a parameter of sub-programs and the
-// end of one block of stack in the program itself, so frames lie as in the interpreter. Every jump backwards pays
-// one unit of env->fuel: the verifier has shown that loops end, this is the second defence.
+// end of one block of stack in the program itself, so frames lie as in the interpreter. Fuel is paid where the
+// interpreter pays: the verifier has shown that loops end, this is the second defence. bpf_loop() and
+// bpf_for_each_map_elem() are loops here, so a body that is known can be inlined into them.
 #include "lower.h"
 
+#include <errno.h>
 #include <llvm-c/Analysis.h>
 
+#include <array>
 #include <cstddef>
 #include <map>
 #include <set>
@@ -15,6 +18,7 @@
 
 #include "../host_functions.h"
 #include "../insn.h"
+#include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -40,6 +44,7 @@ class FunctionLowering {
   // The body from instruction `start` on. `stack_bytes` > 0: the program itself, whose block of stack this is.
   bool lower(LLVMValueRef function, uint32_t start, bool is_program, uint32_t stack_bytes, const char **what) {
     function_ = function;
+    start_ = start;
     is_program_ = is_program;
     if (!find_blocks(start)) return *what = "a jump leaves the program", false;
     prologue(start, stack_bytes);
@@ -81,7 +86,7 @@ class FunctionLowering {
   }
 
   void prologue(uint32_t start, uint32_t stack_bytes) {
-    LLVMBasicBlockRef entry = LLVMInsertBasicBlockInContext(context_, blocks_.begin()->second, "entry");
+    LLVMBasicBlockRef entry = entry_ = LLVMInsertBasicBlockInContext(context_, blocks_.begin()->second, "entry");
     LLVMPositionBuilderAtEnd(builder_, entry);
     for (auto &r : reg_) {
       r = LLVMBuildAlloca(builder_, i64_, "");
@@ -122,15 +127,22 @@ class FunctionLowering {
     switch (in.kind) {
       case Kind::Alu: return alu(in);
       case Kind::Endian: return endian(in);
-      case Kind::LoadImm64: return load_imm64(in);
+      case Kind::LoadImm64: return load_imm64(in, pc);
       case Kind::Load: return load(in);
       case Kind::Store: case Kind::StoreImm: return store(in);
       case Kind::Atomic: return atomic(in);
       case Kind::Jump: return jump(in, pc);
       case Kind::JumpAlways: return branch(pc, static_cast<uint32_t>(pc + in.distance()));
-      case Kind::Call: return in.src == kCallLocal ? call_function(in, pc) : call_host(in);
-      case Kind::CallReg: return what_ = "a call by address", false;
-      case Kind::Exit: LLVMBuildRet(builder_, get(0)); return true;
+      case Kind::Call:
+        if (in.src == kCallLocal) return call_function(in, pc);
+        if (in.imm == SF_HOST_LOOP) return loop(in);
+        if (in.imm == SF_HOST_FOR_EACH) return for_each(in);
+        return call_host(in);
+      case Kind::CallReg: return call_address(in);
+      case Kind::Exit:
+        if (!is_program_) pay(pc - start_ + 1);
+        LLVMBuildRet(builder_, get(0));
+        return true;
       case Kind::Invalid: break;
     }
     return what_ = "an instruction that does not exist", false;
@@ -153,10 +165,11 @@ class FunctionLowering {
     return LLVMBuildGEP2(builder_, i8_, base, &by, 1, "");
   }
   LLVMValueRef memory(LLVMValueRef access, unsigned alignment) { return LLVMSetAlignment(access, alignment), access; }
-  LLVMValueRef env_field(size_t offset) {
+  LLVMValueRef field(LLVMValueRef base, size_t offset) {
     LLVMValueRef by = number(offset);
-    return LLVMBuildGEP2(builder_, i8_, env_, &by, 1, "");
+    return LLVMBuildGEP2(builder_, i8_, base, &by, 1, "");
   }
+  LLVMValueRef env_field(size_t offset) { return field(env_, offset); }
   LLVMValueRef call_intrinsic(const char *name, LLVMTypeRef type, LLVMValueRef v) {
     unsigned id = LLVMLookupIntrinsicID(name, __builtin_strlen(name));
     LLVMValueRef f = LLVMGetIntrinsicDeclaration(module_, id, &type, 1);
@@ -215,8 +228,13 @@ class FunctionLowering {
     return true;
   }
 
-  bool load_imm64(const Insn &in) {
+  bool load_imm64(const Insn &in, uint32_t pc) {
     if (in.src == kImmValue) return set(in.dst, number(in.imm64())), true;
+    if (in.src == kImmFunction) {
+      auto found = functions_.find(static_cast<uint32_t>(pc + in.distance()));
+      if (found == functions_.end()) return what_ = "the address of no function", false;
+      return set(in.dst, LLVMBuildPtrToInt(builder_, found->second, i64_, "")), true;
+    }
     const bool map = in.src == kImmMap;
     const auto field = static_cast<uint32_t>(map ? offsetof(sf_vm_env, map) : offsetof(sf_vm_env, map_value));
     LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(field), "");
@@ -298,25 +316,37 @@ class FunctionLowering {
   // The block to go to: forwards the target itself, backwards one that pays first.
   LLVMBasicBlockRef edge(uint32_t pc, uint32_t target) {
     if (target > pc) return blocks_[target];
-    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
-    LLVMBasicBlockRef pay = LLVMAppendBasicBlockInContext(context_, function_, "pay");
-    LLVMBasicBlockRef go = LLVMAppendBasicBlockInContext(context_, function_, "go");
-    LLVMPositionBuilderAtEnd(builder_, pay);
-    LLVMValueRef at = env_field(offsetof(sf_vm_env, fuel)), fuel = LLVMBuildLoad2(builder_, i64_, at, "");
-    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntEQ, fuel, number(0), ""), stop_block(), go);
-    LLVMPositionBuilderAtEnd(builder_, go);
-    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(1), ""), at);
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_), back = new_block("back");
+    LLVMPositionBuilderAtEnd(builder_, back);
+    pay(pc - target + 1);
     LLVMBuildBr(builder_, blocks_[target]);
     LLVMPositionBuilderAtEnd(builder_, here);
-    return pay;
+    return back;
   }
 
-  // Ends the run with SF_PASS; callers see that there is no fuel and do the same.
+  LLVMBasicBlockRef new_block(const char *name) { return LLVMAppendBasicBlockInContext(context_, function_, name); }
+
+  // Goes on here where the condition holds, at `elsewhere` where not.
+  void go_on_if(LLVMValueRef condition, LLVMBasicBlockRef elsewhere) {
+    LLVMBasicBlockRef go = new_block("go");
+    LLVMBuildCondBr(builder_, condition, go, elsewhere);
+    LLVMPositionBuilderAtEnd(builder_, go);
+  }
+
+  // Stored before it is looked at: one instruction does both, and stop_block() mends what went below zero.
+  void pay(uint64_t instructions) {
+    LLVMValueRef at = env_field(offsetof(sf_vm_env, fuel)), fuel = LLVMBuildLoad2(builder_, i64_, at, "");
+    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(instructions), ""), at);
+    go_on_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, number(instructions), ""), stop_block());
+  }
+
+  // Ends the run with SF_PASS and without fuel; callers see that and do the same.
   LLVMBasicBlockRef stop_block() {
     if (stop_) return stop_;
     LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
-    stop_ = LLVMAppendBasicBlockInContext(context_, function_, "stop");
+    stop_ = new_block("stop");
     LLVMPositionBuilderAtEnd(builder_, stop_);
+    LLVMBuildStore(builder_, number(0), env_field(offsetof(sf_vm_env, fuel)));
     LLVMBuildRet(builder_, number(SF_PASS));
     LLVMPositionBuilderAtEnd(builder_, here);
     return stop_;
@@ -325,32 +355,119 @@ class FunctionLowering {
   bool call_function(const Insn &in, uint32_t pc) {
     auto found = functions_.find(static_cast<uint32_t>(pc + in.distance()));
     if (found == functions_.end()) return what_ = "a call without its function", false;
-    LLVMValueRef frame = LLVMBuildSub(builder_, frame_, number(static_cast<uint16_t>(in.off)), "");
-    LLVMValueRef args[] = {get(1), get(2), get(3), get(4), get(5), frame, env_};
-    LLVMValueRef result = LLVMBuildCall2(builder_, LLVMGlobalGetValueType(found->second), found->second, args, 7, "");
-    set(0, result);
-    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), "");
-    LLVMBasicBlockRef go = LLVMAppendBasicBlockInContext(context_, function_, "go");
-    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntEQ, fuel, number(0), ""), stop_block(), go);
-    LLVMPositionBuilderAtEnd(builder_, go);
+    set(0, call(found->second, in, {get(1), get(2), get(3), get(4), get(5)}));
     return true;
   }
 
-  // env->host[id](r1..r5, env->host_state), its output buffer zeroed before.
+  bool call_address(const Insn &in) {
+    LLVMValueRef function = LLVMBuildIntToPtr(builder_, get(in.dst), ptr_, "");
+    set(0, call(function, in, {get(1), get(2), get(3), get(4), get(5)}));
+    return true;
+  }
+
+  // Calls a sub-program; the run goes on only where there is fuel left.
+  LLVMValueRef call(LLVMValueRef function, const Insn &in, std::array<LLVMValueRef, 5> r) {
+    LLVMValueRef frame = LLVMBuildSub(builder_, frame_, number(static_cast<uint16_t>(in.off)), "");
+    LLVMValueRef args[] = {r[0], r[1], r[2], r[3], r[4], frame, env_};
+    LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, i64_, ptr_};
+    LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 7, false), function, args, 7, "");
+    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), "");
+    go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, fuel, number(0), ""), stop_block());
+    return result;
+  }
+
+  // What bpf_loop() and bpf_for_each_map_elem() have in common: `next` gives the body's arguments after it has left
+  // by its second argument when there are no more, and is given the number of calls made. r0: that number.
+  template <typename Next> void call_repeatedly(const Insn &in, LLVMBasicBlockRef done, Next &&next) {
+    LLVMValueRef body = LLVMBuildIntToPtr(builder_, get(2), ptr_, "");
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(builder_), round = new_block("round");
+    LLVMBuildBr(builder_, round);
+    LLVMPositionBuilderAtEnd(builder_, round);
+    LLVMValueRef made = LLVMBuildPhi(builder_, i64_, "made");
+    set(0, made);
+    const std::array<LLVMValueRef, 5> arguments = next(made);
+    pay(1);
+    LLVMValueRef answer = call(body, in, arguments);
+    LLVMValueRef one_more = LLVMBuildAdd(builder_, made, number(1), "");
+    set(0, one_more);
+    LLVMValueRef values[] = {number(0), one_more};
+    LLVMBasicBlockRef sources[] = {before, LLVMGetInsertBlock(builder_)};
+    LLVMAddIncoming(made, values, sources, 2);
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntEQ, answer, number(0), ""), round, done);
+    LLVMPositionBuilderAtEnd(builder_, done);
+  }
+
+  // Sets r0 to an errno and goes to `done` unless the condition holds.
+  void require(LLVMValueRef condition, int error, LLVMBasicBlockRef done) {
+    set(0, number(static_cast<uint64_t>(static_cast<int64_t>(-error))));
+    go_on_if(condition, done);
+  }
+
+  bool loop(const Insn &in) {
+    LLVMBasicBlockRef done = new_block("done");
+    LLVMValueRef rounds = get(1), context = get(3);
+    require(LLVMBuildICmp(builder_, LLVMIntEQ, get(4), number(0), ""), EINVAL, done);
+    require(LLVMBuildICmp(builder_, LLVMIntULE, rounds, number(SF_LOOP_ROUNDS_MAX), ""), E2BIG, done);
+    call_repeatedly(in, done, [&](LLVMValueRef made) -> std::array<LLVMValueRef, 5> {
+      go_on_if(LLVMBuildICmp(builder_, LLVMIntULT, made, rounds, ""), done);
+      return {made, context, number(0), number(0), number(0)};
+    });
+    return true;
+  }
+
+  bool for_each(const Insn &in) {
+    LLVMBasicBlockRef done = new_block("done");
+    LLVMValueRef map = get(1), context = get(3), cursor = local(sizeof(sf_map_cursor));
+    require(LLVMBuildICmp(builder_, LLVMIntEQ, get(4), number(0), ""), EINVAL, done);
+    for (size_t at = 0; at < sizeof(sf_map_cursor); at += 8) LLVMBuildStore(builder_, number(0), field(cursor, at));
+    call_repeatedly(in, done, [&](LLVMValueRef) -> std::array<LLVMValueRef, 5> {
+      LLVMValueRef none = number(0), at = LLVMBuildPtrToInt(builder_, cursor, i64_, "");
+      LLVMValueRef found = call_table(SF_HOST_MAP_STEP, {map, at, none, none, none});
+      go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, found, none, ""), done);
+      LLVMValueRef key = LLVMBuildLoad2(builder_, i64_, field(cursor, offsetof(sf_map_cursor, key)), "");
+      LLVMValueRef value = LLVMBuildLoad2(builder_, i64_, field(cursor, offsetof(sf_map_cursor, value)), "");
+      return {map, key, value, context, none};
+    });
+    return true;
+  }
+
+  // Memory of this function that programs do not see.
+  LLVMValueRef local(size_t bytes) {
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
+    LLVMPositionBuilderBefore(builder_, LLVMGetFirstInstruction(entry_));
+    LLVMValueRef at = LLVMBuildAlloca(builder_, LLVMArrayType2(i8_, bytes), "");
+    LLVMSetAlignment(at, 8);
+    LLVMPositionBuilderAtEnd(builder_, here);
+    return at;
+  }
+
   bool call_host(const Insn &in) {
     auto id = static_cast<uint32_t>(in.imm);
     if (id >= SF_HOST_COUNT) return what_ = "a call without its function", false;
     if (OutputBuffer out = kOutputBuffers.of[id]; out.pointer) clear(get(out.pointer), get(out.size));
+    LLVMValueRef result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
+    set(0, result);
+    if (id != SF_HOST_TAIL_CALL) return true;
+    if (!is_program_) return what_ = "a tail call in a sub-program", false;
+    LLVMBasicBlockRef ends = new_block("tail");
+    go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, result, number(0), ""), ends);
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
+    LLVMPositionBuilderAtEnd(builder_, ends);
+    LLVMBuildRet(builder_, number(SF_PASS));
+    LLVMPositionBuilderAtEnd(builder_, here);
+    return true;
+  }
+
+  // env->host[id](r1..r5, env->host_state or the environment)
+  LLVMValueRef call_table(uint32_t id, std::array<LLVMValueRef, 5> r) {
     LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host)), "");
     LLVMValueRef index = number(id);
     LLVMValueRef f = LLVMBuildLoad2(builder_, ptr_, LLVMBuildGEP2(builder_, ptr_, table, &index, 1, ""), "");
     LLVMValueRef state =
         sf_is_vm_function(id) ? env_ : LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host_state)), "");
     LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_};
-    LLVMValueRef args[] = {get(1), get(2), get(3), get(4), get(5), state};
-    LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");
-    set(0, result);
-    return true;
+    LLVMValueRef args[] = {r[0], r[1], r[2], r[3], r[4], state};
+    return LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");
   }
 
   // Zeroes `bytes` (not 0) at `pointer`: eight at a time, then what is left. memset would be a call.
@@ -389,7 +506,8 @@ class FunctionLowering {
   const std::map<uint32_t, LLVMValueRef> &functions_;
   LLVMTypeRef i64_, i32_, i8_, ptr_;
   LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr, reg_[10] = {};
-  LLVMBasicBlockRef stop_ = nullptr;
+  LLVMBasicBlockRef entry_ = nullptr, stop_ = nullptr;
+  uint32_t start_ = 0;
   std::map<uint32_t, LLVMBasicBlockRef> blocks_;
   bool is_program_ = false;
   const char *what_ = "";
@@ -431,7 +549,7 @@ bool lower_program(LLVMModuleRef module, const char *name, const uint64_t *insns
     Insn in;
     if ((*what = decode_insn(code + pc, count - pc, &in))) return false;
     auto target = static_cast<uint32_t>(pc + in.distance());
-    if (in.kind == Kind::Call && in.src == kCallLocal && !functions.contains(target)) {
+    if ((in.calls_local() || in.takes_function_address()) && !functions.contains(target)) {
       if (target >= count) return *what = "a call leaves the program", false;
       std::string sub = std::string(name) + "." + std::to_string(target);
       LLVMValueRef f = LLVMAddFunction(module, sub.c_str(), LLVMFunctionType(i64, function_types, 7, false));

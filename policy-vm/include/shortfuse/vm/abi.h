@@ -84,7 +84,8 @@ struct sf_vm_env {
   uint32_t cpu;               /* which of a per-CPU map's values are ours: a number below the maps' `cpus` that no other
                                  thread has at the same time; what bpf_get_smp_processor_id() says */
   uint32_t reserved;
-  /* Instructions left for the interpreter, back edges left for machine code; 0: the run ends with SF_PASS. */
+  /* Instructions left, counted at jumps backwards, at ends of functions and per round of a callback, in the interpreter
+     and in machine code alike; 0: the run ends with SF_PASS. */
   uint64_t fuel;
   const struct sf_image *image;
   uint32_t slot;              /* that is run; a tail call leads to programs for the same one only */
