@@ -20,13 +20,14 @@ namespace {
 
 constexpr uint64_t kFuel = 1ull << 32;
 constexpr uint32_t kEndMark = SF_HOST_KTIME;  // called by what stands behind the last instruction
+constexpr uint32_t kNoSuchHelper = SF_HOST_PRANDOM;
 constexpr RawInsn kCallEndMark{kOpCall, 0, 0, static_cast<int32_t>(kEndMark)};
 
 std::string at(uint32_t pc, const std::string &what) { return "instruction " + std::to_string(pc) + ": " + what; }
 
 /// How a run ends that does not reach EXIT. Host functions leave the program by longjmp: neither the interpreter nor
 /// machine code has anything to clean up.
-enum Ending { kRunning = 0, kUnwound, kPastTheEnd };
+enum Ending { kRunning = 0, kUnwound, kPastTheEnd, kBadCall };
 
 struct Run {
   jmp_buf back;
@@ -41,6 +42,10 @@ uint64_t past_the_end(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *ru
   longjmp(static_cast<Run *>(run)->back, kPastTheEnd);
 }
 
+uint64_t no_such_helper(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *run) {
+  longjmp(static_cast<Run *>(run)->back, kBadCall);
+}
+
 /// A table of host functions in which only ours exist.
 struct Host {
   sf_host_fn table[SF_HOST_COUNT] = {};
@@ -49,6 +54,7 @@ struct Host {
   Host() {
     table[kUnwindHelper] = unwind;
     table[kEndMark] = past_the_end;
+    table[kNoSuchHelper] = no_such_helper;
     env.host = table;
     env.host_state = &run;
     env.fuel = kFuel;
@@ -62,6 +68,7 @@ std::expected<uint64_t, std::string> run_to_the_end(Host &host, Start &&start) {
   switch (setjmp(host.run.back)) {
     case kRunning: r0 = start(); break;
     case kUnwound: return 0;
+    case kBadCall: return std::unexpected("the program calls a function that does not exist");
     default: return std::unexpected("the program runs past its end");
   }
   if (host.env.fuel == 0) return std::unexpected("the program does not end");
@@ -123,6 +130,10 @@ std::expected<RawProgram, std::string> RawProgram::read(std::span<const unsigned
   RawProgram program;
   program.code_.resize(bytes.size() / sizeof(RawInsn));
   std::memcpy(program.code_.data(), bytes.data(), bytes.size());
+  for (RawInsn &in : program.code_) {  // older compilers name callx's register in imm
+    if (in.code == kOpCallReg && in.regs == 0 && in.imm > 0 && in.imm < kRegisters)
+      in = {kOpCallReg, static_cast<uint8_t>(in.imm), in.off, 0};
+  }
   const auto count = static_cast<uint32_t>(program.code_.size());
 
   std::vector<Insn> insns(count);
@@ -161,6 +172,7 @@ std::expected<void, std::string> RawProgram::lay_out_frames() {
     Insn in;
     if (decode_insn(&code_[pc], count - pc, &in)) continue;
     if (in.calls_local() || in.takes_function_address()) entries.insert(static_cast<uint32_t>(pc + in.distance()));
+    takes_addresses_ |= in.takes_function_address();
     if (in.calls_local()) calls.emplace_back(pc, static_cast<uint32_t>(pc + in.distance()));
     if (in.kind == Kind::CallReg) calls_by_address.push_back(pc);
     if (in.kind == Kind::LoadImm64) pc++;
@@ -230,7 +242,27 @@ std::vector<RawInsn> RawProgram::for_memory(size_t bytes) const {
   code.insert(code.end(), code_.begin(), code_.end());
   code.push_back(kCallEndMark);
   code.push_back({kOpExit, 0, 0, 0});
+  if (!takes_addresses_) call_helpers_by_number(&code);
   return code;
+}
+
+/// In a program that takes no function's address, callx can only mean a helper by its number. Each goes over a piece of
+/// code behind the program: where the register holds 5 that helper is called, otherwise the run ends.
+void RawProgram::call_helpers_by_number(std::vector<RawInsn> *code) const {
+  const size_t count = code->size();
+  for (size_t pc = 0; pc < count; pc++) {
+    RawInsn &in = (*code)[pc];
+    if (in.code == kOpLoadImm64) pc++;
+    if (in.code != kOpCallReg) continue;
+    const auto there = static_cast<int32_t>(code->size() - pc - 1), back = -there - 3;
+    const uint8_t number = in.dst();
+    in = {kClassJmp32 | kJumpAlways, 0, 0, there};
+    code->push_back({kClassJmp | static_cast<uint8_t>(0x50), number, 2, kUnwindHelper});  // !=
+    code->push_back({kOpCall, 0, 0, kUnwindHelper});
+    code->push_back({kClassJmp32 | kJumpAlways, 0, 0, back});
+    code->push_back({kOpCall, 0, 0, static_cast<int32_t>(kNoSuchHelper)});
+    code->push_back({kOpExit, 0, 0, 0});
+  }
 }
 
 std::expected<uint64_t, std::string> RawProgram::interpret(std::span<unsigned char> memory) const {

@@ -1,8 +1,8 @@
 // A program given as bare instructions, without an object, a verifier or a host: for tests of the instruction set.
 //
 // It runs over one piece of memory (r1 its address, r2 its length) and its stack. Helper 5 unwinds: it returns its
-// first argument, and when that is 0 the run ends there with 0. The interpreter checks every access; machine code does
-// not, since that is what the verifier is for.
+// first argument, and when that is 0 the run ends there with 0; callx reaches it too, by a register that holds 5. The
+// interpreter checks every access; machine code does not, since that is what the verifier is for.
 #pragma once
 #include <cstdint>
 #include <expected>
@@ -35,7 +35,9 @@ class RawProgram {
  private:
   std::expected<void, std::string> lay_out_frames();
   std::set<uint32_t> entries_;  // where its functions begin
+  bool takes_addresses_ = false;
   std::vector<RawInsn> for_memory(size_t bytes) const;
+  void call_helpers_by_number(std::vector<RawInsn> *code) const;
   std::vector<RawInsn> code_;
 };
 

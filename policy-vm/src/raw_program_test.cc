@@ -69,6 +69,22 @@ TEST(RawProgram, Unwinds) {
   EXPECT_EQ(both(ending(1)), 3u);
 }
 
+TEST(RawProgram, HelpersByNumberInARegister) {
+  auto ending = [](int reg, int64_t helper, int64_t value) {
+    return Code{mov(reg, helper), mov(1, value), raw(kOpCallReg, reg, 0, 0, 0), mov(0, 3), leave()};
+  };
+  for (int reg : {0, 2, 9}) {
+    EXPECT_EQ(both(ending(reg, kUnwindHelper, 0)), 0u);
+    EXPECT_EQ(both(ending(reg, kUnwindHelper, -1)), 3u);
+  }
+  EXPECT_EQ(both({mov(2, kUnwindHelper), mov(1, 1), raw(kOpCallReg, 0, 0, 0, 2), mov(0, 3), leave()}), 3u);
+  std::vector<unsigned char> memory;
+  auto program = program_of(ending(2, 4, 1));
+  ASSERT_TRUE(program);
+  EXPECT_EQ(program->interpret(memory).error(), "the program calls a function that does not exist");
+  EXPECT_EQ(program->run_compiled(memory).error(), "the program calls a function that does not exist");
+}
+
 TEST(RawProgram, BadOnesAreRefused) {
   EXPECT_FALSE(program_of({}));
   EXPECT_FALSE(RawProgram::read(std::vector<unsigned char>(7)));
