@@ -92,6 +92,21 @@ TEST(Image, KeyNamesThePrograms) {
   EXPECT_NE(key(chain_of({{"fuse/lookup", 1}})), key(chain_of({{"fuse/lookup", -1}})));
 }
 
+TEST(Image, TheCompilerShowsItsWork) {
+  const Policy policy = chain_of({{"fuse/lookup", 1}, {"fuse/read", -5}});
+  auto lowered = compiler_text(policy, CompilerStage::Lowered);
+  ASSERT_TRUE(lowered) << lowered.error().str();
+  EXPECT_NE(lowered->find("define i64 @p0(ptr"), std::string::npos) << *lowered;
+  EXPECT_NE(lowered->find("alloca"), std::string::npos);
+  auto optimised = compiler_text(policy, CompilerStage::Optimised);
+  ASSERT_TRUE(optimised);
+  EXPECT_NE(optimised->find("ret i64 1\n"), std::string::npos) << *optimised;
+  EXPECT_EQ(optimised->find("alloca"), std::string::npos);
+  auto assembly = compiler_text(policy, CompilerStage::Assembly);
+  ASSERT_TRUE(assembly);
+  EXPECT_NE(assembly->find("retq"), std::string::npos) << *assembly;
+}
+
 std::vector<uint64_t> copy_of(const Image &image) {
   std::vector<uint64_t> words(image.bytes() / 8);
   memcpy(words.data(), image.get(), image.bytes());

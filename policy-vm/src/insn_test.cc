@@ -529,8 +529,8 @@ TEST(Instructions, FuelEndsARun) {
   EXPECT_EQ(endless.run(), uint64_t(SF_PASS));
   EXPECT_EQ(endless.left, 0u);
   // 1000 rounds of two instructions, and a function of two.
-  Both loop(Code{mov(6, 1000), mov(0, 7), alu_imm(kSub, 6, 1), jump_imm(kNe, 6, 0, -2), call_local(2), alu_imm(kAdd, 0, 1),
-                 leave(), mov(0, 1), leave()},
+  Both loop(Code{mov(6, 1000), mov(0, 7), alu_imm(kSub, 6, 1), jump_imm(kNe, 6, 0, -2), call_local(2),
+                 alu_imm(kAdd, 0, 1), leave(), mov(0, 1), leave()},
             {7});
   loop.fuel = 999 * 2 + 2 + 1;
   EXPECT_EQ(loop.run(), 2u);

@@ -1,21 +1,13 @@
 // From a verified chain to an image in a sealed memfd.
-//
-// The machine code comes from libshortfuse-jit.so, opened on demand: a daemon that only interprets never loads LLVM.
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <map>
-#include <memory>
 #include <utility>
 
-#include "jit.h"
+#include "compiler.h"
 #include "shortfuse/vm/vm.h"
 
 #ifndef MFD_EXEC
@@ -26,8 +18,6 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr size_t kPageBytes = 4096;
-constexpr size_t kCompilerStackBytes = 16u << 20;  // LLVM recurses; threads of a daemon may have small stacks
-constexpr const char *kJitLibrary = "libshortfuse-jit.so";
 
 uint64_t hash_bytes(uint64_t h, const void *data, size_t bytes) {  // FNV-1a
   const auto *p = static_cast<const unsigned char *>(data);
@@ -36,98 +26,6 @@ uint64_t hash_bytes(uint64_t h, const void *data, size_t bytes) {  // FNV-1a
 }
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-
-struct MachineCode {
-  std::vector<unsigned char> bytes;
-  std::vector<uint32_t> entry;  // per program
-};
-
-// ---- the compiler
-
-// Next to whatever holds this code (libshortfuse-bridge.so, an executable in bin/ beside lib/), else by soname.
-std::vector<std::string> jit_candidates() {
-  std::vector<std::string> out;
-  Dl_info info;
-  if (dladdr(reinterpret_cast<void *>(&hash_bytes), &info) && info.dli_fname) {
-    std::unique_ptr<char, decltype(&free)> real(realpath(info.dli_fname, nullptr), &free);
-    std::string path = real ? real.get() : info.dli_fname;
-    if (size_t slash = path.find_last_of('/'); slash != std::string::npos) {
-      out.push_back(path.substr(0, slash + 1) + kJitLibrary);
-      out.push_back(path.substr(0, slash + 1) + "../lib/" + kJitLibrary);
-    }
-  }
-  out.push_back(kJitLibrary);
-  return out;
-}
-
-sf_jit_compile_fn find_compiler(std::string *why) {
-  for (const std::string &path : jit_candidates()) {
-    if (path.find('/') != std::string::npos && access(path.c_str(), R_OK) != 0) continue;
-    // Never unloaded: LLVM does not survive that.
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (!library) {
-      const char *error = dlerror();
-      *why = error ? error : "the compiler cannot be loaded";
-      continue;
-    }
-    if (void *symbol = dlsym(library, SF_JIT_COMPILE_SYMBOL)) return reinterpret_cast<sf_jit_compile_fn>(symbol);
-    *why = path + " is not shortfuse's compiler";
-  }
-  return nullptr;
-}
-
-struct CompileJob {
-  sf_jit_compile_fn compile;
-  std::vector<sf_jit_program> programs;
-  sf_jit_result result{};
-  int status = -1;
-};
-
-void *run_compile_job(void *arg) {
-  auto *job = static_cast<CompileJob *>(arg);
-  job->status = job->compile(SF_JIT_VERSION, job->programs.data(), job->programs.size(), &job->result);
-  return nullptr;
-}
-
-// On a thread of its own, for its stack, which is gone when this returns; no signal of the daemon lands on it.
-bool run_on_large_stack(CompileJob *job) {
-  pthread_attr_t attr;
-  if (pthread_attr_init(&attr) != 0) return false;
-  pthread_attr_setstacksize(&attr, kCompilerStackBytes);
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, &before);
-  pthread_t thread;
-  int error = pthread_create(&thread, &attr, run_compile_job, job);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attr);
-  return error == 0 && pthread_join(thread, nullptr) == 0;
-}
-
-// Programs of equal bytes share their code: policies attach one function to many operations.
-std::expected<MachineCode, std::string> compile(const Policy &policy) {
-  CompileJob job;
-  std::string why = std::string(kJitLibrary) + " was not found";
-  job.compile = find_compiler(&why);
-  if (!job.compile) return std::unexpected(why);
-  std::map<std::vector<uint64_t>, size_t> distinct;
-  std::vector<size_t> index;
-  for (const Policy::Program &p : policy.programs) {
-    auto [entry, is_new] = distinct.try_emplace(p.insns, job.programs.size());
-    if (is_new) job.programs.push_back({p.insns.data(), static_cast<uint32_t>(p.insns.size()), p.stack_bytes, 0});
-    index.push_back(entry->second);
-  }
-  if (!run_on_large_stack(&job)) return std::unexpected("no thread for the compiler");
-  std::unique_ptr<unsigned char, decltype(&free)> code(job.result.code, &free);
-  if (job.status != 0) return std::unexpected(std::string("the compiler failed: ") + job.result.error);
-  MachineCode out;
-  out.bytes.assign(code.get(), code.get() + job.result.bytes);
-  for (size_t i : index) {
-    if (job.programs[i].entry >= out.bytes.size()) return std::unexpected("the compiler gave no entry");
-    out.entry.push_back(job.programs[i].entry);
-  }
-  return out;
-}
 
 // ---- the image
 

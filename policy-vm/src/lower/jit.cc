@@ -76,39 +76,51 @@ Machine make_machine(std::string *error) {
 
 std::string entry_name(size_t i) { return "p" + std::to_string(i); }
 
-Buffer compile(sf_jit_program *programs, size_t count, std::string *error) {
-  Context context(LLVMContextCreate());
-  Module module(LLVMModuleCreateWithNameInContext("policy", context.get()));
-  Machine machine = make_machine(error);
-  if (!machine) return nullptr;
-  LLVMSetTarget(module.get(), kTriple);
-  LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine.get());
-  LLVMSetModuleDataLayout(module.get(), layout);
-  LLVMDisposeTargetData(layout);
-  for (size_t i = 0; i < count; i++) {
-    const char *what = nullptr;
-    const sf_jit_program &p = programs[i];
-    if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p.insns, p.count, p.stack_bytes, &what)) {
-      return *error = what, nullptr;
+// What one call of the compiler works on.
+struct Work {
+  Context context{LLVMContextCreate()};
+  Module module;
+  Machine machine;
+
+  bool lower(const sf_jit_policy &policy, std::string *error) {
+    module.reset(LLVMModuleCreateWithNameInContext("policy", context.get()));
+    machine = make_machine(error);
+    if (!machine) return false;
+    LLVMSetTarget(module.get(), kTriple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine.get());
+    LLVMSetModuleDataLayout(module.get(), layout);
+    LLVMDisposeTargetData(layout);
+    for (size_t i = 0; i < policy.count; i++) {
+      const char *what = nullptr;
+      const sf_jit_program &p = policy.programs[i];
+      if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p.insns, p.count, p.stack_bytes, &what))
+        return *error = what, false;
     }
+    char *message = nullptr;
+    const bool broken = LLVMVerifyModule(module.get(), LLVMReturnStatusAction, &message);
+    const std::string text = taken(message);
+    if (broken) *error = text;
+    return !broken;
   }
-  char *message = nullptr;
-  if (LLVMVerifyModule(module.get(), LLVMReturnStatusAction, &message)) return *error = taken(message), nullptr;
-  LLVMDisposeMessage(message);
-  PassOptions options(LLVMCreatePassBuilderOptions());
-  if (LLVMErrorRef failed = LLVMRunPasses(module.get(), kPasses, machine.get(), options.get())) {
+
+  bool optimise(std::string *error) {
+    PassOptions options(LLVMCreatePassBuilderOptions());
+    LLVMErrorRef failed = LLVMRunPasses(module.get(), kPasses, machine.get(), options.get());
+    if (!failed) return true;
     char *text = LLVMGetErrorMessage(failed);
     *error = text;
     LLVMDisposeErrorMessage(text);
-    return nullptr;
+    return false;
   }
-  LLVMMemoryBufferRef object = nullptr;
-  message = nullptr;
-  if (LLVMTargetMachineEmitToMemoryBuffer(machine.get(), module.get(), LLVMObjectFile, &message, &object)) {
-    return *error = taken(message), nullptr;
+
+  Buffer emit(LLVMCodeGenFileType type, std::string *error) {
+    LLVMMemoryBufferRef out = nullptr;
+    char *message = nullptr;
+    if (LLVMTargetMachineEmitToMemoryBuffer(machine.get(), module.get(), type, &message, &out))
+      return *error = taken(message), nullptr;
+    return Buffer(out);
   }
-  return Buffer(object);
-}
+};
 
 // ---- the object file that LLVM made
 
@@ -170,19 +182,47 @@ int fail(sf_jit_result *result, const char *why) {
   return -1;
 }
 
-// Not inlined: nothing that a jump out of it could leave half-changed lies in the caller's frame.
-__attribute__((noinline)) int compile_guarded(sf_jit_program *programs, size_t count, sf_jit_result *result) {
-  std::string error;
-  Buffer buffer = compile(programs, count, &error);
-  if (!buffer) return fail(result, error.c_str());
-  if (const char *why = extract(Object(buffer.get()), programs, count, result)) return fail(result, why);
-  return 0;
+bool compile(const sf_jit_policy &policy, sf_jit_result *result, std::string *error) {
+  Work work;
+  if (!work.lower(policy, error) || !work.optimise(error)) return false;
+  Buffer buffer = work.emit(LLVMObjectFile, error);
+  if (!buffer) return false;
+  const char *why = extract(Object(buffer.get()), policy.programs, policy.count, result);
+  if (why) *error = why;
+  return !why;
 }
 
-}  // namespace
+bool give_text(const char *text, size_t bytes, sf_jit_result *result) {
+  result->code = static_cast<unsigned char *>(malloc(bytes + 1));
+  if (!result->code) return false;
+  memcpy(result->code, text, bytes);
+  result->code[bytes] = 0;
+  result->bytes = bytes;
+  return true;
+}
 
-extern "C" __attribute__((visibility("default"))) int sf_jit_compile(uint32_t version, sf_jit_program *programs,
-                                                                     size_t count, sf_jit_result *result) {
+bool describe(const sf_jit_policy &policy, sf_jit_stage stage, sf_jit_result *result, std::string *error) {
+  Work work;
+  if (!work.lower(policy, error)) return false;
+  if (stage != SF_JIT_LOWERED && !work.optimise(error)) return false;
+  if (stage == SF_JIT_ASSEMBLY) {
+    LLVMSetTargetMachineAsmVerbosity(work.machine.get(), true);
+    Buffer buffer = work.emit(LLVMAssemblyFile, error);
+    return buffer && give_text(LLVMGetBufferStart(buffer.get()), LLVMGetBufferSize(buffer.get()), result);
+  }
+  char *text = LLVMPrintModuleToString(work.module.get());
+  const bool given = give_text(text, strlen(text), result);
+  LLVMDisposeMessage(text);
+  return given;
+}
+
+// Runs one of the two. Not inlined: nothing that a jump out of it could leave half-changed lies in the caller's frame.
+template <typename Task> __attribute__((noinline)) int run(Task task, sf_jit_result *result) {
+  std::string error;
+  return task(&error) ? 0 : fail(result, error.c_str());
+}
+
+template <typename Task> int guarded(uint32_t version, sf_jit_result *result, Task task) {
   memset(result, 0, sizeof *result);
 #ifndef __x86_64__
   return fail(result, "there is no compiler for this processor yet");
@@ -195,7 +235,19 @@ extern "C" __attribute__((visibility("default"))) int sf_jit_compile(uint32_t ve
     return fail(result, fatal_text);
   }
   on_fatal = &escape;
-  int status = compile_guarded(programs, count, result);
+  const int status = run(task, result);
   on_fatal = nullptr;
   return status;
+}
+
+}  // namespace
+
+#define SF_EXPORT extern "C" __attribute__((visibility("default")))
+
+SF_EXPORT int sf_jit_compile(uint32_t version, const sf_jit_policy *policy, sf_jit_result *result) {
+  return guarded(version, result, [=](std::string *error) { return compile(*policy, result, error); });
+}
+
+SF_EXPORT int sf_jit_text(uint32_t version, const sf_jit_policy *policy, sf_jit_stage stage, sf_jit_result *result) {
+  return guarded(version, result, [=](std::string *error) { return describe(*policy, stage, result, error); });
 }

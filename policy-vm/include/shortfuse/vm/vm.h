@@ -77,4 +77,10 @@ struct PublishedImage {
 };
 std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lowering lowering);
 
+/// What the compiler makes of a policy, as text: LLVM's intermediate language before and after it is optimised, and
+/// assembly. Functions are named after the programs in the order of the policy, p0, p1, ...; programs of equal bytes
+/// share one.
+enum class CompilerStage { Lowered, Optimised, Assembly };
+std::expected<std::string, Refusal> compiler_text(const Policy &policy, CompilerStage stage);
+
 }  // namespace shortfuse::vm
