@@ -44,7 +44,7 @@ Finished shortfuse(const std::string &arguments, const std::string &environment 
 
 TEST(Command, HelpIsEverywhereAndHasExamples) {
   for (const char *command : {"", "mount", "run", "swap", "status", "policy", "policy check", "policy disasm",
-                              "doctor"}) {
+                              "policy run", "policy dump-ir", "policy init", "doctor"}) {
     const auto help = shortfuse(std::string(command) + " --help");
     EXPECT_EQ(help.status, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("Example")) << command;
@@ -56,7 +56,9 @@ TEST(Command, HelpIsEverywhereAndHasExamples) {
 TEST(Command, WrongArgumentsAreUsageErrors) {
   for (const char *wrong : {"", "frobnicate", "status --frobnicate", "swap /mnt", "policy", "policy check", "run",
                             "run --", "mount", "mount -o bpftime=a.o", "mount -- true", "status a b",
-                            "status -- /mnt", "status --watch 0", "run --frobnicate -- true"}) {
+                            "status -- /mnt", "status --watch 0", "run --frobnicate -- true", "policy run",
+                            "policy run x --repeat 0", "policy run x --interp --jit", "policy dump-ir",
+                            "policy init"}) {
     const auto result = shortfuse(wrong);
     EXPECT_EQ(result.status, 2) << wrong << "\n" << result.output;
     EXPECT_THAT(result.output, Not(IsEmpty())) << wrong;
@@ -186,6 +188,82 @@ TEST(PolicyCheck, RefusedAndMissingFilesAreFailures) {
     EXPECT_EQ(shortfuse("policy disasm " + file).status, 1);
   const auto json = nlohmann::json::parse(shortfuse("policy check --json " + junk).output);
   EXPECT_EQ(json[0]["accepted"], false);
+}
+
+TEST(PolicyRun, ShowsVerdictCallsAndMaps) {
+  const std::string policies = SF_POLICIES;
+  const auto denied = shortfuse("policy run " + policies + "/deny.bpf.o --section fuse/lookup --path secret/x");
+  EXPECT_EQ(denied.status, 0) << denied.output;
+  EXPECT_THAT(denied.output, HasSubstr("fuse/lookup: -13 (denied: EACCES)\n"));
+  EXPECT_THAT(denied.output, HasSubstr("bpf_strncmp(\"secret\", 6, \"secret\") = 0"));
+
+  const std::string read = "policy run " + policies + "/datacache.bpf.o --section fuse_exit/read --ctx node=9 "
+                           "--ctx req.offset=0x1000 --ctx reply_bytes=4096";
+  const auto kept = shortfuse(read);
+  EXPECT_THAT(kept.output, HasSubstr("would keep the reply: 10 s; what does not exist: not at all"));
+  EXPECT_THAT(kept.output, HasSubstr("map   last_end[9] = 8192   (new)"));
+  for (const char *engine : {" --interp", " --jit"}) {
+    const auto json = nlohmann::json::parse(shortfuse(read + " --json --repeat 50" + engine).output);
+    EXPECT_EQ(json["verdict"], 0);
+    EXPECT_EQ(json["runs"], 50);
+    EXPECT_GT(json["ns_per_run"], 0.0);
+    ASSERT_EQ(json["maps"].size(), 1u) << json;
+    EXPECT_EQ(json["maps"][0]["after"], "8192");
+    EXPECT_TRUE(json["maps"][0]["before"].is_null());
+    EXPECT_EQ(json["engine"], std::string(engine) == " --jit" ? "machine code" : "interpreter");
+  }
+  const auto miss = shortfuse("policy run " + policies + "/metacache.bpf.o --section syscall/stat --miss");
+  EXPECT_THAT(miss.output, HasSubstr("syscall/stat: 0 (SF_PASS"));
+}
+
+TEST(PolicyRun, WhatIsWrongIsSaidWithWhatThereIs) {
+  const std::string deny = std::string("policy run ") + SF_POLICIES + "/deny.bpf.o";
+  struct Case { const char *arguments, *text; };
+  const Case cases[] = {{"", "which program? --section with one of: fuse/access, "},
+                        {" --section fuse/nothing", "no program in section \"fuse/nothing\"; there are: fuse/access, "},
+                        {" --section fuse/open --ctx colour=1", "has no field \"colour\"; it has: size opcode "},
+                        {" --section fuse/open --ctx node", "FIELD=NUMBER is expected, of 8 bytes"},
+                        {" --section fuse/open --ctx uid=4294967296", "FIELD=NUMBER is expected, of 4 bytes"},
+                        {" --section fuse/open --arg 0g", "--arg: bytes in hexadecimal"}};
+  for (const Case &c : cases) {
+    const auto refused = shortfuse(deny + c.arguments);
+    EXPECT_EQ(refused.status, 1) << c.arguments;
+    EXPECT_THAT(refused.output, HasSubstr(c.text)) << c.arguments;
+  }
+}
+
+TEST(PolicyDumpIr, AsLoweredAndOptimised) {
+  const std::string dump = std::string("policy dump-ir ") + SF_POLICIES + "/metacache.bpf.o --section syscall/stat";
+  const auto lowered = shortfuse(dump), optimised = shortfuse(dump + " --optimised");
+  EXPECT_EQ(lowered.status, 0);
+  EXPECT_THAT(lowered.output, HasSubstr("equal ones once: syscall/stat (syscall_stat)\n"));
+  EXPECT_THAT(lowered.output, HasSubstr("define i64 @p0(ptr"));
+  EXPECT_THAT(shortfuse(dump + " --assembly").output, HasSubstr("p0:"));
+  EXPECT_GT(lowered.output.size(), optimised.output.size());
+  EXPECT_EQ(shortfuse(dump + "x").status, 1);
+}
+
+// Each kind builds, is accepted and passes its own test; nothing is ever overwritten.
+TEST(PolicyInit, ProjectsTestThemselves) {
+  const TestDirectory directory;
+  for (const char *kind : {"cache", "deny", "count"}) {
+    const std::string project = directory.path + "/my_" + kind;
+    const auto made = shortfuse("policy init " + project + " --kind " + kind);
+    ASSERT_EQ(made.status, 0) << made.output;
+    const std::string make = "make -C " + project + " test > " + directory.path + "/log 2>&1";
+    EXPECT_EQ(system(make.c_str()), 0) << std::ifstream(directory.path + "/log").rdbuf();
+    std::ofstream(project + "/README.md") << "mine";
+    const auto again = shortfuse("policy init " + project);
+    EXPECT_EQ(again.status, 1);
+    EXPECT_THAT(again.output, HasSubstr("is already there; nothing was written"));
+    std::string kept;
+    std::ifstream(project + "/README.md") >> kept;
+    EXPECT_EQ(kept, "mine");
+  }
+  EXPECT_EQ(shortfuse("policy init " + directory.path + "/x --kind other").status, 1);
+  EXPECT_EQ(shortfuse("policy init " + directory.path + "/'a b'").status, 1);
+  EXPECT_EQ(shortfuse("policy init " + directory.path + "/none/x").status, 1);
+  EXPECT_FALSE(std::filesystem::exists(directory.path + "/x"));
 }
 
 TEST(Doctor, SaysOneLineAboutEachThing) {

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "shortfuse/vm/vm.h"
+
 namespace shortfuse::cli {
 
 /// What every command needs to know of its surroundings.
@@ -41,6 +43,24 @@ int policy_check_command(const Context &context, const std::vector<std::string> 
 
 /// The instructions of a chain's programs, or only of those in `section` ("" for all).
 int policy_disasm_command(const Context &context, const std::string &chain, const std::string &section);
+
+struct PolicyRunArguments {
+  std::string chain, section;        ///< section: "" where there is only one
+  std::vector<std::string> fields;   ///< of the context, "node=7"
+  uint64_t runs = 1;
+  bool interp = false, jit = false, json = false, miss = false;
+  std::string path = "?";            ///< what sf_path() says; "?": not known
+  std::string argument_hex, reply_hex;
+};
+/// One operation through a policy's programs, without a mount.
+int policy_run_command(const Context &context, const PolicyRunArguments &arguments);
+
+/// A policy's programs as the compiler sees them.
+int policy_dump_ir_command(const Context &context, const std::string &chain, const std::string &section,
+                           vm::CompilerStage stage);
+
+/// Writes a policy project into a new directory NAME.
+int policy_init_command(const Context &context, const std::string &name, const std::string &kind);
 
 int doctor_command(const Context &context, bool json);
 

@@ -143,6 +143,15 @@ std::expected<std::string, std::string> find_library(const std::string &executab
   return std::unexpected(name + " is not there; looked for " + candidates[0] + " and " + candidates[2]);
 }
 
+std::expected<std::string, std::string> find_include_directory(const std::string &executable_directory) {
+  const std::string candidates[] = {fs::path(executable_directory).parent_path().string() + "/include",
+                                    SF_INSTALL_INCLUDEDIR};
+  for (const auto &candidate : candidates) {
+    if (is_file(candidate + "/shortfuse/policy.h")) return candidate;
+  }
+  return std::unexpected("shortfuse/policy.h is not there; looked in " + candidates[0] + " and " + candidates[1]);
+}
+
 std::expected<std::string, std::string> find_policy(const std::string &executable_directory, const std::string &name) {
   if (name.empty()) return std::unexpected("an empty path in the policy chain");
   const std::string given = absolute(name);

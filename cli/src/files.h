@@ -17,6 +17,9 @@ std::string own_directory();
 /// was to be installed.
 std::expected<std::string, std::string> find_library(const std::string &executable_directory, const std::string &name);
 
+/// Where <shortfuse/policy.h> is found, likewise.
+std::expected<std::string, std::string> find_include_directory(const std::string &executable_directory);
+
 /// One policy as a user names it: a path, or the bare name of one that came with shortfuse ("metacache.bpf.o" or
 /// "metacache"). Absolute; the file is there.
 std::expected<std::string, std::string> find_policy(const std::string &executable_directory, const std::string &name);

@@ -40,6 +40,10 @@ struct Arguments {
   StatusArguments status;
   std::vector<std::string> check_chains;
   std::string disasm_chain, disasm_section;
+  std::string dump_chain, dump_section;
+  bool dump_optimised = false, dump_assembly = false;
+  PolicyRunArguments policy_run;
+  std::string init_name, init_kind = "cache";
   bool check_json = false;
   bool doctor_json = false;
 };
@@ -95,6 +99,43 @@ void add_status(CLI::App &app, StatusArguments &into) {
                  "  shortfuse status /mnt/x --json | jq .ops.stat.served");
 }
 
+void add_policy_run(CLI::App &policy, PolicyRunArguments &into) {
+  auto *run = policy.add_subcommand("run", "Run a program on an invented operation, and show what it does");
+  run->add_option("FILE", into.chain, "A policy object; A.bpf.o:B.bpf.o is a chain")->required();
+  run->add_option("--section", into.section, "Which program, e.g. fuse/lookup (none: the only one)");
+  run->add_option("--ctx", into.fields, "A field of the context; may be repeated. All others are 0")
+      ->type_name("FIELD=NUMBER")->allow_extra_args(false);
+  run->add_option("--path", into.path, "What sf_path() answers (none: -ENOENT)")->type_name("PATH");
+  run->add_option("--arg", into.argument_hex, "The request's bytes behind its header, for sf_arg()")->type_name("HEX");
+  run->add_option("--reply", into.reply_hex, "The reply's bytes, for sf_reply()")->type_name("HEX");
+  run->add_flag("--miss", into.miss, "Nothing is cached: sf_serve_*() answer SF_PASS");
+  run->add_option("--repeat", into.runs, "So many runs, for the time that one takes")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1000000000}));
+  auto *interp = run->add_flag("--interp", into.interp, "In the interpreter, which shows every call");
+  run->add_flag("--jit", into.jit, "As machine code, which does some calls itself")->excludes(interp);
+  run->add_flag("--json", into.json, "The same for programs");
+  run->footer("Examples:\n"
+              "  shortfuse policy run deny --section fuse/lookup --path private/key.pem\n"
+              "  shortfuse policy run datacache --section fuse_exit/read --ctx offset=4096 --ctx reply_bytes=4096\n"
+              "  shortfuse policy run my.bpf.o --section fuse/read --repeat 1000000\n"
+              "Maps are real and begin empty; what only a mount has (serving, keeping) is answered and reported.\n"
+              "Exit status: 0 when it ran, whatever the verdict.");
+}
+
+void add_policy_tools(CLI::App &policy, Arguments &into) {
+  auto *dump = policy.add_subcommand("dump-ir", "Verified programs in LLVM's intermediate language");
+  dump->add_option("FILE", into.dump_chain, "A policy object; A.bpf.o:B.bpf.o is a chain")->required();
+  dump->add_option("--section", into.dump_section, "Only this program, e.g. syscall/stat");
+  dump->add_flag("--optimised", into.dump_optimised, "As machine code is made of it, rather than as lowered");
+  dump->add_flag("--assembly", into.dump_assembly, "As the processor's instructions");
+  dump->footer("Example:\n  shortfuse policy dump-ir metacache --section syscall/stat --optimised");
+  auto *init = policy.add_subcommand("init", "Write a policy project: source, Makefile, test, README");
+  init->add_option("NAME", into.init_name, "The directory, which must not exist; its name is the policy's")
+      ->required();
+  init->add_option("--kind", into.init_kind, "cache (the default), deny or count")->type_name("KIND");
+  init->footer("Example:\n  shortfuse policy init mine --kind deny && make -C mine test");
+}
+
 void add_policy(CLI::App &app, Arguments &into) {
   auto *policy = app.add_subcommand("policy", "Look at policies without a mount");
   auto *check = policy->add_subcommand("check", "Load and verify: what is in them, or why they are refused");
@@ -107,6 +148,8 @@ void add_policy(CLI::App &app, Arguments &into) {
   disasm->add_option("FILE", into.disasm_chain, "A policy object; A.bpf.o:B.bpf.o is a chain")->required();
   disasm->add_option("--section", into.disasm_section, "Only this program, e.g. syscall/stat");
   disasm->footer("Example:\n  shortfuse policy disasm metacache --section fuse_exit/getattr");
+  add_policy_run(*policy, into.policy_run);
+  add_policy_tools(*policy, into);
   policy->require_subcommand(1);
   policy->footer("Example:\n  shortfuse policy check build/policies/*.bpf.o");
 }
@@ -131,6 +174,18 @@ std::vector<std::string> whole_command(const CLI::App &command, bool dashes, con
   if (dashes && !words.empty()) words.push_back("--");
   words.insert(words.end(), tail.begin(), tail.end());
   return words;
+}
+
+int dispatch_policy(const Context &context, const CLI::App &policy, const Arguments &a) {
+  if (policy.got_subcommand("disasm")) return policy_disasm_command(context, a.disasm_chain, a.disasm_section);
+  if (policy.got_subcommand("run")) return policy_run_command(context, a.policy_run);
+  if (policy.got_subcommand("dump-ir"))
+    return policy_dump_ir_command(context, a.dump_chain, a.dump_section,
+                                  a.dump_assembly    ? vm::CompilerStage::Assembly
+                                  : a.dump_optimised ? vm::CompilerStage::Optimised
+                                                     : vm::CompilerStage::Lowered);
+  if (policy.got_subcommand("init")) return policy_init_command(context, a.init_name, a.init_kind);
+  return policy_check_command(context, a.check_chains, a.check_json);
 }
 
 int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector<std::string> &tail) {
@@ -158,9 +213,7 @@ int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector
   if (name == "swap") return swap_command(context, arguments.swap_point, arguments.swap_chain);
   if (name == "status") return status_command(context, arguments.status);
   if (name == "doctor") return doctor_command(context, arguments.doctor_json);
-  if (command.got_subcommand("disasm"))
-    return policy_disasm_command(context, arguments.disasm_chain, arguments.disasm_section);
-  return policy_check_command(context, arguments.check_chains, arguments.check_json);
+  return dispatch_policy(context, command, arguments);
 }
 
 int run_main(int argc, char **argv) {

@@ -17,8 +17,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char *map_type(uint32_t type) {
-  return type == 1 ? "hash" : type == 2 ? "array" : "other";
+std::string map_type(uint32_t type) {
+  std::string name = vm::map_kind_name(type);
+  for (char &c : name) c = static_cast<char>(tolower(static_cast<unsigned char>(c)));
+  return name;
 }
 
 std::string map_name(const vm::Policy::Map &map) {
@@ -74,7 +76,7 @@ void print(const Checked &c) {
                program.info.insns, program.info.states_explored);
   }
   for (const auto &map : p.maps) {
-    fmt::print("  map     {:<24} {:<7} {:>6} entries, {} + {} bytes each, {} bytes{}\n", map_name(map),
+    fmt::print("  map     {:<24} {:<13} {:>6} entries, {} + {} bytes each, {} bytes{}\n", map_name(map),
                map_type(map.def.type), map.def.max_entries, map.def.key_size, map.def.value_size, map_bytes(map),
                map.frozen ? ", read-only" : "");
   }
@@ -145,6 +147,26 @@ int policy_disasm_command(const Context &context, const std::string &chain, cons
   if (any) return 0;
   complain("policy disasm", chain + ": no program in section \"" + section + "\"");
   return 1;
+}
+
+int policy_dump_ir_command(const Context &context, const std::string &chain, const std::string &section,
+                           vm::CompilerStage stage) {
+  const auto paths = find_chain(context.executable_directory, chain);
+  if (!paths) return complain("policy dump-ir", paths.error()), 1;
+  auto policy = vm::load_policy(*paths);
+  if (!policy) return complain("policy dump-ir", chain + ": " + policy.error().str()), 1;
+  std::erase_if(policy->programs, [&](const vm::Policy::Program &p) {
+    return !section.empty() && p.info.section != section;
+  });
+  if (policy->programs.empty())
+    return complain("policy dump-ir", chain + ": no program in section \"" + section + "\""), 1;
+  const auto text = vm::compiler_text(*policy, stage);
+  if (!text) return complain("policy dump-ir", chain + ": " + text.error().str()), 1;
+  const char *comment = stage == vm::CompilerStage::Assembly ? "#" : ";";
+  fmt::print("{} in order, equal ones once:", comment);
+  for (const auto &program : policy->programs) fmt::print(" {} ({})", program.info.section, program.info.name);
+  fmt::print("\n{}", *text);
+  return 0;
 }
 
 }  // namespace shortfuse::cli

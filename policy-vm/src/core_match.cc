@@ -218,7 +218,8 @@ bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t t
     const btf_type *l = resolve_type(local, local_id), *t = resolve_type(target, target_id);
     if (!l || !t || !same_name(local, l->name_off, target, t->name_off)) return false;
     const bool forward = btf_is_fwd(l) || btf_is_fwd(t);
-    if (behind_pointer && forward) return (btf_is_fwd(l) || btf_is_composite(l)) && (btf_is_fwd(t) || btf_is_composite(t));
+    if (behind_pointer && forward)
+      return (btf_is_fwd(l) || btf_is_composite(l)) && (btf_is_fwd(t) || btf_is_composite(t));
     if (!same_kind(l, t)) return false;
     switch (btf_kind(l)) {
       case BTF_KIND_INT:

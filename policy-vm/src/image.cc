@@ -103,19 +103,23 @@ extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
   return 0;
 }
 
+extern "C" uint64_t sf_program_run(const struct sf_image *image, uint32_t index, void *ctx, struct sf_vm_env *env) {
+  env->image = image;
+  env->slot = image->program[index].slot;
+  env->fuel = kFuel;
+  env->tail_calls = 0;
+  uint64_t r0 = SF_PASS;
+  for (uint32_t program = index + 1; program != 0; program = env->next_program) {
+    env->next_program = 0;
+    r0 = run_program(image, image->program[program - 1], ctx, env);
+  }
+  return r0;
+}
+
 extern "C" int sf_policy_run(const struct sf_image *image, unsigned slot, void *ctx, struct sf_vm_env *env) {
   if (slot >= SF_SLOTS) return SF_PASS;
-  env->image = image;
-  env->slot = slot;
   for (uint32_t i = image->first[slot]; i != 0; i = image->program[i - 1].next) {
-    env->fuel = kFuel;
-    env->tail_calls = 0;
-    uint64_t r0 = SF_PASS;
-    for (uint32_t program = i; program != 0; program = env->next_program) {
-      env->next_program = 0;
-      r0 = run_program(image, image->program[program - 1], ctx, env);
-    }
-    int verdict = clamp(r0);
+    int verdict = clamp(sf_program_run(image, i - 1, ctx, env));
     if (verdict != SF_PASS && slot < SF_SLOT_FUSE_EXIT) return verdict;
   }
   return SF_PASS;

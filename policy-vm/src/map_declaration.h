@@ -24,7 +24,4 @@ struct MapDeclaration {
 /// All maps of an object; each follows the kernel's rules for its kind.
 std::expected<std::vector<MapDeclaration>, Refusal> read_map_declarations(const btf *b);
 
-/// "PERCPU_HASH".
-const char *map_kind_name(uint32_t type);
-
 }  // namespace shortfuse::vm

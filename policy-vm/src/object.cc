@@ -177,7 +177,8 @@ class Linker {
     if (!slot)
       return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
     program.slot = *slot;
-    const std::string given = essential_name(out_.btf.context_of(program.name)), wanted = side_struct(side_of_slot(program.slot));
+    const std::string given = essential_name(out_.btf.context_of(program.name));
+    const std::string wanted = side_struct(side_of_slot(program.slot));
     if (!given.empty() && given != wanted) {
       return refuse("context-type", program.section + " (" + program.name + "): the program takes a struct " + given +
                     ", but is given a struct " + wanted);

@@ -133,8 +133,8 @@ extern int sf_path(void *ctx, char *buf, u32 size) __ksym;
 extern int sf_arg(void *ctx, u32 offset, void *buf, u32 size) __ksym;
 extern int sf_reply(struct sf_fuse_exit_ctx *ctx, u32 offset, void *buf, u32 size) __ksym;
 
-/* ---- helpers with the kernel's numbers and meaning. Where a helper writes a map: shared kinds (all but per-CPU ones and
- * ring buffers, which each process has for itself) are written by fuse/OP and fuse_exit/OP only. */
+/* ---- helpers with the kernel's numbers and meaning. Where a helper writes a map: shared kinds (all but per-CPU ones
+ * and ring buffers, which each process has for itself) are written by fuse/OP and fuse_exit/OP only. */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;

@@ -64,6 +64,9 @@ int sf_image_check(const void *image, size_t bytes);
  * Thread-safe and async-signal-safe as far as the host functions are. Sets env->fuel itself. */
 int sf_policy_run(const struct sf_image *image, unsigned slot, void *ctx, struct sf_vm_env *env);
 
+/* Runs one program by its index, with those that it goes on to by tail calls. What it returns, not clamped. */
+uint64_t sf_program_run(const struct sf_image *image, uint32_t index, void *ctx, struct sf_vm_env *env);
+
 static inline int sf_image_has(const struct sf_image *image, unsigned slot) { return image->first[slot] != 0; }
 
 /* The interpreter on raw verified instructions; r1 = ctx. Used by sf_policy_run and by tests. */

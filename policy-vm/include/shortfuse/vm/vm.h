@@ -65,6 +65,17 @@ struct DisassembledInsn {
 /// A verified program taken apart. Instructions that no path reaches have become exits.
 std::vector<DisassembledInsn> disassemble(const Policy::Program &program);
 
+/// "PERCPU_HASH", by the kernel's number.
+const char *map_kind_name(uint32_t type);
+
+/// A field of what programs of a slot get as their context; nested ones as "req.node".
+struct ContextField {
+  std::string name;
+  uint32_t offset, bytes;
+  bool is_signed;
+};
+std::vector<ContextField> context_fields(unsigned slot);
+
 enum class Lowering { Auto, InterpretOnly, Required };
 
 /// Makes the image in a memfd: sealed against writing, shrinking and growing, ready to be mapped PROT_READ|PROT_EXEC.
