@@ -26,7 +26,7 @@ static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_
   policy->handles[i] = &policy->map[i];
   policy->storage_bytes[i] = bytes;
   if (sf_map_check(storage, bytes, &shape) != 0) return false;
-  policy->values[i] = sf_map_array_values(storage);
+  policy->values[i] = sf_map_array_values(&policy->map[i]);
   return true;
 }
 

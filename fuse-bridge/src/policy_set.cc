@@ -37,7 +37,7 @@ std::expected<std::shared_ptr<MapStorage>, std::string> make_map(const vm::Polic
   sf_map_init(bytes, &shape);
   if (!map.initial.empty()) {
     const uint32_t first = 0;
-    if (sf_map_update(bytes, &first, map.initial.data(), 0) != 0)
+    if (sf_map_update(&storage->map, &first, map.initial.data(), 0, 0) != 0)
       return std::unexpected("map " + name + ": its initial contents do not fit");
   }
   if (fcntl(storage->fd.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
@@ -93,7 +93,7 @@ std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(con
       if (!made) return std::unexpected(made.error());
       storage = std::move(*made);
     }
-    set->map_values_.push_back(sf_map_array_values(storage->map.storage));
+    set->map_values_.push_back(sf_map_array_values(&storage->map));
     set->map_handles_.push_back(&storage->map);
     set->maps_.push_back(std::move(storage));
   }

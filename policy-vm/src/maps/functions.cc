@@ -5,7 +5,11 @@
 #include <errno.h>
 
 #include "shortfuse/vm/image.h"
+#include "shared.h"
 #include "shortfuse/vm/map.h"
+#include "system.h"
+
+using namespace shortfuse::vm::maps;
 
 namespace {
 
@@ -13,22 +17,20 @@ uint64_t as_result(int value) { return static_cast<uint64_t>(static_cast<int64_t
 struct sf_map *map_of(uint64_t r1) { return reinterpret_cast<struct sf_map *>(r1); }
 void *pointer(uint64_t value) { return reinterpret_cast<void *>(value); }
 
-// One writer at a time. Not waited for: the holder may be the thread that a signal handler interrupted.
+struct sf_vm_env &env_of(void *env) { return *static_cast<struct sf_vm_env *>(env); }
+
+// One writer at a time.
 class Writing {
  public:
-  explicit Writing(struct sf_map *map) : map_(map) {
-    for (int tries = 0; tries < 1000 && !held_; ++tries) {
-      uint32_t free = 0;
-      held_ = __atomic_compare_exchange_n(&map->lock, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-      if (!held_) __builtin_ia32_pause();
-    }
+  Writing(struct sf_map *map, const struct sf_vm_env &env) : map_(map), result_(-EPERM) {
+    if (map->writable) result_ = sf_map_lock(map, env.thread != 0 ? env.thread : gettid());
   }
-  ~Writing() { if (held_) __atomic_store_n(&map_->lock, 0, __ATOMIC_RELEASE); }
-  bool held() const { return held_; }
+  ~Writing() { if (result_ == 0) sf_map_unlock(map_); }
+  int result() const { return result_; }
 
  private:
   struct sf_map *map_;
-  bool held_ = false;
+  int result_;
 };
 
 }  // namespace
@@ -38,41 +40,60 @@ class Writing {
                            [[maybe_unused]] uint64_t r4, [[maybe_unused]] uint64_t r5, [[maybe_unused]] void *env)
 
 SF_VM_FUNCTION(sf_vm_map_lookup) {
-  return reinterpret_cast<uint64_t>(sf_map_lookup(map_of(r1)->storage, pointer(r2)));
+  const struct sf_map *map = map_of(r1);
+  void *value = sf_map_lookup(map, pointer(r2), env_of(env).cpu);
+  if (map->shape.type != SF_MAP_ARRAY_OF_MAPS) return reinterpret_cast<uint64_t>(value);
+  const uint32_t inner = value != nullptr ? load_relaxed(static_cast<const uint32_t *>(value)) : 0;
+  const struct sf_vm_env &e = env_of(env);
+  if (inner == 0 || e.image == nullptr || inner > e.image->maps) return 0;
+  return reinterpret_cast<uint64_t>(e.map[inner - 1]);
+}
+
+SF_VM_FUNCTION(sf_vm_map_lookup_percpu) {
+  return reinterpret_cast<uint64_t>(sf_map_lookup(map_of(r1), pointer(r2), static_cast<uint32_t>(r3)));
 }
 
 SF_VM_FUNCTION(sf_vm_map_update) {
   struct sf_map *map = map_of(r1);
-  if (!map->writable) return as_result(-EPERM);
-  Writing writing(map);
-  return as_result(writing.held() ? sf_map_update(map->storage, pointer(r2), pointer(r3), r4) : -EBUSY);
+  Writing writing(map, env_of(env));
+  if (writing.result() != 0) return as_result(writing.result());
+  return as_result(sf_map_update(map, pointer(r2), pointer(r3), r4, env_of(env).cpu));
 }
 
 SF_VM_FUNCTION(sf_vm_map_delete) {
   struct sf_map *map = map_of(r1);
-  if (!map->writable) return as_result(-EPERM);
-  Writing writing(map);
-  return as_result(writing.held() ? sf_map_delete(map->storage, pointer(r2)) : -EBUSY);
+  Writing writing(map, env_of(env));
+  return as_result(writing.result() != 0 ? writing.result() : sf_map_delete(map, pointer(r2)));
 }
 
-SF_VM_FUNCTION(sf_vm_map_push) { return as_result(-EOPNOTSUPP); }
-SF_VM_FUNCTION(sf_vm_map_pop) { return as_result(-EOPNOTSUPP); }
-SF_VM_FUNCTION(sf_vm_map_peek) { return as_result(-EOPNOTSUPP); }
-SF_VM_FUNCTION(sf_vm_map_lookup_percpu) { return 0; }
+SF_VM_FUNCTION(sf_vm_map_push) {
+  struct sf_map *map = map_of(r1);
+  Writing writing(map, env_of(env));
+  return as_result(writing.result() != 0 ? writing.result() : sf_map_push(map, pointer(r2), r3));
+}
+
+SF_VM_FUNCTION(sf_vm_map_pop) {
+  struct sf_map *map = map_of(r1);
+  Writing writing(map, env_of(env));
+  return as_result(writing.result() != 0 ? writing.result() : sf_map_pop(map, pointer(r2)));
+}
+
+SF_VM_FUNCTION(sf_vm_map_peek) { return as_result(sf_map_peek(map_of(r1), pointer(r2))); }
+
 SF_VM_FUNCTION(sf_vm_ringbuf_output) { return as_result(-EOPNOTSUPP); }
 SF_VM_FUNCTION(sf_vm_ringbuf_reserve) { return 0; }
 SF_VM_FUNCTION(sf_vm_ringbuf_submit) { return 0; }
 SF_VM_FUNCTION(sf_vm_ringbuf_discard) { return 0; }
 SF_VM_FUNCTION(sf_vm_ringbuf_query) { return 0; }
-SF_VM_FUNCTION(sf_vm_cpu) { return static_cast<struct sf_vm_env *>(env)->cpu; }
+SF_VM_FUNCTION(sf_vm_cpu) { return env_of(env).cpu; }
 
 // r1: the context, r2: a PROG_ARRAY, r3: index.
 SF_VM_FUNCTION(sf_vm_tail_call) {
   auto *e = static_cast<struct sf_vm_env *>(env);
   const auto index = static_cast<uint32_t>(r3);
   if (e->tail_calls >= SF_TAIL_CALLS_MAX) return as_result(-E2BIG);
-  const auto *entry = static_cast<const uint32_t *>(sf_map_lookup(map_of(r2)->storage, &index));
-  const uint32_t program = entry ? __atomic_load_n(entry, __ATOMIC_RELAXED) : 0;
+  const auto *entry = static_cast<const uint32_t *>(sf_map_lookup(map_of(r2), &index, 0));
+  const uint32_t program = entry != nullptr ? load_relaxed(entry) : 0;
   if (program == 0 || !e->image || program > e->image->programs) return as_result(-ENOENT);
   if (e->image->program[program - 1].slot != e->slot) return as_result(-ENOENT);
   e->tail_calls++;
@@ -82,5 +103,5 @@ SF_VM_FUNCTION(sf_vm_tail_call) {
 
 // r1: map, r2: struct sf_map_cursor.
 SF_VM_FUNCTION(sf_vm_map_step) {
-  return as_result(sf_map_step(map_of(r1), static_cast<struct sf_map_cursor *>(pointer(r2))));
+  return as_result(sf_map_step(map_of(r1), static_cast<struct sf_map_cursor *>(pointer(r2)), env_of(env).cpu));
 }

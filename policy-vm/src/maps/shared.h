@@ -27,18 +27,34 @@ inline uint32_t load_u32(const void *from) {
   __builtin_memcpy(&word, from, sizeof word);
   return word;
 }
+inline uint16_t load_u16(const void *from) {
+  uint16_t word;
+  __builtin_memcpy(&word, from, sizeof word);
+  return word;
+}
 
 // Into and out of values, which other threads may read or write meanwhile: as the kernel's maps, word by word where
 // words fit, so that an aligned number is never seen half.
 inline void copy_shared(void *dst, const void *src, size_t n) {
   auto *to = static_cast<unsigned char *>(dst);
   const auto *from = static_cast<const unsigned char *>(src);
-  const bool aligned = ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) & 7) == 0;
+  const uintptr_t both = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
   size_t i = 0;
-  for (; aligned && i + 8 <= n; i += 8) {
+  for (; (both & 7) == 0 && i + 8 <= n; i += 8) {
     store_relaxed(reinterpret_cast<uint64_t *>(to + i), load_relaxed(reinterpret_cast<const uint64_t *>(from + i)));
   }
+  for (; (both & 3) == 0 && i + 4 <= n; i += 4) {
+    store_relaxed(reinterpret_cast<uint32_t *>(to + i), load_relaxed(reinterpret_cast<const uint32_t *>(from + i)));
+  }
   for (; i < n; ++i) store_relaxed(to + i, load_relaxed(from + i));
+}
+
+// dst is aligned to 8.
+inline void clear_shared(void *dst, size_t n) {
+  auto *to = static_cast<unsigned char *>(dst);
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) store_relaxed(reinterpret_cast<uint64_t *>(to + i), uint64_t{0});
+  for (; i < n; ++i) store_relaxed(to + i, static_cast<unsigned char>(0));
 }
 
 constexpr uint64_t kOddA = 0x9fb21c651e98df25ull;
@@ -50,15 +66,25 @@ inline uint64_t fold(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-// Folds 64x64->128-bit products with a seed that is random per map.
-inline uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len) {
-  const auto *p = static_cast<const unsigned char *>(bytes);
-  uint64_t hash = seed ^ (len * kOddA);
-  for (; len >= 8; p += 8, len -= 8) hash = fold(hash ^ load_u64(p), seed ^ kOddB);
+// The last len < 8 bytes of a key as a number.
+inline uint64_t load_rest(const unsigned char *p, uint32_t len) {
   uint64_t rest = 0;
-  if (len >= 4) rest = load_u32(p), p += 4, len -= 4;
-  for (; len > 0; ++p, --len) rest = rest << 8 | *p;
-  return fold(hash ^ rest, seed ^ kOddC);
+  if (len & 4) rest = load_u32(p), p += 4;
+  if (len & 2) rest = rest << 16 | load_u16(p), p += 2;
+  if (len & 1) rest = rest << 8 | *p;
+  return rest;
+}
+
+// Folds 64x64->128-bit products with a seed that is random per map. One product for keys of up to 8 bytes, one per 16
+// bytes and one more for longer ones.
+inline uint64_t hash_key(uint64_t seed, const void *bytes, uint32_t len) {
+  const auto *p = static_cast<const unsigned char *>(bytes);
+  if (len <= 8) return fold((len == 8 ? load_u64(p) : load_rest(p, len)) ^ seed, seed ^ kOddC);
+  uint64_t hash = seed ^ (len * kOddA);
+#pragma GCC unroll 8
+  for (; len >= 16; p += 16, len -= 16) hash = fold(hash ^ load_u64(p), load_u64(p + 8) ^ seed ^ kOddB);
+  if (len >= 8) hash = fold(hash ^ load_u64(p), seed ^ kOddA), p += 8, len -= 8;
+  return fold(hash ^ load_rest(p, len), seed ^ kOddC);
 }
 
 }  // namespace shortfuse::vm::maps

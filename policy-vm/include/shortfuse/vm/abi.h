@@ -81,9 +81,9 @@ struct sf_vm_env {
   void *host_state;
   void *const *map_value;     /* per map: where the values of an ARRAY (globals) begin, for direct addresses */
   struct sf_map *const *map;  /* per map of the image */
-  uint32_t cpu;               /* which of a per-CPU map's values are ours: a number below the maps' `cpus` that no other
-                                 thread has at the same time; what bpf_get_smp_processor_id() says */
-  uint32_t reserved;
+  uint32_t cpu;               /* which of a per-CPU map's values are ours: a number below SF_MAP_CPUS that no other run
+                                 has at the same time; what bpf_get_smp_processor_id() says */
+  uint32_t thread;            /* the thread's id, for the lock of a map's writers; 0: the kernel is asked for it */
   /* Instructions left, counted at jumps backwards, at ends of functions and per round of a callback, in the interpreter
      and in machine code alike; 0: the run ends with SF_PASS. */
   uint64_t fuel;

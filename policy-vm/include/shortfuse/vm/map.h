@@ -1,9 +1,10 @@
-/* Policy maps in shared memory: one memfd each, read without locks anywhere.
+/* Policy maps in shared memory: one file each, read without locks anywhere.
  *
  * With the kernel's meaning, flags and errnos (-E2BIG full, -ENOENT, -EEXIST, -EINVAL). A lookup returns a pointer into
  * the storage, as in the kernel: the value may change under the reader, and an element deleted and reused by the
- * writer may show another value; never memory outside the map. Lookups check every index they read, survive a writer
- * killed at any point, and end. Updates and deletes of one map: one at a time (`lock` of its handle). */
+ * writer may show another value; never memory outside the map. Values are aligned to 8 bytes. Lookups check every
+ * number they read, survive a writer killed at any point, and end. Sizes come from the handle's shape, never from the
+ * storage. Writers of one map: one at a time (sf_map_lock()), but for arrays and bloom filters. */
 #ifndef SHORTFUSE_VM_MAP_H
 #define SHORTFUSE_VM_MAP_H
 
@@ -36,6 +37,10 @@ static inline int sf_map_per_process(uint32_t type) {
   return type == SF_MAP_PERCPU_HASH || type == SF_MAP_PERCPU_ARRAY || type == SF_MAP_RINGBUF;
 }
 
+/* Values that a per-CPU map has for each key, in every process. A "CPU" is a number that one thread holds while it runs
+ * a program (sf_vm_env.cpu). */
+#define SF_MAP_CPUS 32
+
 struct sf_map_shape { uint32_t type, key_size, value_size, max_entries; };
 
 /* A process's hold on a map. Made by whoever maps the storage, after sf_map_check(); lives as long as programs that
@@ -44,7 +49,7 @@ struct sf_map {
   void *storage;
   struct sf_map_shape shape;  /* the policy's, so that nothing in shared memory decides a size */
   uint32_t writable;          /* not 0: this process may write the storage */
-  uint32_t lock;              /* of this process's writers: taken by sf_vm_map_update() and its like */
+  uint32_t lock;              /* the thread of this process that writes; 0: none. See sf_map_lock() */
 };
 
 /* Where an iteration stands. Zero it to begin. */
@@ -52,26 +57,39 @@ struct sf_map_cursor {
   uint64_t position;
   const void *key;            /* of the element found: in the storage, or `index` below */
   void *value;
-  uint32_t index;
-  uint32_t reserved;
+  uint32_t index, reserved;   /* the map's own */
 };
 
 /* Bytes of storage for a shape; 0 when it is not supported or too large (256 MiB). */
 size_t sf_map_bytes(const struct sf_map_shape *shape);
+/* REQUIRES: `storage` is zeroed, as a new file is; what no element uses is left untouched. */
 void sf_map_init(void *storage, const struct sf_map_shape *shape);
 /* 0, or -EINVAL when the storage is not a map of this shape and size. */
 int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *shape);
 
-void *sf_map_lookup(const void *storage, const void *key);
-int sf_map_update(void *storage, const void *key, const void *value, uint64_t flags);
-int sf_map_delete(void *storage, const void *key);
+/* The writers' lock, which functions of programs take by themselves. `thread`: the caller's thread id. 0 or -EBUSY.
+ * Bounded: a holder that goes on holding is not waited for; one that is not there any more (its thread ended, or left
+ * the middle by longjmp and comes again) is relieved, and the map put in order. So no thread may come here while it
+ * holds the lock: a signal handler must not run a program whose thread it has interrupted in one. */
+int sf_map_lock(struct sf_map *map, uint32_t thread);
+void sf_map_unlock(struct sf_map *map);
+
+/* `cpu` matters to per-CPU maps only: whose value. Functions that a kind does not have answer NULL or -EOPNOTSUPP.
+ * REQUIRES for all that write: map->writable, and the lock. */
+void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu);
+int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu);
+int sf_map_delete(struct sf_map *map, const void *key);
+int sf_map_push(struct sf_map *map, const void *value, uint64_t flags);
+int sf_map_pop(struct sf_map *map, void *value);
+int sf_map_peek(const struct sf_map *map, void *value);
+
 /* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
-int sf_map_next_key(const void *storage, const void *key, void *next);
+int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
 /* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; it
  * ends after at most as many steps as the map has places. */
-int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor);
+int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu);
 /* Where the values of an ARRAY begin (for direct addresses of globals); NULL for other types. */
-void *sf_map_array_values(const void *storage);
+void *sf_map_array_values(const struct sf_map *map);
 
 #ifdef __cplusplus
 }
