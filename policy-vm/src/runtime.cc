@@ -18,14 +18,14 @@ uint64_t not_offered(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
 bool holds_handles(uint32_t type) { return type == SF_MAP_PROG_ARRAY || type == SF_MAP_ARRAY_OF_MAPS; }
 
 // Globals are the one element of an ARRAY; static contents of maps of maps and programs are a number per element.
-int fill(void *storage, const Policy::Map &map) {
+int fill(sf_map *handle, const Policy::Map &map) {
   const size_t each = holds_handles(map.def.type) ? sizeof(uint32_t) : map.def.value_size;
   for (uint32_t i = 0; i < map.initial.size() / each; i++) {
     const unsigned char *value = map.initial.data() + i * each;
     uint32_t number = 0;
     if (holds_handles(map.def.type)) memcpy(&number, value, sizeof number);
     if (holds_handles(map.def.type) && number == 0) continue;
-    if (int error = sf_map_update(storage, &i, value, 0); error != 0) return error;
+    if (int error = sf_map_update(handle, &i, value, 0, 0); error != 0) return error;
   }
   return 0;
 }
@@ -56,11 +56,11 @@ std::expected<void, Refusal> Runtime::make_map(const Policy::Map &map) {
   auto storage = memory(bytes, -1);
   if (!storage) return std::unexpected(storage.error());
   sf_map_init(*storage, &shape);
-  if (fill(*storage, map) != 0) {
+  maps_.push_back({*storage, shape, 1, 0});
+  if (fill(&maps_.back(), map) != 0) {
     return std::unexpected(Refusal{"map-contents", "map \"" + name_of(map.def) + "\": its contents do not fit", ""});
   }
-  maps_.push_back({*storage, shape, 1, 0});
-  map_values_.push_back(sf_map_array_values(*storage));
+  map_values_.push_back(sf_map_array_values(&maps_.back()));
   return {};
 }
 

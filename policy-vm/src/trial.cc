@@ -195,7 +195,7 @@ Contents contents_of(const sf_map *map) {
   Contents out;
   sf_map_cursor cursor{};
   if (!(kKeyedMaps >> map->shape.type & 1)) return out;
-  while (sf_map_step(map, &cursor) == 1) {
+  while (sf_map_step(map, &cursor, 0) == 1) {
     const auto *key = static_cast<const char *>(cursor.key), *value = static_cast<const char *>(cursor.value);
     out[{key, map->shape.key_size}] = {value, map->shape.value_size};
   }
