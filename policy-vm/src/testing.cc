@@ -57,9 +57,10 @@ LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_program
   return make_program(code, section, starts);
 }
 
-std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs) {
+std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs,
+                                               const std::vector<Policy::Map> &maps) {
   Policy policy;
-  policy.maps = test_maps();
+  policy.maps = maps;
   policy.paths = {"test"};
   for (LinkedProgram &p : programs) {
     uint64_t steps = kStepsMax;

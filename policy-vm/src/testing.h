@@ -110,7 +110,8 @@ std::vector<Policy::Map> test_maps();
 LinkedProgram make_program(const Code &code, const std::string &section, std::vector<uint32_t> functions = {});
 /// A program and its sub-programs; call_local() must know distances, load_function() takes numbers (0: the first).
 LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_programs, const std::string &section);
-std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs);
+std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs,
+                                               const std::vector<Policy::Map> &maps = test_maps());
 /// The same without a verifier: every function uses `frame_bytes` of stack.
 Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes = 64);
 
