@@ -83,14 +83,16 @@ class OwnMaps {
   }
   void set(const Memory &m) {
     values_.clear();
-    for (sf_map &h : handles_) {
+    for (size_t i = 0; i < handles_.size(); i++) {
+      sf_map &h = handles_[i];
+      std::fill(storage_[i].begin(), storage_[i].end(), 0);
       sf_map_init(h.storage, &h.shape);
-      values_.push_back(sf_map_array_values(h.storage));
+      values_.push_back(sf_map_array_values(&h));
     }
     env_.map_value = values_.data();
     std::copy(m.memory.begin(), m.memory.end(), static_cast<unsigned char *>(values_[0]));
     std::copy(m.array.begin(), m.array.end(), static_cast<unsigned char *>(values_[1]));
-    for (auto &[key, value] : m.hash) ASSERT_EQ(sf_map_update(handles_[2].storage, &key, value.data(), 0), 0);
+    for (auto &[key, value] : m.hash) ASSERT_EQ(sf_map_update(&handles_[2], &key, value.data(), 0, 0), 0);
   }
   Memory get() const {
     Memory m;
@@ -98,7 +100,7 @@ class OwnMaps {
     m.memory.assign(memory, memory + kMemoryBytes);
     m.array.assign(array, array + kElementBytes * kArrayElements);
     for (uint64_t key = 0; key < kHashKeys; key++) {
-      auto *value = static_cast<unsigned char *>(sf_map_lookup(handles_[2].storage, &key));
+      auto *value = static_cast<unsigned char *>(sf_map_lookup(&handles_[2], &key, 0));
       if (value) m.hash[key].assign(value, value + kElementBytes);
     }
     return m;
