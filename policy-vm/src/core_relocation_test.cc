@@ -91,7 +91,9 @@ std::expected<LinkedObject, Refusal> link_to_parts(const std::string &name) {
   auto target = BtfInfo::read(ElfFile::read(ours.data(), ours.size()).value());
   auto file = ElfFile::read(theirs.data(), theirs.size());
   if (!target || !file) return std::unexpected(Refusal{"test", "the objects cannot be read", ""});
-  return link_object(*file, name, {0, 0, 0, target->types()});
+  Target types_of_parts;
+  types_of_parts.types = target->types();
+  return link_object(*file, name, {0, 0, 0, &types_of_parts});
 }
 
 uint64_t run(const LinkedProgram &p, void *memory) {

@@ -51,6 +51,7 @@ enum class Arg : uint8_t {
   MapValue,     // value_size readable bytes
   ReadMemory,   // as many readable bytes as the Size that follows says
   WriteMemory,  // the same, written; found zeroed
+  InOutMemory,  // read and written, so initialised before
   Size,         // of the memory before it; at least 1
   ConstString,  // in read-only data, with its NUL
   MapValueOut,  // value_size bytes, written (of a BLOOM_FILTER: read)
@@ -195,5 +196,8 @@ constexpr OutputBuffers make_output_buffers() {
   return t;
 }
 inline constexpr OutputBuffers kOutputBuffers = make_output_buffers();
+constexpr OutputBuffer output_buffer_of(uint32_t id) {
+  return id < SF_HOST_COUNT ? kOutputBuffers.of[id] : OutputBuffer{0, 0};
+}
 
 }  // namespace shortfuse::vm

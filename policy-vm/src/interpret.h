@@ -97,8 +97,8 @@ inline uint64_t load_imm64(const RawInsn *in, uint32_t pc, const sf_vm_env *env)
 }
 
 inline bool call_host(uint32_t id, uint64_t *r, sf_vm_env *env) {
-  if (id >= SF_HOST_COUNT || !env->host[id]) return false;
-  if (OutputBuffer out = kOutputBuffers.of[id]; out.pointer) {
+  if (id >= SF_HOST_COUNT + env->own_functions || !env->host[id]) return false;
+  if (OutputBuffer out = output_buffer_of(id); out.pointer) {
     auto *p = reinterpret_cast<volatile unsigned char *>(r[out.pointer]);
     for (uint64_t i = 0; i < r[out.size]; i++) p[i] = 0;
   }

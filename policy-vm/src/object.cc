@@ -44,15 +44,6 @@ void set_name(char (&out)[32], const std::string &name) {
   memcpy(out, name.data(), std::min(name.size(), sizeof out - 1));
 }
 
-const char *side_struct(Side side) {
-  switch (side) {
-    case Side::Syscall: return "sf_syscall_ctx";
-    case Side::Fuse: return "sf_fuse_ctx";
-    case Side::FuseExit: return "sf_fuse_exit_ctx";
-  }
-  return "";
-}
-
 class Linker {
  public:
   Linker(const ElfFile &file, LinkedObject *out, const LinkPlace &place) : file_(file), out_(*out), place_(place) {}
@@ -173,13 +164,14 @@ class Linker {
     program.section = file_.sections[function.section].name;
     program.name = function.name;
     program.attached = program.section[0] != '?';
-    auto slot = slot_of_section(program.section.substr(program.attached ? 0 : 1));
+    program.target = place_.target;
+    auto slot = place_.target->slot_of(program.section.substr(program.attached ? 0 : 1));
     if (!slot)
       return Unexpected(Refusal{slot.error().code, out_.name + ": " + slot.error().text, slot.error().detail});
     program.slot = *slot;
     const std::string given = essential_name(out_.btf.context_of(program.name));
-    const std::string wanted = side_struct(side_of_slot(program.slot));
-    if (!given.empty() && given != wanted) {
+    const std::string wanted = place_.target->context_name(program.slot);
+    if (!given.empty() && !wanted.empty() && given != wanted) {
       return refuse("context-type", program.section + " (" + program.name + "): the program takes a struct " + given +
                     ", but is given a struct " + wanted);
     }
@@ -291,7 +283,7 @@ class Linker {
 
   std::expected<void, Refusal> fit_to_own_types(LinkedProgram *program, uint32_t pc, uint32_t left,
                                                 const CoreRelocation &core, const std::string &where) const {
-    auto missing = apply_core_relocation(out_.btf.types(), place_.types, core, &program->code[pc], left);
+    auto missing = apply_core_relocation(out_.btf.types(), place_.target->types, core, &program->code[pc], left);
     if (!missing) return refuse("core-malformed", where + ": " + missing.error());
     if (!missing->empty()) program->missing[pc] = *missing;
     return {};
@@ -387,15 +379,14 @@ class Linker {
 
   std::expected<void, Refusal> resolve_extern(RawInsn *insn, const std::string &name, const std::string &where) {
     std::string known;
-    for (const HostFunction &f : kHostFunctions) {
-      if (f.kernel_number != 0) continue;
-      if (name != f.name) {
-        known += std::string(known.empty() ? "" : " ") + f.name;
+    for (const HostFunction *f : place_.target->named_functions()) {
+      if (name != f->name) {
+        known += std::string(known.empty() ? "" : " ") + f->name;
         continue;
       }
-      if (auto ok = check_prototype(f, where); !ok) return ok;
+      if (auto ok = check_prototype(*f, where); !ok) return ok;
       insn->regs = 0;
-      insn->imm = f.id;
+      insn->imm = f->id;
       return {};
     }
     Refusal refusal = refuse("extern-unknown", where + ": there is no function \"" + name + "\" here").error();
@@ -423,8 +414,8 @@ class Linker {
                       (pointer ? "a pointer" : "an integer"));
       }
     }
-    if (declared->result.pointer || declared->result.bytes != 4)
-      return refuse("extern-type", what + " must return int");
+    const bool returns_int = declared->result.bytes == 4 || (place_.target->embedded && declared->result.bytes == 8);
+    if (declared->result.pointer || !returns_int) return refuse("extern-type", what + " must return int");
     checked_.insert(f.id);
     return {};
   }

@@ -14,6 +14,7 @@
 #include "elf_file.h"
 #include "insn.h"
 #include "shortfuse/vm/vm.h"
+#include "target.h"
 
 namespace shortfuse::vm {
 
@@ -25,6 +26,7 @@ struct LinkedFunction {
 
 struct LinkedProgram {
   std::string section, name;
+  const Target *target = &Target::shortfuse();
   unsigned slot = 0;
   bool attached = true;                   // false: of a section "?...", reached by tail calls only
   std::vector<RawInsn> code;              // symbols resolved as vm.h says
@@ -46,12 +48,12 @@ inline constexpr uint32_t kInsnsMax = 1u << 16;  // of a linked program
 inline constexpr uint32_t kObjectInsnsMax = 1u << 18;  // of all programs of an object
 inline constexpr uint32_t kFunctionsMax = 256;   // of a linked program
 
-/// Where in a chain an object comes, and what its accesses by name are fitted to.
+/// Where in a chain an object comes, and what it is for.
 struct LinkPlace {
   uint32_t object = 0;         // its position
   uint32_t first_map = 0;      // maps before it
   uint32_t first_program = 0;  // programs before it
-  const btf *types = own_btf();
+  const Target *target = &Target::shortfuse();
 };
 
 std::expected<LinkedObject, Refusal> link_object(const ElfFile &file, const std::string &name, const LinkPlace &place);

@@ -70,9 +70,8 @@ class Accepted {
     for (uint32_t pc = 0; pc < p.code.size(); pc += p.code[pc].code == kOpLoadImm64 ? 2 : 1) {
       const RawInsn &in = p.code[pc];
       if (in.code != kOpCall || in.src() != kCallHost) continue;
-      if (static_cast<uint32_t>(in.imm) >= SF_HOST_COUNT) continue;  // where no path leads
-      if (!callable_from(kHostFunctions[in.imm], p.slot))
-        return nullptr;
+      const HostFunction *f = p.target->function(static_cast<uint32_t>(in.imm));
+      if (f && !p.target->callable(*f, p.slot)) return nullptr;  // without f: no path leads there
     }
     return &entry->second;
   }
@@ -100,14 +99,14 @@ std::expected<Verified, Refusal> verify_once(Accepted *accepted, LinkedProgram *
 }
 
 // Adds one object to the chain.
-std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t bytes, const std::string &name,
-                                        uint64_t *steps_left) {
+std::expected<void, Refusal> add_object(const Target &target, Policy *policy, const void *elf, size_t bytes,
+                                        const std::string &name, uint64_t *steps_left) {
   const std::string shown = name.substr(name.find_last_of('/') + 1);
   auto file = ElfFile::read(elf, bytes);
   if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
   const auto object = static_cast<uint32_t>(policy->paths.size());
   auto linked = link_object(*file, shown, {object, static_cast<uint32_t>(policy->maps.size()),
-                                           static_cast<uint32_t>(policy->programs.size())});
+                                           static_cast<uint32_t>(policy->programs.size()), &target});
   if (!linked) return refused(linked.error());
   for (Policy::Map &map : linked->maps) policy->maps.push_back(std::move(map));
   if (policy->programs.size() + linked->programs.size() > SF_IMAGE_PROGRAMS_MAX) {
@@ -132,24 +131,33 @@ std::expected<void, Refusal> add_object(Policy *policy, const void *elf, size_t 
 
 }  // namespace
 
-std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths) {
+std::expected<Policy, Refusal> load_policy(const Target &target, const std::vector<std::string> &paths) {
   Policy policy;
   uint64_t steps_left = kChainStepsMax;
   if (paths.empty()) return refused({"no-programs", "no policy is named", ""});
   for (const std::string &path : paths) {
     auto bytes = read_file(path);
     if (!bytes) return refused(bytes.error());
-    if (auto ok = add_object(&policy, bytes->data(), bytes->size(), path, &steps_left); !ok)
+    if (auto ok = add_object(target, &policy, bytes->data(), bytes->size(), path, &steps_left); !ok)
       return std::unexpected(ok.error());
   }
   return policy;
 }
 
-std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name) {
+std::expected<Policy, Refusal> load_policy_bytes(const Target &target, const void *elf, size_t bytes,
+                                                 const std::string &name) {
   Policy policy;
   uint64_t steps_left = kChainStepsMax;
-  if (auto ok = add_object(&policy, elf, bytes, name, &steps_left); !ok) return std::unexpected(ok.error());
+  if (auto ok = add_object(target, &policy, elf, bytes, name, &steps_left); !ok) return std::unexpected(ok.error());
   return policy;
+}
+
+std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths) {
+  return load_policy(Target::shortfuse(), paths);
+}
+
+std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name) {
+  return load_policy_bytes(Target::shortfuse(), elf, bytes, name);
 }
 
 }  // namespace shortfuse::vm

@@ -77,7 +77,7 @@ std::expected<std::unique_ptr<Runtime>, Refusal> Runtime::create(const Policy &p
     if (auto ok = out->make_map(map); !ok) return std::unexpected(ok.error());
   }
   for (sf_map &map : out->maps_) out->map_handles_.push_back(&map);
-  out->host_.assign(SF_HOST_COUNT, not_offered);
+  out->host_.assign(SF_HOST_LIMIT, not_offered);
 #define X(number, name) out->host_[number] = name;
   SF_VM_FUNCTIONS(X)
 #undef X

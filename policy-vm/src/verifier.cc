@@ -10,15 +10,6 @@
 namespace shortfuse::vm {
 namespace {
 
-uint32_t context_bytes(Side side) {
-  switch (side) {
-    case Side::Syscall: return sizeof(sf_syscall_ctx);
-    case Side::Fuse: return sizeof(sf_fuse_ctx);
-    case Side::FuseExit: return sizeof(sf_fuse_exit_ctx);
-  }
-  return 0;
-}
-
 std::string place_in_source(const SourceLine *line) {
   if (!line || line->file.empty()) return "";
   return line->file.substr(line->file.find_last_of('/') + 1) + ":" + std::to_string(line->line);
@@ -48,8 +39,8 @@ PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &m
       maps_(maps),
       object_(object),
       flow_(std::move(flow)),
-      side_(side_of_slot(program->slot)),
-      context_bytes_(context_bytes(side_)),
+      writes_shared_maps_(program->target->writes_shared_maps(program->slot)),
+      context_bytes_(program->target->context_bytes(program->slot)),
       places_(flow_.insns.size()),
       visited_(flow_.insns.size()),
       frame_bytes_(program->functions.size()) {}

@@ -1,7 +1,6 @@
 // Calls of host functions: may this place call it, and are the arguments what it takes.
 #include <string.h>
 
-#include "slots.h"
 #include "verify_path.h"
 
 namespace shortfuse::vm {
@@ -13,13 +12,15 @@ PathWalker::Next PathWalker::call_host(const Insn &in) {
     return Next::Refused;
   }
   auto id = static_cast<uint32_t>(in.imm);
-  if (in.src != kCallHost || id >= SF_HOST_COUNT || kHostFunctions[id].name[0] == 0) {
+  const HostFunction *function = program_.target->function(id);
+  if (in.src != kCallHost || !function) {
     refuse("insn-malformed", "the call names no function that exists");
     return Next::Refused;
   }
-  const HostFunction &f = kHostFunctions[id];
-  if (!callable_from(f, program_.slot)) {
-    refuse("call-not-allowed", std::string(f.name) + "() may not be called in " + section_of_slot(program_.slot),
+  const HostFunction &f = *function;
+  if (!program_.target->callable(f, program_.slot)) {
+    refuse("call-not-allowed",
+           std::string(f.name) + "() may not be called in " + program_.target->section_of(program_.slot),
            std::string("it may be called in ") + f.where);
     return Next::Refused;
   }
@@ -106,11 +107,12 @@ bool PathWalker::check_argument(const HostFunction &f, unsigned index, uint32_t 
     case Arg::LoopBody: case Arg::MapBody:
       if (given.type == Type::Function) return true;
       return refuse_reg("argument", r, which + " is not a function", "the address of a static function");
-    case Arg::ReadMemory: case Arg::WriteMemory: {
+    case Arg::ReadMemory: case Arg::WriteMemory: case Arg::InOutMemory: {
       if (!need_readable(r + 1)) return false;
       const Reg size = reg(r + 1);
       if (size.type != Type::Number) return refuse_reg("argument", r + 1, "a size is an address", "a number");
-      return check_buffer(r, size.value, f.args[index] == Arg::WriteMemory ? Use::Write : Use::Read);
+      if (f.args[index] != Arg::WriteMemory && !check_buffer(r, size.value, Use::Read)) return false;
+      return f.args[index] == Arg::ReadMemory || check_buffer(r, size.value, Use::Write);
     }
   }
   return false;
@@ -124,7 +126,7 @@ bool PathWalker::check_map(const HostFunction &f, unsigned r) {
     return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere",
                       "a variable that is not const");
   }
-  if (f.writes_map && side_ == Side::Syscall && !sf_map_per_process(map.def.type)) {
+  if (f.writes_map && !writes_shared_maps_ && !sf_map_per_process(map.def.type)) {
     return refuse_reg("write-in-application", r,
                       "programs under syscall/ run in the application, which sees map " + name + " read-only",
                       "writes in programs under fuse/ or fuse_exit/, or a map of a per-CPU kind");

@@ -148,7 +148,7 @@ bool PathWalker::access_map_value(unsigned r, const Reg &base, const Scalar &at,
     return refuse_reg("write-read-only", r, "map " + name + " holds constants and is read-only everywhere",
                       "a variable that is not const");
   }
-  if (use == Use::Write && side_ == Side::Syscall && !sf_map_per_process(map.def.type)) {
+  if (use == Use::Write && !writes_shared_maps_ && !sf_map_per_process(map.def.type)) {
     return refuse_reg("write-in-application", r,
                       "programs under syscall/ run in the application, which sees map " + name + " read-only",
                       "writes in programs under fuse/ or fuse_exit/");

@@ -113,7 +113,7 @@ class PathWalker {
   const std::vector<Policy::Map> &maps_;
   const std::string &object_;
   const Flow flow_;
-  const Side side_;
+  const bool writes_shared_maps_;
   const uint32_t context_bytes_;
 
   State state_;           // of the path being walked

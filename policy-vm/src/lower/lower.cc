@@ -443,8 +443,8 @@ class FunctionLowering {
 
   bool call_host(const Insn &in) {
     auto id = static_cast<uint32_t>(in.imm);
-    if (id >= SF_HOST_COUNT) return what_ = "a call without its function", false;
-    if (OutputBuffer out = kOutputBuffers.of[id]; out.pointer) clear(get(out.pointer), get(out.size));
+    if (id >= SF_HOST_LIMIT) return what_ = "a call without its function", false;
+    if (OutputBuffer out = output_buffer_of(id); out.pointer) clear(get(out.pointer), get(out.size));
     LLVMValueRef result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
     set(0, result);
     if (id != SF_HOST_TAIL_CALL) return true;

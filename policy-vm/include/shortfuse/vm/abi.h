@@ -54,7 +54,8 @@ enum sf_host_id {
   /* Done by the interpreter and by machine code themselves; the host's entries are not looked at. */
   SF_HOST_LOOP,           /* bpf_loop */
   SF_HOST_FOR_EACH,       /* bpf_for_each_map_elem */
-  SF_HOST_COUNT
+  SF_HOST_COUNT,
+  SF_HOST_LIMIT = SF_HOST_COUNT + 64  /* numbers in between are functions of an application that embeds the machine */
 };
 
 /* Called by r1..r5 and the environment (not its host_state): what a host's table holds for these numbers. */
@@ -91,7 +92,7 @@ struct sf_vm_env {
   uint32_t slot;              /* that is run; a tail call leads to programs for the same one only */
   uint32_t next_program;      /* set by a tail call, index + 1 in the image: the program that goes on */
   uint32_t tail_calls;        /* made so far in this run */
-  uint32_t reserved2;
+  uint32_t own_functions;     /* how many the table holds behind SF_HOST_COUNT */
 };
 
 #define SF_TAIL_CALLS_MAX 33        /* as in the kernel */
