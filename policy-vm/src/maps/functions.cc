@@ -80,11 +80,36 @@ SF_VM_FUNCTION(sf_vm_map_pop) {
 
 SF_VM_FUNCTION(sf_vm_map_peek) { return as_result(sf_map_peek(map_of(r1), pointer(r2))); }
 
-SF_VM_FUNCTION(sf_vm_ringbuf_output) { return as_result(-EOPNOTSUPP); }
-SF_VM_FUNCTION(sf_vm_ringbuf_reserve) { return 0; }
-SF_VM_FUNCTION(sf_vm_ringbuf_submit) { return 0; }
-SF_VM_FUNCTION(sf_vm_ringbuf_discard) { return 0; }
-SF_VM_FUNCTION(sf_vm_ringbuf_query) { return 0; }
+static void *reserve(struct sf_map *map, uint64_t bytes, const struct sf_vm_env &env) {
+  Writing writing(map, env);
+  return writing.result() == 0 ? sf_ring_reserve(map, bytes, env.thread) : nullptr;
+}
+
+SF_VM_FUNCTION(sf_vm_ringbuf_output) {
+  constexpr uint64_t kNoWakeup = 1, kForceWakeup = 2;  // accepted: who reads asks
+  if ((r4 & ~(kNoWakeup | kForceWakeup)) != 0) return as_result(-EINVAL);
+  void *record = reserve(map_of(r1), r3, env_of(env));
+  if (record == nullptr) return as_result(-EAGAIN);
+  copy_shared(record, pointer(r2), r3);
+  sf_ring_commit(record, 0);
+  return 0;
+}
+
+SF_VM_FUNCTION(sf_vm_ringbuf_reserve) {
+  return r3 == 0 ? reinterpret_cast<uint64_t>(reserve(map_of(r1), r2, env_of(env))) : 0;
+}
+
+SF_VM_FUNCTION(sf_vm_ringbuf_submit) {
+  sf_ring_commit(pointer(r1), 0);
+  return 0;
+}
+
+SF_VM_FUNCTION(sf_vm_ringbuf_discard) {
+  sf_ring_commit(pointer(r1), 1);
+  return 0;
+}
+
+SF_VM_FUNCTION(sf_vm_ringbuf_query) { return sf_ring_query(map_of(r1), r2); }
 SF_VM_FUNCTION(sf_vm_cpu) { return env_of(env).cpu; }
 
 // r1: the context, r2: a PROG_ARRAY, r3: index.

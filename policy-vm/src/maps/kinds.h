@@ -27,6 +27,8 @@ struct Kind {
 
 extern const Kind kArray, kPercpuArray, kProgArray, kArrayOfMaps;  // array.cc
 extern const Kind kHash, kPercpuHash, kLruHash;                    // hash.cc
+extern const Kind kLpmTrie, kQueue, kStack, kBloomFilter;          // lpm_trie.cc, queue.cc, bloom.cc
+extern const Kind kRingbuf;                                        // ring.cc; its functions: map.h
 
 // Null for a type that there is not.
 const Kind *kind_of(uint32_t type);

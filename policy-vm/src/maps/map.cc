@@ -18,7 +18,12 @@ const Kind *kind_of(uint32_t type) {
     case SF_MAP_PERCPU_HASH: return &kPercpuHash;
     case SF_MAP_PERCPU_ARRAY: return &kPercpuArray;
     case SF_MAP_LRU_HASH: return &kLruHash;
+    case SF_MAP_LPM_TRIE: return &kLpmTrie;
     case SF_MAP_ARRAY_OF_MAPS: return &kArrayOfMaps;
+    case SF_MAP_QUEUE: return &kQueue;
+    case SF_MAP_STACK: return &kStack;
+    case SF_MAP_RINGBUF: return &kRingbuf;
+    case SF_MAP_BLOOM_FILTER: return &kBloomFilter;
     default: return nullptr;
   }
 }

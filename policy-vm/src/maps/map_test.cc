@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -14,35 +16,20 @@
 #include <thread>
 #include <vector>
 
-#include "lookup.h"
+#include "testing.h"
 
 namespace {
 
-namespace maps = shortfuse::vm::maps;
-
 enum : uint64_t { kAny, kNoExist, kExist };
 
-class Map {
- public:
-  Map(uint32_t type, uint32_t key, uint32_t value, uint32_t entries) : shape{type, key, value, entries} {
-    storage.resize(sf_map_bytes(&shape) / 8 + 1);
-    EXPECT_LT(1u, storage.size());
-    sf_map_init(data(), &shape);
-    handle = {data(), shape, 1, 0};
-  }
-  Map(const Map &) = delete;
-  void *data() { return storage.data(); }
-  size_t bytes() const { return storage.size() * 8; }
+struct Map : shortfuse::vm::testing::TestMap {
+  using TestMap::TestMap;
   template <class K, class V>
   int update(K key, V value, uint64_t flags = kAny) { return sf_map_update(&handle, &key, &value, flags, 0); }
   template <class K>
   int erase(K key) { return sf_map_delete(&handle, &key); }
   template <class V, class K>
   V *find(K key) { return static_cast<V *>(sf_map_lookup(&handle, &key, 0)); }
-
-  sf_map_shape shape;
-  std::vector<uint64_t> storage;
-  sf_map handle;
 };
 
 TEST(Map, ShapesThatAreNotSupported) {
@@ -68,12 +55,12 @@ TEST(Map, ShapesThatAreNotSupported) {
 TEST(Map, CheckTellsOtherShapesApart) {
   Map map(1, 4, 8, 10);
   EXPECT_EQ(0, sf_map_check(map.data(), map.bytes(), &map.shape));
-  EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes() - 16, &map.shape));
+  EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes() - 8, &map.shape));
   EXPECT_EQ(-EINVAL, sf_map_check(map.data(), 0, &map.shape));
   for (sf_map_shape other : {sf_map_shape{2, 4, 8, 10}, {1, 8, 8, 10}, {1, 4, 4, 10}, {1, 4, 8, 9}}) {
     EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes(), &other));
   }
-  map.storage[0] ^= 1;
+  map.word(0) ^= 1;
   EXPECT_EQ(-EINVAL, sf_map_check(map.data(), map.bytes(), &map.shape));
 }
 
@@ -275,7 +262,7 @@ TEST(Map, CorruptLinksNeitherHangNorLeaveTheMap) {
   for (int round = 0; round < 300; ++round) {
     Map map(1, 4, 8, 50);
     for (uint32_t key = 0; key < 50; ++key) map.update(key, uint64_t{key});
-    for (int i = 0; i < 100; ++i) map.storage[8 + random() % (map.storage.size() - 8)] = random() >> (random() % 64);
+    for (int i = 0; i < 100; ++i) map.word(8 + random() % (map.bytes() / 8 - 8)) = random() >> (random() % 64);
     for (uint32_t key = 0; key < 100; ++key) {
       const char *value = map.find<char>(key);
       if (value == nullptr) continue;
@@ -288,6 +275,224 @@ TEST(Map, CorruptLinksNeitherHangNorLeaveTheMap) {
     uint32_t steps = 0;
     while (sf_map_step(&map.handle, &cursor, 0) != 0) ASSERT_LT(++steps, 200u);
   }
+}
+
+TEST(Map, LeastRecentlyUsedGiveWay) {
+  constexpr uint32_t kEntries = 100;
+  Map map(SF_MAP_LRU_HASH, 4, 8, kEntries);
+  for (uint32_t key = 0; key < kEntries; ++key) ASSERT_EQ(0, map.update(key, uint64_t{key}));
+  for (uint32_t key = 0; key < 10; ++key) ASSERT_NE(nullptr, map.find<uint64_t>(key));
+  // One round of the hand: those that were looked at are spared, and never is a map full.
+  for (uint32_t key = 1000; key < 1000 + kEntries - 10; ++key) {
+    ASSERT_EQ(0, map.update(key, uint64_t{key}, kNoExist));
+    ASSERT_NE(nullptr, map.find<uint64_t>(key)) << "what was put in last is there";
+  }
+  for (uint32_t key = 0; key < 10; ++key) EXPECT_NE(nullptr, map.find<uint64_t>(key)) << key;
+  EXPECT_EQ(-EEXIST, map.update(5u, uint64_t{5}, kNoExist));
+  EXPECT_EQ(-ENOENT, map.update(7777u, uint64_t{5}, kExist));
+  uint32_t count = 0, key = 0;
+  for (int more = sf_map_next_key(&map.handle, nullptr, &key); more == 0; ++count)
+    more = sf_map_next_key(&map.handle, &key, &key);
+  EXPECT_EQ(kEntries, count);
+}
+
+TEST(Map, ReadersInOtherProcessesLeaveNoTrace) {
+  Map map(SF_MAP_LRU_HASH, 4, 8, 10);
+  map.update(1u, uint64_t{1});
+  const std::vector<uint64_t> before = map.storage;
+  sf_map reader = map.handle;
+  reader.writable = 0;
+  const uint32_t key = 1;
+  EXPECT_NE(nullptr, sf_map_lookup(&reader, &key, 0));
+  EXPECT_EQ(before, map.storage);
+}
+
+TEST(Map, RingTakesWhatWasLeft) {
+  Map map(SF_MAP_RINGBUF, 0, 0, 4096);
+  uint64_t position = 0;
+  char out[4096];
+  EXPECT_EQ(-EAGAIN, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  auto *first = static_cast<char *>(sf_ring_reserve(&map.handle, 5, 1));
+  auto *second = static_cast<char *>(sf_ring_reserve(&map.handle, 3, 1));
+  memcpy(second, "two", 3);
+  sf_ring_commit(second, 0);
+  EXPECT_EQ(-EBUSY, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << "in the order of reserving";
+  memcpy(first, "first", 5);
+  sf_ring_commit(first, 0);
+  sf_ring_commit(sf_ring_reserve(&map.handle, 8, 1), 1);
+  EXPECT_EQ(48u, sf_ring_query(&map.handle, 0));
+  EXPECT_EQ(-ENOBUFS, sf_ring_take(&map.handle, &position, out, 4, 0));
+  ASSERT_EQ(5, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  EXPECT_EQ(0, memcmp("first", out, 5));
+  ASSERT_EQ(3, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  EXPECT_EQ(-EAGAIN, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << "what was discarded";
+  EXPECT_EQ(0u, sf_ring_query(&map.handle, 0));
+  // A record whose writer never comes back.
+  ASSERT_NE(nullptr, sf_ring_reserve(&map.handle, 5, 1));
+  sf_ring_commit(sf_ring_reserve(&map.handle, 7, 1), 0);
+  EXPECT_EQ(-ENODATA, sf_ring_take(&map.handle, &position, out, sizeof out, 1));
+  EXPECT_EQ(7, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  EXPECT_EQ(nullptr, sf_ring_reserve(&map.handle, 5000, 1));
+  EXPECT_EQ(1u, sf_ring_lost(&map.handle));
+}
+
+TEST(Map, RingWithAnythingInItIsReadWithinItsBounds) {
+  std::mt19937_64 random(8);
+  for (int round = 0; round < 2000; ++round) {
+    Map map(SF_MAP_RINGBUF, 0, 0, 4096);
+    uint64_t position = random() % 3 == 0 ? random() : 0;
+    for (size_t i = 8; i < map.bytes() / 8; ++i) map.word(i) = random() >> (random() % 64);
+    map.word(8) = position + random() % 9000;
+    char out[4096];
+    int64_t last = 0;
+    for (int calls = 0; calls < 2000 && last != -EAGAIN && last != -EBUSY; ++calls)
+      last = sf_ring_take(&map.handle, &position, out, sizeof out, calls % 2);
+  }
+}
+
+/* A thread that does what a program would, until it is killed in the middle; then another takes the lock. */
+struct Writes {
+  uint32_t type, key, value, entries;
+  const char *name;
+};
+class KilledWriter : public ::testing::TestWithParam<Writes> {
+ protected:
+  static void write(sf_map *map, std::mt19937 &random) {
+    unsigned char bytes[64]{}, value[64]{};
+    const uint32_t number = random() % (map->shape.max_entries * 2);
+    memcpy(bytes, &number, 4);
+    memset(value, static_cast<int>(random()), sizeof value);
+    if (map->shape.type == SF_MAP_LPM_TRIE) {
+      const uint32_t bits = number % 33, data = number * 0x9e3779b9u;
+      memcpy(bytes, &bits, 4);
+      memcpy(bytes + 4, &data, 4);
+    }
+    if (map->shape.type == SF_MAP_RINGBUF) {
+      if (void *record = sf_ring_reserve(map, random() % 60, 1)) sf_ring_commit(record, random() % 2 != 0);
+    } else if (map->shape.key_size == 0) {
+      random() % 2 != 0 ? sf_map_push(map, value, kExist) : sf_map_pop(map, value);
+    } else if (random() % 2 != 0) {
+      sf_map_update(map, bytes, value, kAny, random() % SF_MAP_CPUS);
+    } else {
+      sf_map_delete(map, bytes);
+    }
+  }
+};
+
+TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
+  const Writes &p = GetParam();
+  const sf_map_shape shape{p.type, p.key, p.value, p.entries};
+  const size_t bytes = sf_map_bytes(&shape);
+  ASSERT_NE(0u, bytes);
+  void *storage = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  sf_map_init(storage, &shape);
+  std::mt19937 random(p.type);
+  uint64_t position = 0;
+  for (int round = 0; round < 60; ++round) {
+    const pid_t child = fork();
+    if (child == 0) {
+      sf_map map{storage, shape, 1, 1};
+      std::mt19937 own(static_cast<unsigned>(round));
+      for (;;) write(&map, own);
+    }
+    usleep(static_cast<useconds_t>(random() % 3000));
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    // The lock is the dead thread's.
+    sf_map map{storage, shape, 1, static_cast<uint32_t>(child)};
+    ASSERT_EQ(0, sf_map_lock(&map, static_cast<uint32_t>(gettid())));
+    for (int i = 0; i < 2000; ++i) write(&map, random);
+    sf_map_cursor cursor{};
+    uint32_t steps = 0;
+    while (sf_map_step(&map, &cursor, 0) != 0) ASSERT_LE(++steps, p.entries + maps::kSpareElements);
+    if (p.type == SF_MAP_RINGBUF) {
+      char out[4096];
+      while (sf_ring_take(&map, &position, out, sizeof out, 1) != -EAGAIN) {}
+      ASSERT_NE(nullptr, sf_ring_reserve(&map, 4000, 1));
+      while (sf_ring_take(&map, &position, out, sizeof out, 1) != -EAGAIN) {}
+    }
+    if (p.key == 0) continue;
+    // It can be emptied, and filled to the last.
+    unsigned char key[64]{}, value[64]{};
+    while (sf_map_next_key(&map, nullptr, key) == 0) ASSERT_EQ(0, sf_map_delete(&map, key));
+    for (uint32_t i = 0; i < p.entries; ++i) {
+      const uint32_t bits = 32;
+      memcpy(key, p.type == SF_MAP_LPM_TRIE ? &bits : &i, 4);
+      memcpy(key + 4, &i, 4);
+      ASSERT_EQ(0, sf_map_update(&map, key, value, kNoExist, 0)) << "round " << round << ", number " << i;
+    }
+  }
+  munmap(storage, bytes);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, KilledWriter,
+    ::testing::Values(Writes{SF_MAP_HASH, 8, 40, 40, "hash"}, Writes{SF_MAP_LRU_HASH, 8, 8, 40, "lru_hash"},
+                      Writes{SF_MAP_PERCPU_HASH, 8, 8, 40, "percpu_hash"}, Writes{SF_MAP_LPM_TRIE, 8, 8, 40, "lpm_trie"},
+                      Writes{SF_MAP_QUEUE, 0, 40, 40, "queue"}, Writes{SF_MAP_STACK, 0, 40, 40, "stack"},
+                      Writes{SF_MAP_RINGBUF, 0, 0, 4096, "ringbuf"}),
+    [](const auto &test) { return std::string(test.param.name); });
+
+TEST(Map, LockOfOneWhoIsAliveIsNotTaken) {
+  Map map(SF_MAP_HASH, 4, 8, 10);
+  std::atomic<uint32_t> other{0};
+  std::atomic<bool> done{false};
+  std::thread holder([&] {
+    ASSERT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+    other = static_cast<uint32_t>(gettid());
+    while (!done) usleep(100);
+    sf_map_unlock(&map.handle);
+  });
+  while (other == 0) usleep(100);
+  EXPECT_EQ(-EBUSY, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+  done = true;
+  holder.join();
+  EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+  EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid()))) << "left by longjmp, and back";
+}
+
+TEST(Map, QueueIsPeekedWhileItChanges) {
+  for (uint32_t type : {uint32_t{SF_MAP_QUEUE}, uint32_t{SF_MAP_STACK}}) {
+    Map map(type, 0, 32, 3);
+    std::atomic<bool> stop{false};
+    std::thread reader([&] {
+      uint64_t value[4];
+      while (!stop) {
+        if (sf_map_peek(&map.handle, value) != 0) continue;
+        for (uint64_t part : value) ASSERT_EQ(value[0], part);
+      }
+    });
+    std::mt19937 random(2);
+    for (uint64_t step = 0; step < 200000; ++step) {
+      uint64_t value[4] = {step, step, step, step};
+      random() % 2 != 0 ? sf_map_push(&map.handle, value, kExist) : sf_map_pop(&map.handle, value);
+    }
+    stop = true;
+    reader.join();
+  }
+}
+
+TEST(Map, PrefixesAreFoundWhileTheTrieChanges) {
+  struct Prefix { uint32_t bits; unsigned char data[4]; };
+  Map map(SF_MAP_LPM_TRIE, 8, 8, 300);
+  ASSERT_EQ(0, map.update(Prefix{8, {10, 0, 0, 0}}, uint64_t{8}));
+  std::atomic<bool> stop{false};
+  std::thread reader([&] {
+    std::mt19937 random(3);
+    while (!stop) {
+      const auto *value = map.find<uint64_t>(Prefix{32, {10, static_cast<unsigned char>(random()), 1, 1}});
+      ASSERT_NE(nullptr, value);
+      ASSERT_LE(__atomic_load_n(value, __ATOMIC_RELAXED), 32u);
+    }
+  });
+  std::mt19937 random(4);
+  for (int step = 0; step < 100000; ++step) {
+    const uint32_t bits = 9 + random() % 8;
+    const Prefix prefix{bits, {10, static_cast<unsigned char>(random()), 0, 0}};
+    random() % 2 != 0 ? map.update(prefix, uint64_t{bits}) : map.erase(prefix);
+  }
+  stop = true;
+  reader.join();
 }
 
 }  // namespace

@@ -88,6 +88,20 @@ int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
 /* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; it
  * ends after at most as many steps as the map has places. */
 int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu);
+
+/* Ring buffers. A record is reserved (the lock), filled, and committed (without): bytes that are aligned to 8, or NULL
+ * when there is no room, which is counted. */
+void *sf_ring_reserve(struct sf_map *map, uint64_t bytes, uint32_t thread);
+void sf_ring_commit(void *record, int discard);
+/* bpf_ringbuf_query(): 0 bytes waiting, 1 size, 2 and 3 the consumer's and the producer's position. */
+uint64_t sf_ring_query(const struct sf_map *map, uint64_t what);
+uint64_t sf_ring_lost(const struct sf_map *map);
+/* The reader's side, one reader: the next record into `out`, and its length. `position` is the reader's own, 0 at the
+ * beginning; whatever the ring holds, it is bounded. -EAGAIN: nothing there. -EBUSY: a record that is still written
+ * (-ENODATA with skip_busy: it was left out). -ENOBUFS: longer than `room`. -EPROTO: the ring is not in order; what was
+ * in it is lost. */
+int64_t sf_ring_take(const struct sf_map *map, uint64_t *position, void *out, size_t room, int skip_busy);
+
 /* Where the values of an ARRAY begin (for direct addresses of globals); NULL for other types. */
 void *sf_map_array_values(const struct sf_map *map);
 
