@@ -263,7 +263,8 @@ INSTANTIATE_TEST_SUITE_P(Kinds, KernelReferences,
 
 /// What leaves a record of a size in a ring: bpf_ringbuf_reserve(), which gives up or not, and submit or discard.
 std::vector<bpf_insn> leaves_record(int map, int32_t size, bool discard) {
-  constexpr uint8_t kCall = BPF_JMP | BPF_CALL, kMove = BPF_ALU64 | BPF_MOV | BPF_K, kCopy = BPF_ALU64 | BPF_MOV | BPF_X;
+  constexpr uint8_t kCall = BPF_JMP | BPF_CALL;
+  constexpr uint8_t kMove = BPF_ALU64 | BPF_MOV | BPF_K, kCopy = BPF_ALU64 | BPF_MOV | BPF_X;
   return {{BPF_LD | BPF_DW | BPF_IMM, 1, BPF_PSEUDO_MAP_FD, 0, map},
           {0, 0, 0, 0, 0},
           {kMove, 2, 0, 0, size},
@@ -319,8 +320,10 @@ TEST(Kernel, SameShapesAreRefused) {
   for (const Shape &s : {Shape{SF_MAP_HASH, 0, 8, 1, 0}, {SF_MAP_HASH, 4, 0, 1, 0}, {SF_MAP_HASH, 4, 8, 0, 0},
                          {SF_MAP_HASH, 4, 8, 1, 0}, {SF_MAP_ARRAY, 8, 8, 1, 0}, {SF_MAP_ARRAY, 4, 8, 1, 0},
                          {SF_MAP_PERCPU_ARRAY, 4, 0, 1, 0}, {SF_MAP_LPM_TRIE, 4, 8, 1, BPF_F_NO_PREALLOC},
-                         {SF_MAP_LPM_TRIE, 261, 8, 1, BPF_F_NO_PREALLOC}, {SF_MAP_LPM_TRIE, 260, 8, 1, BPF_F_NO_PREALLOC},
-                         {SF_MAP_RINGBUF, 4, 0, 4096, 0}, {SF_MAP_RINGBUF, 0, 0, 4095, 0}, {SF_MAP_RINGBUF, 0, 0, 2048, 0},
+                         {SF_MAP_LPM_TRIE, 261, 8, 1, BPF_F_NO_PREALLOC},
+                         {SF_MAP_LPM_TRIE, 260, 8, 1, BPF_F_NO_PREALLOC},
+                         {SF_MAP_RINGBUF, 4, 0, 4096, 0}, {SF_MAP_RINGBUF, 0, 0, 4095, 0},
+                         {SF_MAP_RINGBUF, 0, 0, 2048, 0},
                          {SF_MAP_RINGBUF, 0, 0, 12288, 0}, {SF_MAP_RINGBUF, 0, 0, 8192, 0}, {SF_MAP_QUEUE, 4, 8, 1, 0},
                          {SF_MAP_QUEUE, 0, 0, 1, 0}, {SF_MAP_STACK, 0, 8, 0, 0}, {SF_MAP_STACK, 0, 8, 3, 0},
                          {SF_MAP_BLOOM_FILTER, 4, 8, 1, 0}, {SF_MAP_BLOOM_FILTER, 0, 8, 1, 0}}) {

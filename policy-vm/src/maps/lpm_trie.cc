@@ -1,8 +1,8 @@
 // LPM_TRIE: keys are prefixes (a u32 of bits, then the bytes), a lookup finds the longest that fits.
 //
 // A node has a prefix and two children, by the bit that follows; nodes without a value of their own hold two others
-// together ("inner"). What changes is one link, from a node that is whole to another that is: readers see the tree as it
-// was or as it is. Prefixes grow from node to node, so every way down ends. Nodes come from a pool (pool.h).
+// together ("inner"). What changes is one link, from a node that is whole to another that is: readers see the tree as
+// it was or as it is. Prefixes grow from node to node, so every way down ends. Nodes come from a pool (pool.h).
 #include <errno.h>
 
 #include "kinds.h"

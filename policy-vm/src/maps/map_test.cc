@@ -428,7 +428,8 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
 INSTANTIATE_TEST_SUITE_P(
     Kinds, KilledWriter,
     ::testing::Values(Writes{SF_MAP_HASH, 8, 40, 40, "hash"}, Writes{SF_MAP_LRU_HASH, 8, 8, 40, "lru_hash"},
-                      Writes{SF_MAP_PERCPU_HASH, 8, 8, 40, "percpu_hash"}, Writes{SF_MAP_LPM_TRIE, 8, 8, 40, "lpm_trie"},
+                      Writes{SF_MAP_PERCPU_HASH, 8, 8, 40, "percpu_hash"},
+                      Writes{SF_MAP_LPM_TRIE, 8, 8, 40, "lpm_trie"},
                       Writes{SF_MAP_QUEUE, 0, 40, 40, "queue"}, Writes{SF_MAP_STACK, 0, 40, 40, "stack"},
                       Writes{SF_MAP_RINGBUF, 0, 0, 4096, "ringbuf"}),
     [](const auto &test) { return std::string(test.param.name); });
