@@ -136,6 +136,9 @@ std::expected<Flow, FlowError> Flow::read(const LinkedProgram &program) {
   if (auto ok = builder.check_targets(); !ok) return Unexpected(ok.error());
   if (auto ok = builder.check_reachable(); !ok) return Unexpected(ok.error());
   builder.find_live();
+  std::vector<uint32_t> starts;
+  for (const LinkedFunction &f : program.functions) starts.push_back(f.start);
+  builder.flow.nest = find_loops(builder.flow.insns, starts);
   return std::move(builder.flow);
 }
 

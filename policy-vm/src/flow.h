@@ -1,11 +1,12 @@
 // A program taken apart before it is verified: decoded instructions, the function each belongs to, where paths meet,
-// and which registers are still read from there.
+// which registers are still read from there, and the loops.
 #pragma once
 #include <cstdint>
 #include <expected>
 #include <string>
 #include <vector>
 
+#include "loop_nest.h"
 #include "object.h"
 
 namespace shortfuse::vm {
@@ -21,6 +22,7 @@ struct Flow {
   std::vector<uint32_t> function;  // per slot: index into LinkedProgram::functions
   std::vector<bool> meeting;       // paths may meet here: states are compared
   std::vector<uint16_t> live;      // bit r: register r may be read before it is written
+  LoopNest nest;
 
   /// Checks what can be seen without running: encodings, jump targets inside their function, no way out but exit, no
   /// instruction that nothing reaches.

@@ -16,7 +16,7 @@
 namespace shortfuse::vm {
 namespace {
 
-constexpr uint64_t kChainStepsMax = 4 * uint64_t{kStepsMax};
+constexpr uint64_t kChainStepsMax = 10 * uint64_t{kStepsMax};
 
 // Names out of an object go into one-line messages: nothing in them may steer a terminal or break a line.
 std::string printable(std::string s, bool lines) {

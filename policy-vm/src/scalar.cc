@@ -103,6 +103,31 @@ bool sharpen_bits(Scalar *s) {
   return tnum_meet(s->bits, range64, &s->bits) && tnum_meet(s->bits, range32, &s->bits);
 }
 
+// Where the lowest bits are known (multiples of eight, say), the bounds are such numbers too.
+template <typename T> void align(T *low, T *high, uint64_t known, unsigned bits) {
+  const T step = static_cast<T>(T{1} << bits), mask = static_cast<T>(step - 1);
+  const T least = static_cast<T>((*low & ~mask) | (static_cast<T>(known) & mask));
+  const T most = static_cast<T>((*high & ~mask) | (static_cast<T>(known) & mask));
+  T moved;
+  if (least >= *low) *low = least;
+  else if (!__builtin_add_overflow(least, step, &moved)) *low = moved;
+  if (most <= *high) *high = most;
+  else if (!__builtin_sub_overflow(most, step, &moved)) *high = moved;
+}
+
+void align_ranges(Scalar *s) {
+  const unsigned bits = static_cast<unsigned>(std::countr_zero(s->bits.mask));
+  if (bits == 0) return;
+  if (bits < 62) {
+    align(&s->umin, &s->umax, s->bits.value, bits);
+    align(&s->smin, &s->smax, s->bits.value, bits);
+  }
+  if (bits < 30) {
+    align(&s->umin32, &s->umax32, s->bits.value, bits);
+    align(&s->smin32, &s->smax32, s->bits.value, bits);
+  }
+}
+
 bool contradictory(const Scalar &s) {
   return s.umin > s.umax || s.smin > s.smax || s.umin32 > s.umax32 || s.smin32 > s.smax32;
 }
@@ -379,6 +404,7 @@ bool Scalar::sync() {
     exchange_signs(&umin32, &umax32, &smin32, &smax32);
     exchange_widths(this);
     exchange_signs(&umin, &umax, &smin, &smax);
+    align_ranges(this);
     if (contradictory(*this) || !sharpen_bits(this)) return false;
   }
   return true;

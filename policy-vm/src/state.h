@@ -25,15 +25,22 @@ struct Reg {
   uint16_t map = 0;    // of everything that belongs to a map
   // Not 0: related to all others with the same id. Addresses that may be NULL: they are one, so a null check of one
   // decides all. RingRecord: the reservation. Numbers: each is X + delta for one unknown X (modulo 2^32 where
-  // `modulo32`), so a bound of one bounds all.
+  // `modulo32`), so a bound of one bounds all. Other addresses whose offset may vary have one only where a loop is
+  // being proved: the same for their offsets.
   uint32_t id = 0;
   Scalar value;        // Number: the value. Addresses: how far behind the beginning (of a stack: behind its top, < 0).
                        // Function: the instruction that it begins with
   uint64_t delta = 0;
   bool modulo32 = false;
-  uint32_t bytes = 0;  // RingRecord: what was reserved
+  uint32_t bytes = 0;   // RingRecord: what was reserved
+  uint64_t spread = 0;  // of pinned ids only: anything in [X + delta, X + delta + spread]
 
   static Reg number(const Scalar &s) { return {Type::Number, 0, 0, 0, s, 0, false}; }
+  void forget_relation() { id = 0, delta = spread = 0, modulo32 = false; }
+  /// Where `id` is pinned: moves by something in [low, high].
+  void move(int64_t low, int64_t high);
+  /// An address of which it can be asked how far it moves.
+  bool can_move() const { return type == Type::Stack || type == Type::MapValue || type == Type::MapKey; }
   bool is_pointer() const { return type > Type::Number; }
   /// "a number in [0, 255]", "an address in map "m", offset 8"; map names come from the caller.
   std::string str(const std::string &map_name) const;
@@ -64,16 +71,41 @@ struct Frame {
   std::vector<Slot> stack;  // [i] is the eight bytes from -8 * (i + 1); absent ones are unwritten
   uint32_t return_pc = 0;   // in the caller
   Role role = Role::Called;
-  uint32_t head = 0;        // of a body: the state before this round, in PathWalker::heads_
+  int32_t head = -1;        // of a body: the state before this round, in PathWalker::seen_
   // Of a body: the number of rounds or the map, and what every round is given. The same in all rounds, whatever one
   // of them learns, and so no part of for_each_reg().
   Reg bound, given;
   const Slot &slot(uint32_t i) const;
 };
 
+// A loop that a path is in.
+struct LoopRound {
+  uint32_t loop;          // in LoopNest::loops
+  uint16_t frame;
+  uint32_t rounds = 0;    // walked one by one
+  uint32_t next_try = 0;  // at this many, look for what holds in all of them
+  uint32_t splits = 0;    // paths left open on the way
+  uint64_t steps = 0;     // of the whole walk, when the loop was entered
+};
+
+// Ids that stand for what a place held at the beginning of a loop's round, where that is being proved: such an id
+// means something even where only one place has it, and cannot stand for another.
+struct PinnedIds {
+  struct Range { uint32_t first, end; };
+  std::vector<Range> ranges;
+  bool has(uint32_t id) const {
+    for (const Range &r : ranges) {
+      if (id >= r.first && id < r.end) return true;
+    }
+    return false;
+  }
+};
+
 struct State {
   std::vector<Frame> frames;
   std::vector<uint32_t> reservations;  // ids of the RingRecords that must be given back
+  std::vector<LoopRound> loops;
+  int32_t widened = -1;  // the last loop on the path of which not every round was walked
   Frame &top() { return frames.back(); }
   const Frame &top() const { return frames.back(); }
   size_t bytes() const;
@@ -90,14 +122,15 @@ struct State {
 };
 
 /// Forgets what cannot matter: registers that are not read any more, and ids that only one place has.
-void drop_irrelevant(State *state, const std::vector<uint16_t> &live);
+void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const PinnedIds &pinned);
 
 /// A state that includes both and that repeated joining soon does not change any more: numbers that differ become
 /// unknown, other things that differ become unreadable. Both have the same frames.
-State widened(const State &a, const State &b);
+State widened(const State &a, const State &b, const PinnedIds &pinned);
 
 /// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are
 /// the registers that frame i may still read. `looked_at` counts the registers and slots compared.
-bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, uint32_t *looked_at);
+bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, const PinnedIds &pinned,
+                    uint32_t *looked_at);
 
 }  // namespace shortfuse::vm

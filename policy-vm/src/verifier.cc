@@ -41,12 +41,45 @@ PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &m
       flow_(std::move(flow)),
       writes_shared_maps_(program->target->writes_shared_maps(program->slot)),
       context_bytes_(program->target->context_bytes(program->slot)),
-      places_(flow_.insns.size()),
-      visited_(flow_.insns.size()),
-      frame_bytes_(program->functions.size()) {}
+      loops_(flow_.nest.loops.size()) {}
 
 std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
-  steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left);
+  std::optional<Refusal> first;
+  bool accepted = false;
+  while (true) {
+    begin();
+    steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left - std::min(spent_, *steps_left));
+    accepted = walk_all() && check_stack();
+    spent_ += steps_ + attempt_steps_;
+    if (accepted || !walk_more_closely()) break;
+    if (!first) first = refusal_;
+  }
+  *steps_left -= std::min(*steps_left, spent_);
+  if (!accepted) {
+    // What stood in the way of judging loops as a whole says more than that walking their rounds takes too long.
+    const bool endless = first && first->code == "verify-endless-loop";
+    if (first && !endless && refusal_.code == "verify-too-complex") return std::unexpected(*first);
+    return std::unexpected(refusal_);
+  }
+  complete_code();
+  return Verified{static_cast<uint32_t>(spent_), stack_bytes_, rounds_max_};
+}
+
+// Everything at its beginning.
+void PathWalker::begin() {
+  pending_.clear();
+  seen_.clear();
+  places_.assign(flow_.insns.size(), {});
+  seen_bytes_ = pending_bytes_ = steps_ = attempt_steps_ = charged_bytes_ = 0;
+  parent_ = -1;
+  insns_since_save_ = jumps_since_save_ = 0;
+  findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint32_t>(program_.functions.size()), {}};
+  head_bytes_ = 0;
+  rounds_max_ = stack_bytes_ = 0;
+  for (LoopRecord &loop : loops_) loop = {false, loop.walk_rounds, loop.without_counter, 0, {}};
+}
+
+bool PathWalker::walk_all() {
   State entry;
   entry.frames.emplace_back();
   entry.frames[0].reg[1] = {Type::Context, 0, 0, 0, Scalar::constant(0), 0, false};
@@ -55,32 +88,48 @@ std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
     entry.frames[0].reg[1] = {Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
     entry.frames[0].reg[2] = Reg::number(Scalar::constant(maps_[map].def.value_size));
   }
-  if (!push_path(std::move(entry), 0)) return std::unexpected(refusal_);
-  while (!pending_.empty()) {
+  return push_path(std::move(entry), 0) && walk_pending(0);
+}
+
+// After a refusal: it may be due to a loop that was judged as a whole, where walking its rounds shows more.
+bool PathWalker::walk_more_closely() {
+  constexpr uint32_t kPassesMax = 4;
+  if (walk_all_rounds_ || rounds_max_ == 0) return false;
+  spent_in_passes_ += steps_;
+  if (refusal_.code == "verify-too-complex" || refusal_.code == "verify-stack-total" || ++passes_ >= kPassesMax ||
+      spent_in_passes_ > kStepsMax / 2) {
+    return walk_all_rounds_ = true;
+  }
+  if (state_.widened < 0) return false;
+  return loops_[static_cast<size_t>(state_.widened)].walk_rounds = true;
+}
+
+// Walks the paths left for later, the last first, until `until` of them are left.
+bool PathWalker::walk_pending(size_t until) {
+  while (pending_.size() > until) {
     Pending next = std::move(pending_.back());
     pending_.pop_back();
     pending_bytes_ -= next.state.bytes();
     state_ = std::move(next.state);
     pc_ = next.pc;
     parent_ = next.parent;
-    if (!walk_path()) return std::unexpected(refusal_);
+    if (!walk_path()) return false;
   }
-  *steps_left -= std::min(*steps_left, steps_);
-  if (!check_stack()) return std::unexpected(refusal_);
-  complete_code();
-  return Verified{static_cast<uint32_t>(steps_), stack_bytes_};
+  return true;
 }
 
-// One path, until it exits or joins one known to be safe.
-bool PathWalker::walk_path() {
-  while (true) {
-    if (++steps_ > steps_limit_) {
-      return refuse("too-complex", "the program has more paths than can be walked; a loop may have too many rounds",
-                    "at most " + std::to_string(steps_limit_) + " instructions walked over all paths");
+// One path, until it exits or joins one known to be safe. `met`: not to be compared with others where it begins.
+bool PathWalker::walk_path(bool met) {
+  for (;; met = false) {
+    const bool in_attempt = !attempts_.empty();
+    if (++steps_ > steps_limit_ || (in_attempt && steps_ + attempt_steps_ > attempt_limit_)) {
+      return refuse_limit("the program has more paths than can be walked; a loop may have too many rounds",
+                          "at most " + std::to_string(steps_limit_) + " instructions walked over all paths");
     }
-    Next next = flow_.meeting[pc_] ? meet() : Next::Continue;
+    if (in_attempt && outside_of_round()) return leave_round();
+    Next next = flow_.meeting[pc_] && !met ? meet() : Next::Continue;
     if (next == Next::Continue) {
-      visited_[pc_] = true;
+      findings_.visited[pc_] = true;
       insns_since_save_++;
       next = step(flow_.insns[pc_]);
     }
@@ -132,26 +181,73 @@ std::vector<uint16_t> PathWalker::live_registers() const {
 // to be there again with nothing changed is a loop that need not end.
 PathWalker::Next PathWalker::meet() {
   Place &place = places_[pc_];
-  std::vector<uint16_t> live = live_registers();
-  drop_irrelevant(&state_, live);
+  if (!state_.loops.empty()) leave_loops();
+  const std::vector<uint16_t> live = live_registers();
+  drop_irrelevant(&state_, live, pinned_);
   charge(state_.bytes());
+  if (is_back_at_header()) return arrive_back();
   for (size_t i = place.seen.size(); i-- > 0;) {
     const Seen &seen = seen_[place.seen[i]];
     uint32_t looked_at = 0;
-    const bool included = state_includes(seen.state, state_, live, &looked_at);
+    const bool included = state_includes(seen.state, state_, live, pinned_, &looked_at);
     charge(looked_at * sizeof(Reg));
     if (!included) continue;
-    if (seen.branches == 0) return Next::PathEnds;
-    if (!inside_body() && state_includes(state_, seen.state, live, &looked_at)) {
-      refuse("endless-loop", "this loop cannot be shown to end: a round can leave everything as it was",
-             "a counter that the loop changes and compares with a bound");
-      return Next::Refused;
+    if (counts_as_finished(seen)) {
+      for (Attempt *a : attempts_) a->joined_others |= static_cast<int32_t>(place.seen[i]) < a->invariant;
+      return Next::PathEnds;
     }
+    if (seen.branches == 0 || seen.guess || !in_same_rounds(seen.state)) continue;
+    if (state_includes(state_, seen.state, live, pinned_, &looked_at)) return endless_loop();
+  }
+  if (const int32_t loop = flow_.nest.headed_by[pc_]; loop >= 0) {
+    const Next next = at_loop(static_cast<uint32_t>(loop));
+    if (next != Next::Continue) return next;
   }
   uint32_t visits = ++place.visits;
   bool due = insns_since_save_ >= kSaveAfterInsns && jumps_since_save_ >= kSaveAfterJumps;
   if (due || (visits & (visits - 1)) == 0) save_state();
   return Next::Continue;
+}
+
+// Every path from there has been walked. What was found while a loop is being judged, or in a callback, holds only
+// there before all that follows has been walked too.
+bool PathWalker::counts_as_finished(const Seen &seen) const {
+  const Seen *s = &seen;
+  while (s->branches == 0) {
+    if (s->depends < 0 || is_open_guess(s->depends)) return true;
+    s = &seen_[static_cast<size_t>(s->depends)];
+  }
+  return false;
+}
+
+// The path is in a round of the loop, or of the callback, about which this was guessed.
+bool PathWalker::is_open_guess(int32_t index) const {
+  for (const Attempt *a : attempts_) {
+    if (a->invariant == index) return true;
+  }
+  for (const Frame &f : state_.frames) {
+    if (f.head == index) return true;
+  }
+  return false;
+}
+
+int32_t PathWalker::innermost_guess() const {
+  int32_t last = attempts_.empty() ? -1 : attempts_.back()->invariant;
+  for (const Frame &f : state_.frames) last = std::max(last, f.head);
+  return last;
+}
+
+bool PathWalker::in_same_rounds(const State &other) const {
+  for (size_t f = 0; f < state_.frames.size(); f++) {
+    if (state_.frames[f].head != other.frames[f].head) return false;
+  }
+  return true;
+}
+
+PathWalker::Next PathWalker::endless_loop() {
+  refuse("endless-loop", "this loop cannot be shown to end: a round can leave everything as it was",
+         "a counter that the loop changes and compares with a bound");
+  return Next::Refused;
 }
 
 void PathWalker::save_state() {
@@ -160,7 +256,7 @@ void PathWalker::save_state() {
   if (place.seen.size() >= kStatesPerPlaceMax || seen_bytes_ + bytes > kStateBytesMax) return;
   seen_bytes_ += bytes;
   place.seen.push_back(static_cast<uint32_t>(seen_.size()));
-  seen_.push_back({state_, parent_, 1});
+  seen_.push_back({state_, parent_, 1, pc_, innermost_guess(), false});
   parent_ = static_cast<int32_t>(seen_.size()) - 1;
   insns_since_save_ = jumps_since_save_ = 0;
 }
@@ -182,10 +278,7 @@ void PathWalker::charge(uint64_t bytes) {
 bool PathWalker::push_path(State state, uint32_t pc) {
   charge(state.bytes());
   pending_bytes_ += state.bytes();
-  if (pending_bytes_ > kPendingBytesMax) {
-    return refuse("too-complex",
-                  "the program has too many branches that are still open; a loop may have too many rounds");
-  }
+  if (pending_bytes_ > kPendingBytesMax) return refuse_limit(kOpenBranches, "");
   if (parent_ >= 0) seen_[static_cast<size_t>(parent_)].branches++;
   pending_.push_back({std::move(state), pc, parent_});
   return true;
@@ -208,6 +301,24 @@ bool PathWalker::refuse(const char *code, const std::string &sentence, const std
   if (!needed.empty()) refusal_.detail += "\n  needed: " + needed;
   if (!known.empty()) refusal_.detail += "\n  known: " + known;
   return false;
+}
+
+// Too much to walk. Where that is because of a loop, the loop is the reason.
+bool PathWalker::refuse_limit(const std::string &sentence, const std::string &needed) {
+  for (const LoopRound &round : state_.loops) {
+    if (!loops_[round.loop].without_counter || !attempts_.empty()) continue;
+    pc_ = flow_.nest.loops[round.loop].header;
+    return refuse("endless-loop", "this loop cannot be shown to end: nothing bounds the number of its rounds",
+                  "a counter that moves in the same direction on every way round, and a comparison with a bound");
+  }
+  std::string known;
+  if (most_rounds_ > 0) {
+    known = "a loop may take " + (most_rounds_ == ~0ull ? "2^64" : std::to_string(most_rounds_)) + " rounds, where " +
+            std::to_string(kRoundsMax) + " are the most";
+    const SourceLine *line = program_.lines[most_rounds_pc_];
+    known += line ? " (" + place_in_source(line) + ")" : " (instruction " + std::to_string(most_rounds_pc_) + ")";
+  }
+  return refuse("too-complex", sentence, needed, known);
 }
 
 bool PathWalker::refuse_reg(const char *code, unsigned r, const std::string &sentence, const std::string &needed,

@@ -3,7 +3,8 @@
 // It walks every path of a program on abstract values (state.h) and accepts only what on all of them reads what was
 // written, stays inside its stack, context and map values, passes proper arguments to host functions that its place
 // may call, keeps addresses to itself, and ends. Paths that arrive where a path with as much freedom has been found
-// safe are not walked again. Work and memory are limited; who exceeds a limit is refused.
+// safe are not walked again, and a loop whose rounds are alike is walked once for all of them (verify_loops.cc). Work
+// and memory are limited; who exceeds a limit is refused.
 #pragma once
 #include <expected>
 
@@ -16,9 +17,17 @@ inline constexpr uint64_t kStateBytesMax = 64ull << 20;     // of states kept to
 inline constexpr uint64_t kPendingBytesMax = 64ull << 20;   // of paths still to walk
 inline constexpr uint32_t kStatesPerPlaceMax = 64;
 
+// Rounds of a loop times those of the loops around it, where they are proved rather than walked: about a quarter of a
+// second of machine code. An accepted program ends, but a run may take more than the fuel that it is given (image.cc:
+// 2^20 back edges, or instructions where it is interpreted). It is then cut short with SF_PASS, which the host takes
+// as "nothing decided": the operation goes its ordinary way, and what the program had written to maps until then
+// stays written. Verified::rounds says whether that can happen.
+inline constexpr uint64_t kRoundsMax = 1ull << 28;
+
 struct Verified {
   uint32_t steps = 0;        // instructions walked, and as many for work on states as that took
   uint32_t stack_bytes = 0;  // of the deepest chain of calls
+  uint64_t rounds = 0;       // at most, of a nest of loops that was proved as a whole; 0: every round was walked
 };
 
 /// Verifies `program`; `maps` are all of the chain so far. On acceptance the code is completed: each local call's

@@ -509,13 +509,18 @@ const Case kCases[] = {
     {"loop bounded by nothing",
      "fuse/read",
      {load(8, 7, 1, kNode), mov(6, 0), jump_reg(kGe, 6, 7, 2), alu_imm(kAdd, 6, 1), go(-3), mov(0, 0), leave()},
-     "too-complex",
-     ""},
+     "endless-loop",
+     "nothing bounds the number of its rounds",
+     "a comparison with a bound"},
+    {"loop of many rounds",
+     "fuse/read",
+     {mov(6, 0), alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 10000000, -2), mov(0, 0), leave()}},
     {"loop of too many rounds",
      "fuse/read",
-     {mov(6, 0), alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 10000000, -2), mov(0, 0), leave()},
+     {mov(6, 0), alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 2000000000, -2), mov(0, 0), leave()},
      "too-complex",
-     "more paths than can be walked"},
+     "more paths than can be walked",
+     "where 268435456 are the most"},
 
     // ---- sub-programs
     {"sub-program",
@@ -670,7 +675,7 @@ TEST(Verifier, ExplosionsEnd) {
             call(SF_HOST_KTIME),
             jump_imm(kEq, 0, 1, 2),
             alu_imm(kAdd, 6, 1),
-            jump_imm(kLt, 6, 2000000, -4),
+            jump_imm(kLt, 6, 2000000000, -4),
             mov(0, 0),
             leave()};
   policy = verified_policy({make_program(open, "fuse/read")});

@@ -21,7 +21,7 @@ bool PathWalker::push_frame(Frame callee, uint32_t target) {
                   "at most 8 levels, no recursion");
   }
   callee.return_pc = pc_ + 1;
-  called_from_[pc_].insert(flow_.function[target]);
+  findings_.called_from[pc_].insert(flow_.function[target]);
   state_.frames.push_back(std::move(callee));
   pc_ = target;
   return true;
@@ -76,13 +76,6 @@ bool PathWalker::nothing_reserved(const char *what) {
 
 // ---- bodies
 
-bool PathWalker::inside_body() const {
-  for (const Frame &f : state_.frames) {
-    if (f.role != Role::Called) return true;
-  }
-  return false;
-}
-
 // r0..r5 are the arguments of the function that calls the body, already checked.
 PathWalker::Next PathWalker::start_rounds(Role role, uint32_t target) {
   Frame body;
@@ -95,7 +88,7 @@ PathWalker::Next PathWalker::start_rounds(Role role, uint32_t target) {
     pc_++;
     return Next::Continue;
   }
-  if (body.given.type == Type::Number) body.given = Reg::number(body.given.value);
+  if (body.given.type == Type::Number || body.given.can_move()) body.given.forget_relation();
   return next_head(std::move(body), target) ? Next::Continue : Next::Refused;
 }
 
@@ -105,11 +98,13 @@ bool PathWalker::next_head(Frame body, uint32_t target) {
   if (head_bytes_ > kHeadBytesMax)
     return refuse("too-complex", "the program has too many callbacks for the verifier to follow");
   charge(state_.bytes());
+  body.head = static_cast<int32_t>(seen_.size());
+  seen_bytes_ += state_.bytes();
+  seen_.push_back({state_, parent_, 1, kNoPlace, innermost_guess(), true});
+  parent_ = body.head;
   State after = state_;
   after.top().reg[0] = Reg::number(Scalar::unknown());
   if (!push_path(std::move(after), pc_ + 1)) return false;
-  body.head = static_cast<uint32_t>(heads_.size());
-  heads_.push_back(state_);
   for (Reg &r : body.reg) r = Reg{};
   body.stack.clear();
   if (body.role == Role::LoopBody) {
@@ -135,7 +130,7 @@ PathWalker::Next PathWalker::end_round() {
   Frame body = std::move(state_.top());
   const uint32_t target = program_.functions[flow_.function[pc_]].start;
   state_.frames.pop_back();
-  const State &head = heads_[body.head];
+  const State &head = seen_[static_cast<size_t>(body.head)].state;
   if (state_.reservations != head.reservations) {
     refuse("reference-leak", "a round of the callback gives back what it did not reserve, or keeps what it reserved",
            "bpf_ringbuf_submit() or bpf_ringbuf_discard() in the round that reserved");
@@ -145,10 +140,10 @@ PathWalker::Next PathWalker::end_round() {
   std::vector<uint16_t> live = live_registers();
   live.back() = flow_.live[body.return_pc] & 0x3c0;
   uint32_t looked_at = 0;
-  const bool covered = state_includes(head, state_, live, &looked_at);
+  const bool covered = state_includes(head, state_, live, pinned_, &looked_at);
   charge(looked_at * sizeof(Reg));
   if (covered) return Next::PathEnds;
-  state_ = widened(head, state_);
+  state_ = widened(head, state_, pinned_);
   return next_head(std::move(body), target) ? Next::Continue : Next::Refused;
 }
 
@@ -157,31 +152,31 @@ PathWalker::Next PathWalker::end_round() {
 // The stacks of a chain of calls share kStackBytes.
 bool PathWalker::check_stack() {
   const size_t n = program_.functions.size();
-  for (uint32_t &bytes : frame_bytes_) bytes = (bytes + 7) & ~7u;
+  for (uint32_t &bytes : findings_.frame_bytes) bytes = (bytes + 7) & ~7u;
   std::vector<uint32_t> above(n, 0);  // used by the callers of a function
   for (uint32_t round = 0; round < kFramesMax; round++) {
-    for (auto &[pc, callees] : called_from_) {
+    for (auto &[pc, callees] : findings_.called_from) {
       const uint32_t caller = flow_.function[pc];
       for (uint32_t callee : callees) {
-        above[callee] = std::max(above[callee], above[caller] + frame_bytes_[caller]);
-        if (above[callee] + frame_bytes_[callee] <= kStackBytes) continue;
+        above[callee] = std::max(above[callee], above[caller] + findings_.frame_bytes[caller]);
+        if (above[callee] + findings_.frame_bytes[callee] <= kStackBytes) continue;
         pc_ = pc;
         return refuse("stack-total", "the function called here and its callers together use too much stack",
-                      "at most 512 bytes", std::to_string(above[callee] + frame_bytes_[callee]) + " bytes");
+                      "at most 512 bytes", std::to_string(above[callee] + findings_.frame_bytes[callee]) + " bytes");
       }
     }
   }
-  for (size_t f = 0; f < n; f++) stack_bytes_ = std::max(stack_bytes_, above[f] + frame_bytes_[f]);
+  for (size_t f = 0; f < n; f++) stack_bytes_ = std::max(stack_bytes_, above[f] + findings_.frame_bytes[f]);
   return true;
 }
 
 void PathWalker::complete_code() {
   for (uint32_t pc = 0; pc < flow_.insns.size(); pc += flow_.insns[pc].slots()) {
     const Insn &in = flow_.insns[pc];
-    if (!visited_[pc]) {
+    if (!findings_.visited[pc]) {
       for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
-    } else if (called_from_.contains(pc)) {
-      program_.code[pc].off = static_cast<int16_t>(frame_bytes_[flow_.function[pc]]);
+    } else if (findings_.called_from.contains(pc)) {
+      program_.code[pc].off = static_cast<int16_t>(findings_.frame_bytes[flow_.function[pc]]);
     }
   }
 }

@@ -169,7 +169,7 @@ std::optional<uint64_t> PathWalker::constant_of(const Reg &base, const Scalar &a
 // ---- the stack
 
 void PathWalker::touch_stack(unsigned frame, int64_t lowest) {
-  uint32_t &bytes = frame_bytes_[function_of(frame)];
+  uint32_t &bytes = findings_.frame_bytes[function_of(frame)];
   bytes = std::max(bytes, static_cast<uint32_t>(-lowest));
 }
 
@@ -242,9 +242,9 @@ Reg PathWalker::saved_copy(unsigned r, const Reg &value, uint32_t bytes, bool fr
   Reg copy = value;
   if (value.type != Type::Number) return copy;
   if (bytes == 4) copy.value = truncate32(value.value);
-  if (!from_reg || value.value.is_constant()) return copy;
-  if (!value.id) copy.id = state_.top().reg[r].id = next_id_++;
   copy.modulo32 = value.modulo32 || (bytes == 4 && value.value.umax > 0xffffffff);
+  if (value.id || !from_reg || value.value.is_constant()) return copy;
+  copy.id = state_.top().reg[r].id = next_id_++;
   return copy;
 }
 

@@ -1,6 +1,6 @@
 // The verifier's inside: one walk over all paths of one program. Split over verifier.cc (paths, states),
-// verify_calls.cc (sub-programs, callbacks), verify_values.cc (arithmetic, branches), verify_memory.cc and
-// verify_host.cc (host functions).
+// verify_calls.cc (sub-programs, callbacks), verify_loops.cc (loops as a whole), verify_values.cc (arithmetic,
+// branches), verify_memory.cc and verify_host.cc (host functions).
 #pragma once
 #include <map>
 #include <optional>
@@ -8,6 +8,7 @@
 
 #include "flow.h"
 #include "host_functions.h"
+#include "join.h"
 #include "state.h"
 #include "verifier.h"
 
@@ -15,6 +16,29 @@ namespace shortfuse::vm {
 
 inline constexpr uint32_t kArrayMap = 2;  // BPF_MAP_TYPE_ARRAY
 inline constexpr uint32_t kBufferBytesMax = 1u << 20;
+inline constexpr const char *kOpenBranches =
+    "the program has too many branches that are still open; a loop may have too many rounds";
+
+// A place whose change in one round of a loop is being watched.
+struct Watched {
+  PlaceKey key;
+  uint32_t id;          // pinned: what it held at the header is X + delta
+  uint64_t delta;
+  bool modulo32;
+  Scalar value;         // at the header, in all rounds
+  Type type;
+  Reg outer;            // how it is related to what the loop around pinned, when the loop was first met
+  bool stepped = true;  // on every way round it moved by something in [least, most]
+  int64_t least = 0, most = 0;
+};
+
+// What a number that a loop pinned is compared with, moved to where the pinned number is.
+struct Compared {
+  uint32_t pc;
+  uint64_t delta;
+  bool wide;
+  Scalar with;
+};
 
 class PathWalker {
  public:
@@ -26,13 +50,82 @@ class PathWalker {
   enum class Next { Continue, PathEnds, Refused };
   enum class Use { Read, Write };
   struct Pending { State state; uint32_t pc; int32_t parent; };
-  struct Seen { State state; int32_t parent; uint32_t branches; };
+  // A state that was walked on from. It is finished when no branch is open, and that counts for everybody once
+  // `depends` is finished: before, only in the rounds of the loop or callback about which that was guessed.
+  struct Seen {
+    State state;
+    int32_t parent;
+    uint32_t branches;
+    uint32_t pc;         // kNoPlace: not to be joined
+    int32_t depends;     // the guess (Seen) of which it was part; -1: none
+    bool guess = false;  // about all rounds of a loop or of a callback
+  };
+  static constexpr uint32_t kNoPlace = ~0u;
   struct Place { std::vector<uint32_t> seen; uint32_t visits = 0; };
 
+  // What the paths have shown so far; what an attempt showed is dropped with it.
+  struct Findings {
+    std::vector<bool> visited;
+    std::vector<uint32_t> frame_bytes;  // per function
+    std::map<uint32_t, std::set<uint32_t>> called_from;  // by pc of a call: the functions that it enters
+  };
+  // Everything that an attempt to judge a loop may have to undo.
+  struct Mark {
+    State state;
+    uint32_t pc;
+    int32_t parent;
+    size_t pending;
+    uint64_t pending_bytes, head_bytes;
+    size_t seen;
+    Findings findings;
+  };
+  // How often a place was widened, and what it could have been widened to a few times before.
+  struct Climb { PlaceKey key; uint32_t count; std::vector<uint64_t> rungs; };
+  // One attempt to judge a loop as a whole.
+  struct Attempt {
+    uint32_t loop, header;
+    size_t frames;                            // active at the header
+    State entry;                              // how the loop was first met
+    State bare;                               // what is believed to hold in every round
+    uint32_t candidate;                       // how many guesses there were before
+    int32_t invariant;                        // the same as a Seen
+    PinnedIds::Range pinned;
+    std::vector<Watched> watched;
+    std::vector<std::vector<Compared>> compared;  // per pinned id: with what
+    std::vector<std::vector<int8_t>> ways;    // per way round: the direction in which each watched place moved
+    std::vector<Pending> exits;               // paths that left the loop
+    std::optional<State> arrived;             // all ways back to the header
+    uint32_t arrivals;
+    std::vector<Climb> climbs;
+    bool counted_from_entry;                  // something was concluded from how many rounds there can be
+    bool joined_others;                       // a path joined one that is finished
+    uint64_t rounds;                          // at most, behind the first
+    uint64_t nest_rounds, inner_rounds;       // times those of the loops inside; of the loops inside
+    void start(State bare, uint32_t number);
+  };
+  // Of an id that a loop pinned: how it is related to what the loop around pinned.
+  struct Claim { Reg outer; uint64_t delta; };
+  enum class Judgement { Holds, Widened, Failed, Endless };
+  struct LoopRecord {
+    bool proved = false, walk_rounds = false;
+    bool without_counter = false;  // what holds in every round was found, but nothing that bounds their number
+    uint32_t failures = 0;
+    std::vector<std::pair<PlaceKey, Scalar>> hints;  // what held last time
+  };
+
   // ---- paths (verifier.cc)
-  bool walk_path();
+  void begin();
+  bool walk_all();
+  bool walk_more_closely();
+  bool walk_pending(size_t until);
+  bool walk_path(bool met = false);
   Next step(const Insn &in);
   Next meet();
+  bool counts_as_finished(const Seen &seen) const;
+  bool is_open_guess(int32_t index) const;
+  int32_t innermost_guess() const;
+  bool in_same_rounds(const State &other) const;
+  Next endless_loop();
   void save_state();
   void path_ended();
   void charge(uint64_t bytes);
@@ -47,13 +140,39 @@ class PathWalker {
   Next start_rounds(Role role, uint32_t target);
   bool next_head(Frame body, uint32_t target);
   Next end_round();
-  bool inside_body() const;
   bool nothing_reserved(const char *what);
   bool check_stack();
   void complete_code();
 
+  // ---- loops (verify_loops.cc)
+  Next at_loop(uint32_t loop);
+  bool may_judge(uint32_t loop) const;
+  void leave_loops();
+  Next judge_loop(uint32_t loop);
+  void rewind(const Mark &mark);
+  void pin(Attempt *t, State *state);
+  bool walk_round(Attempt *t, int32_t parent);
+  bool outside_of_round() const;
+  bool leave_round();
+  bool is_back_at_header() const;
+  Next arrive_back();
+  State without_pins(const State &state);
+  void note_bound(size_t trial, const Reg &of, const Scalar &bound, bool wide);
+  std::vector<Claim> outer_claims(Attempt *t) const;
+  void relate_to_outer(const Attempt &t, const std::vector<Claim> &claims, State *state) const;
+  void forget_seen(size_t from);
+  void note_comparison(const Insn &in, const Reg &a, const Reg &b);
+  std::vector<uint64_t> rungs_of(const Attempt &t, const Watched &w) const;
+  uint64_t rounds_of(Attempt *t) const;
+  Judgement judge(Attempt *t, State *candidate);
+  Judgement settle(Attempt *t, State next, const State &back, uint64_t rounds, State *candidate);
+  static Climb &climb_of(Attempt *t, PlaceKey key);
+  const Scalar *hint_for(uint32_t loop, PlaceKey key) const;
+  Next accept_loop(Attempt *t);
+
   // ---- values (verify_values.cc)
   bool alu(const Insn &in);
+  void relate_sum(const Insn &in, const Reg &of, const Scalar &more, Reg *result);
   bool alu_pointer(const Insn &in, const Reg &a, const Reg &b);
   bool endian(const Insn &in);
   bool load_imm64(const Insn &in);
@@ -105,6 +224,7 @@ class PathWalker {
               const std::string &known = "");
   bool refuse_reg(const char *code, unsigned r, const std::string &sentence, const std::string &needed,
                   const std::string &known = "");
+  bool refuse_limit(const std::string &sentence, const std::string &needed);
   std::string describe(const Reg &r) const;
   std::string map_name(uint32_t map) const;
   uint32_t function_of(uint32_t frame) const;
@@ -127,13 +247,21 @@ class PathWalker {
   uint64_t steps_ = 0, steps_limit_ = 0, charged_bytes_ = 0;
   uint32_t next_id_ = 1;
   uint32_t jump_target_ = 0;
-  std::vector<State> heads_;       // before rounds of callbacks
-  uint64_t head_bytes_ = 0;
+  uint64_t head_bytes_ = 0;        // of states before rounds of callbacks
   uint32_t reserved_bytes_ = 0;    // asked for by the call being checked
-  std::vector<bool> visited_;
-  std::map<uint32_t, std::set<uint32_t>> called_from_;  // by pc of a call: the functions that it enters
-  std::vector<uint32_t> frame_bytes_;  // per function
+  Findings findings_;
   uint32_t stack_bytes_ = 0;
+
+  std::vector<LoopRecord> loops_;      // as LoopNest::loops
+  std::vector<Attempt *> attempts_;        // loops being judged, the outermost first
+  PinnedIds pinned_;                   // by them
+  uint64_t attempt_steps_ = 0, attempt_limit_ = 0;
+  uint64_t rounds_max_ = 0;            // of a nest of loops that was accepted as a whole
+  uint64_t most_rounds_ = 0;           // of one that was not, because these are too many,
+  uint32_t most_rounds_pc_ = 0;        // and where
+  bool walk_all_rounds_ = false;       // no loop is judged as a whole
+  uint32_t passes_ = 0;
+  uint64_t spent_ = 0, spent_in_passes_ = 0;
   Refusal refusal_;
 };
 

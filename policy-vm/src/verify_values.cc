@@ -41,9 +41,10 @@ bool PathWalker::alu(const Insn &in) {
     }
     if (in.extend_bits) return set(in.dst, Reg::number(scalar_extend(b.value, in.extend_bits, in.wide))), true;
     Reg copy = Reg::number(in.wide ? b.value : truncate32(b.value));
-    if (in.from_reg && !b.value.is_constant()) {  // what is learned of one holds for the other
+    if (in.from_reg && (b.id || !b.value.is_constant())) {  // what is learned of one holds for the other
       copy.id = b.id ? b.id : next_id_++;
       copy.delta = b.delta;
+      copy.spread = b.spread;
       copy.modulo32 = b.modulo32 || (!in.wide && b.value.umax > kMax32);
       if (!b.id) state_.top().reg[in.src].id = copy.id;
     }
@@ -53,12 +54,26 @@ bool PathWalker::alu(const Insn &in) {
   if (a.is_pointer() || b.is_pointer()) return alu_pointer(in, a, b);
   Reg result = Reg::number(scalar_alu(in.alu, in.wide, a.value, b.value));
   bool adds = in.alu == AluOp::Add || in.alu == AluOp::Sub;
-  if (adds && a.id != 0 && b.value.is_constant() && !result.value.is_constant() && !(in.wide && a.modulo32)) {
-    result.id = a.id;
-    result.delta = alu_value<uint64_t>(in.alu, a.delta, b.value.umin);
-    result.modulo32 = !in.wide;
-  }
+  if (adds && !(in.wide && a.modulo32)) relate_sum(in, a, b.value, &result);
+  if (result.id == 0 && in.alu == AluOp::Add && !(in.wide && b.modulo32)) relate_sum(in, b, a.value, &result);
   return set(in.dst, result), true;
+}
+
+// `result` is `of` and `more` (or less): a constant apart, or, where that is being asked for, within known limits.
+void PathWalker::relate_sum(const Insn &in, const Reg &of, const Scalar &more, Reg *result) {
+  if (of.id == 0 || (!more.is_constant() && !pinned_.has(of.id))) return;
+  result->id = of.id;
+  result->delta = of.delta;
+  result->spread = of.spread;
+  result->modulo32 = !in.wide;
+  if (more.is_constant()) {
+    result->delta = alu_value<uint64_t>(in.alu, of.delta, more.umin);
+    return;
+  }
+  const int64_t low = in.wide ? more.smin : more.smin32, high = in.wide ? more.smax : more.smax32;
+  if (low == std::numeric_limits<int64_t>::min()) return result->forget_relation();
+  if (in.alu == AluOp::Add) result->move(low, high);
+  else result->move(-high, -low);
 }
 
 bool PathWalker::alu_pointer(const Insn &in, const Reg &a, const Reg &b) {
@@ -82,6 +97,10 @@ bool PathWalker::alu_pointer(const Insn &in, const Reg &a, const Reg &b) {
   }
   Reg r = pointer;
   r.value = scalar_alu(in.alu, true, pointer.value, number.value);
+  if (pointer.can_move()) {
+    r.forget_relation();
+    relate_sum(in, pointer, number.value, &r);
+  }
   if (number.value.smin < -kOffsetMax || number.value.smax > kOffsetMax || r.value.smin < -kOffsetMax ||
       r.value.smax > kOffsetMax) {
     return refuse("pointer-arithmetic", "a number without bound is added to an address",
@@ -136,6 +155,7 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
   jump_target_ = static_cast<uint32_t>(pc_ + in.distance());
   const Reg a = reg(in.dst), b = second_operand(in);
   if (a.is_pointer() || b.is_pointer()) return jump_on_pointer(in, a, b);
+  if (!trials_.empty()) note_comparison(in, a, b);
   auto assume = [&](bool taken, State *s) {
     Scalar x = a.value, y = b.value;
     scalar_assume(in.jump, in.wide, taken, &x, &y);
@@ -170,6 +190,9 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
 
 // Leaves the path on which the jump is taken for later and walks on with state_, where it is not.
 PathWalker::Next PathWalker::split(State taken) {
+  for (State *s : {&state_, &taken}) {
+    if (!s->loops.empty()) s->loops.back().splits++;
+  }
   if (!push_path(std::move(taken), jump_target_)) return Next::Refused;
   pc_++;
   return Next::Continue;
@@ -197,10 +220,10 @@ PathWalker::Next PathWalker::jump_on_pointer(const Insn &in, const Reg &a, const
 
 // A bound found for one number bounds all that are related to it.
 void PathWalker::learn(State *state, const Reg &of) {
-  if (of.id == 0 || of.type != Type::Number) return;
+  if (of.id == 0 || of.type != Type::Number || of.spread != 0) return;
   const Reg known = of;
   state->for_each_reg([&](Reg *r) {
-    if (r->type != Type::Number || r->id != known.id) return;
+    if (r->type != Type::Number || r->id != known.id || r->spread != 0) return;
     Scalar implied = scalar_alu(AluOp::Add, true, known.value, Scalar::constant(r->delta - known.delta));
     if (r->modulo32 || known.modulo32) {
       if (r->value.umax > kMax32) return;  // only its low half is bounded
