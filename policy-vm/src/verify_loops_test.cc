@@ -280,6 +280,37 @@ TEST(Loops, CountsHoldOnlyFromTheBeginning) {
   }
 }
 
+// bpf_loop(rounds, function 0, address of the eight bytes at -8, 0).
+Code call_rounds(int rounds) {
+  return Code{mov(1, rounds)} + load_function(2, 0) +
+         Code{mov_reg(3, 10), alu_imm(kAdd, 3, -8), mov(4, 0), call(SF_HOST_LOOP)};
+}
+
+// Rounds of callbacks and rounds of loops, in each other.
+TEST(Loops, WithCallbacks) {
+  auto refusal = [](const Code &code, const std::vector<Code> &functions) -> std::string {
+    auto policy = verified_policy({assemble(code, functions, "fuse/read")});
+    if (policy) CheckedRuns().run(*policy);
+    return policy ? "accepted" : policy.error().code;
+  };
+  const Code counts{mov(0, 0), alu_imm(kAdd, 0, 1), jump_imm(kLt, 0, 3000, -2), mov(0, 0), leave()};
+  const Code forever{mov_reg(3, 1), alu_imm(kXor, 3, 1), jump_imm(kNe, 3, 77, -2), mov(0, 0), leave()};
+  const Code adds{load(8, 3, 2, 0), alu_imm(kAdd, 3, 1), store(8, 2, 0, 3), mov(0, 0), leave()};
+  const Code sets{store_imm(8, 2, 0, 1), mov(0, 0), leave()};
+  const Code start{store_imm(8, 10, -8, 0)};
+  EXPECT_EQ(refusal(start + call_rounds(50) + pass(), {counts}), "accepted");
+  EXPECT_EQ(refusal(start + call_rounds(50) + pass(), {forever}), "verify-endless-loop");
+  EXPECT_EQ(refusal(start + Code{mov(6, 0)} + call_rounds(5) + Code{alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 2000, -9)} +
+                    pass(), {adds}),
+            "accepted");
+  EXPECT_EQ(refusal(start + call_rounds(5) + Code{load(8, 6, 10, -8), jump_imm(kNe, 6, 77, -9)} + pass(), {adds}),
+            "verify-endless-loop");
+  // The callback may or may not have set what ends the loop; r6 gets smaller once, and then stays.
+  EXPECT_EQ(refusal(Code{load(8, 6, 1, kNode), alu_imm(kMod, 6, 101), store_imm(8, 10, -8, 0)} + call_rounds(1) +
+                    Code{load(8, 7, 10, -8), jump_imm(kEq, 7, 0, 2), alu_imm(kAnd, 6, 63), go(-12)} + pass(), {sets}),
+            "verify-endless-loop");
+}
+
 // What only holds where every round is walked is still accepted: bytes that a loop writes one by one.
 TEST(Loops, RoundsAreWalkedWhereThatShowsMore) {
   Code code{mov(6, -256)};

@@ -155,7 +155,7 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
   jump_target_ = static_cast<uint32_t>(pc_ + in.distance());
   const Reg a = reg(in.dst), b = second_operand(in);
   if (a.is_pointer() || b.is_pointer()) return jump_on_pointer(in, a, b);
-  if (!trials_.empty()) note_comparison(in, a, b);
+  if (!attempts_.empty()) note_comparison(in, a, b);
   auto assume = [&](bool taken, State *s) {
     Scalar x = a.value, y = b.value;
     scalar_assume(in.jump, in.wide, taken, &x, &y);
