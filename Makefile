@@ -20,7 +20,7 @@ define sanitised
 	@scripts/skipped.sh $(2)
 endef
 
-.PHONY: all build setup demo check check-release bench soak asan tsan install clean help
+.PHONY: all build setup demo check check-release bench soak compat asan tsan install clean help
 .NOTPARALLEL:
 
 all: build
@@ -31,6 +31,7 @@ help:
 	@echo 'make check      install what is missing, build, run the tests, also under the sanitisers'
 	@echo 'make bench      the comparison: table, JSON and plots under build/bench/ (BENCH_FLAGS=--quick)'
 	@echo 'make soak       the tests at length'
+	@echo 'make compat     real programs (PostgreSQL, git, gcc, node, java, ...) with and without: installs them too'
 	@echo 'make asan tsan  the unit and differential tests under one sanitiser'
 	@echo 'make install    into PREFIX (default /usr/local)'
 	@echo 'make clean      remove the build directories'
@@ -64,6 +65,11 @@ tsan: setup
 
 soak: setup build
 	SHORTFUSE_SOAK=1 $(CTEST) --test-dir build --timeout 14400
+
+compat:
+	@scripts/setup.sh --compat
+	@$(MAKE) --no-print-directory build
+	SF_BUILD=$(CURDIR)/build tests/compat/run.sh $(CASES)
 
 bench: setup build
 	build/bin/shortfuse-bench --out build/bench $(BENCH_FLAGS)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and the demo need, and says which. Does nothing, quickly, when
-# all are there. One clear error where it cannot: no Debian, no rights, no network.
+# all are there. One clear error where it cannot: no Debian, no rights, no network. With --compat also the programs that
+# `make compat` runs.
 set -euo pipefail
 
 build=(
@@ -17,6 +18,16 @@ run=(
   attr acl git rsync sqlite3 tar gcc python3       # programs whose output must not change
   fio                                              # the bench
 )
+
+compat=(
+  postgresql sqlite3 git cmake make vim busybox perl rsync fio stress-ng imagemagick
+  nodejs default-jdk-headless golang-go rustc libpython3.11-testsuite libjemalloc2
+)
+case ${1:-} in
+  '') ;;
+  --compat) run+=("${compat[@]}") ;;
+  *) echo "usage: setup.sh [--compat]" >&2; exit 2 ;;
+esac
 
 fail() {
   printf 'setup: %s\n' "$*" >&2

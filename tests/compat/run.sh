@@ -16,8 +16,10 @@ passthrough "$T/source" "$T/mnt" "allow_other,bpftime_share=all"
 project=$T/mnt/project
 mkdir "$project"
 cp -a /usr/include/linux "$project/include"
-cp -a "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" "$project/python" 2>/dev/null
-find "$project" -name __pycache__ -prune -exec rm -rf {} +
+cp -a /usr/include/c++ "$project/c++"
+mkdir "$project/python"
+tar cf - -C "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" --exclude=__pycache__ --exclude=test \
+  --exclude='*-packages' . | tar xf - -C "$project/python" || fail "no project"
 note "a project of $(find "$project" -type f | wc -l) files"
 
 directive() { sed -nE "s/^# $2: *//p" "$1" | head -n 1; }
