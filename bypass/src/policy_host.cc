@@ -61,15 +61,6 @@ uint64_t host_uid_gid(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *st
   const Creds *creds = op_of(state).creds;
   return static_cast<uint64_t>(creds->rgid) << 32 | creds->ruid;
 }
-uint64_t host_strncmp(uint64_t a, uint64_t size, uint64_t b, uint64_t, uint64_t, void *) {
-  const auto *x = reinterpret_cast<const unsigned char *>(a), *y = reinterpret_cast<const unsigned char *>(b);
-  for (uint64_t i = 0; i < size; ++i) {
-    if (x[i] != y[i]) return static_cast<uint64_t>(static_cast<int64_t>(x[i] < y[i] ? -1 : 1));
-    if (x[i] == 0) break;
-  }
-  return 0;
-}
-
 struct Table {
   sf_host_fn fn[SF_HOST_COUNT];
   constexpr Table() : fn() {
@@ -81,7 +72,6 @@ struct Table {
     fn[SF_HOST_PRANDOM] = host_random;
     fn[SF_HOST_PID_TGID] = host_pid_tgid;
     fn[SF_HOST_UID_GID] = host_uid_gid;
-    fn[SF_HOST_STRNCMP] = host_strncmp;
     fn[SF_HOST_SERVE_ATTR] = host_serve_attr;
     fn[SF_HOST_SERVE_LINK] = host_serve_link;
     fn[SF_HOST_SERVE_DATA] = host_serve_data;

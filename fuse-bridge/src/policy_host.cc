@@ -36,11 +36,6 @@ uint64_t uid_gid(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *state) 
   return static_cast<uint64_t>(header.gid) << 32 | header.uid;
 }
 
-uint64_t compare(uint64_t s1, uint64_t size, uint64_t s2, uint64_t, uint64_t, void *) {
-  return result(std::strncmp(static_cast<const char *>(pointer(s1)), static_cast<const char *>(pointer(s2)),
-                             static_cast<uint32_t>(size)));
-}
-
 template <sf_host_id What>
 uint64_t serve(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *state) {
   ProgramRun &run = run_of(state);
@@ -140,7 +135,6 @@ struct HostTable {
     fn[SF_HOST_PRANDOM] = prandom;
     fn[SF_HOST_PID_TGID] = pid_tgid;
     fn[SF_HOST_UID_GID] = uid_gid;
-    fn[SF_HOST_STRNCMP] = compare;
     fn[SF_HOST_SERVE_ATTR] = serve<SF_HOST_SERVE_ATTR>;
     fn[SF_HOST_SERVE_ENTRY] = serve<SF_HOST_SERVE_ENTRY>;
     fn[SF_HOST_SERVE_LINK] = serve<SF_HOST_SERVE_LINK>;

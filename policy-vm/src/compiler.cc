@@ -78,7 +78,7 @@ struct CompileJob {
       maps.push_back({{m.def.type, m.def.key_size, m.def.value_size, m.def.max_entries},
                       constant ? m.initial.data() : nullptr});
     }
-    policy = {programs.data(), programs.size(), maps.data(), maps.size()};
+    policy = {programs.data(), programs.size(), maps.data(), maps.size(), from.calls_inlined};
   }
   ~CompileJob() { free(result.code); }
   CompileJob(const CompileJob &) = delete;

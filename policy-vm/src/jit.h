@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define SF_JIT_VERSION 2
+#define SF_JIT_VERSION 3
 #define SF_JIT_COMPILE_SYMBOL "sf_jit_compile"
 #define SF_JIT_TEXT_SYMBOL "sf_jit_text"
 
@@ -33,6 +33,7 @@ struct sf_jit_policy {
   size_t count;
   const struct sf_jit_map *maps;
   size_t map_count;
+  int inline_calls;       /* 0: every call goes through the host's table */
 };
 
 struct sf_jit_result {

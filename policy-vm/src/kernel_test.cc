@@ -214,7 +214,7 @@ TEST_F(KernelOracle, RandomPrograms) {
     }
     auto policy = verified_policy(programs, kernel_maps());
     ASSERT_TRUE(policy);
-    auto image = Image::publish(*policy, Lowering::Required);
+    auto image = Image::publish(*policy, Lowering::Required, true);
     ASSERT_TRUE(image) << image.error().str();
     for (uint32_t i = 0; i < batch; i++) ASSERT_NO_FATAL_FAILURE(compare(candidates[i], *image, i));
     if ((done + batch) % (wanted / 10) == 0)

@@ -95,7 +95,8 @@ Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes)
   return policy;
 }
 
-std::expected<Image, Refusal> Image::publish(const Policy &policy, Lowering lowering) {
+std::expected<Image, Refusal> Image::publish(Policy policy, Lowering lowering, bool calls_inlined) {
+  policy.calls_inlined = calls_inlined;
   auto published = publish_image(policy, lowering);
   if (!published) return std::unexpected(published.error());
   void *base = mmap(nullptr, published->bytes, PROT_READ | PROT_EXEC, MAP_SHARED, published->fd, 0);

@@ -118,7 +118,8 @@ Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes 
 // An image mapped as a process would map it.
 class Image {
  public:
-  static std::expected<Image, Refusal> publish(const Policy &policy, Lowering lowering);
+  /// Every call goes through the host's table, which records them, unless it is told otherwise.
+  static std::expected<Image, Refusal> publish(Policy policy, Lowering lowering, bool calls_inlined = false);
   Image(Image &&o) noexcept : base_(std::exchange(o.base_, nullptr)), bytes_(o.bytes_) {}
   Image &operator=(Image &&) = delete;
   ~Image() { if (base_) munmap(base_, bytes_); }

@@ -241,7 +241,9 @@ std::expected<Trial, Refusal> try_section(const Policy &policy, const TrialOptio
     return std::unexpected(
         Refusal{"section-missing", "there is no program in section \"" + options.section + "\"", ""});
   const ProgramInfo &info = policy.programs[index].info;
-  auto runtime = Runtime::create(policy, options.lowering);
+  Policy visible = policy;
+  visible.calls_inlined = false;  // every call is told
+  auto runtime = Runtime::create(visible, options.lowering);
   if (!runtime) return std::unexpected(runtime.error());
   Host host(policy, options, runtime->get());
   std::vector<Contents> before;

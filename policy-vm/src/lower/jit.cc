@@ -7,8 +7,10 @@
 
 #include <elf.h>
 #include <llvm-c/Analysis.h>
+#include <llvm-c/BitReader.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/ErrorHandling.h>
+#include <llvm-c/Linker.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
@@ -20,14 +22,17 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "lower.h"
+
+extern "C" const char sf_inline_bitcode[], sf_inline_bitcode_end[];
 
 namespace {
 
 constexpr const char *kTriple = "x86_64-unknown-linux-gnu";
 constexpr const char *kPasses =
-    "function(sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,early-cse,dse,adce)";
+    "always-inline,function(sroa,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,early-cse,dse,adce)";
 
 // LLVM ends the process on errors that it thinks it cannot return. This thread jumps out instead: what LLVM held is
 // lost, the process goes on.
@@ -93,14 +98,45 @@ struct Work {
     for (size_t i = 0; i < policy.count; i++) {
       const char *what = nullptr;
       const sf_jit_program &p = policy.programs[i];
-      if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p.insns, p.count, p.stack_bytes, &what))
+      if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p, policy, &what))
         return *error = what, false;
     }
+    if (!link_inline(error)) return false;
     char *message = nullptr;
     const bool broken = LLVMVerifyModule(module.get(), LLVMReturnStatusAction, &message);
     const std::string text = taken(message);
     if (broken) *error = text;
     return !broken;
+  }
+
+  // Gives the functions that are inlined their bodies.
+  bool link_inline(std::string *error) {
+    bool any = false;
+    for (LLVMValueRef f = LLVMGetFirstFunction(module.get()); f; f = LLVMGetNextFunction(f)) any |= is_inline(f);
+    if (!any) return true;
+    const auto bytes = static_cast<size_t>(sf_inline_bitcode_end - sf_inline_bitcode);
+    Buffer buffer(LLVMCreateMemoryBufferWithMemoryRange(sf_inline_bitcode, bytes, "inline", false));
+    LLVMModuleRef bodies = nullptr;
+    if (LLVMParseBitcodeInContext2(context.get(), buffer.get(), &bodies) || LLVMLinkModules2(module.get(), bodies))
+      return *error = "the functions to be inlined cannot be linked", false;
+    for (LLVMValueRef f = LLVMGetFirstFunction(module.get()), next = nullptr; f; f = next) {
+      next = LLVMGetNextFunction(f);
+      if (!is_inline(f)) continue;
+      if (!LLVMGetFirstUse(f)) {
+        LLVMDeleteFunction(f);
+        continue;
+      }
+      LLVMSetLinkage(f, LLVMInternalLinkage);
+      shortfuse::vm::set_attributes(f);
+      const unsigned always = LLVMGetEnumAttributeKindForName("alwaysinline", 12);
+      LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(context.get(), always, 0));
+    }
+    return true;
+  }
+
+  static bool is_inline(LLVMValueRef f) {
+    size_t length = 0;
+    return std::string_view(LLVMGetValueName2(f, &length)).starts_with(shortfuse::vm::kInlinePrefix);
   }
 
   bool optimise(std::string *error) {

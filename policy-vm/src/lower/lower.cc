@@ -1,9 +1,10 @@
 // One function of bytecode becomes one function of LLVM's.
 //
-// r0..r9 are stack variables that LLVM's first pass turns into values; r10 is a parameter of sub-programs and the
-// end of one block of stack in the program itself, so frames lie as in the interpreter. Fuel is paid where the
-// interpreter pays: the verifier has shown that loops end, this is the second defence. bpf_loop() and
-// bpf_for_each_map_elem() are loops here, so a body that is known can be inlined into them.
+// r0..r9 are stack variables that LLVM's first pass turns into values, twice: as numbers, and as addresses where known.h
+// says that they are. r10 is a parameter of sub-programs and the end of one block of stack in the program itself, so
+// frames lie as in the interpreter. Fuel is paid where the interpreter pays: the verifier has shown that loops end, this
+// is the second defence. bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known can be inlined
+// into them; lookups in maps that are known are calls of functions that are inlined.
 #include "lower.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 
 #include "../host_functions.h"
 #include "../insn.h"
+#include "known.h"
 #include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {
@@ -25,18 +27,25 @@ namespace {
 
 class FunctionLowering {
  public:
-  FunctionLowering(LLVMModuleRef module, const RawInsn *code, uint32_t count,
+  FunctionLowering(LLVMModuleRef module, const sf_jit_program &program, const sf_jit_policy &policy,
                    const std::map<uint32_t, LLVMValueRef> &functions)
-      : module_(module),
+      : policy_(policy),
+        module_(module),
         context_(LLVMGetModuleContext(module)),
         builder_(LLVMCreateBuilderInContext(context_)),
-        code_(code),
-        count_(count),
+        code_(reinterpret_cast<const RawInsn *>(program.insns)),
+        count_(program.count),
         functions_(functions),
         i64_(LLVMInt64TypeInContext(context_)),
         i32_(LLVMInt32TypeInContext(context_)),
         i8_(LLVMInt8TypeInContext(context_)),
-        ptr_(LLVMPointerTypeInContext(context_, 0)) {}
+        ptr_(LLVMPointerTypeInContext(context_, 0)) {
+    LLVMMetadataRef text = LLVMMDStringInContext2(context_, "fuel", 4);
+    LLVMMetadataRef domain = LLVMMDNodeInContext2(context_, &text, 1), parts[] = {text, domain};
+    LLVMMetadataRef scope = LLVMMDNodeInContext2(context_, parts, 2);
+    fuel_scope_ = LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, &scope, 1));
+    nothing_ = LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, nullptr, 0));
+  }
   ~FunctionLowering() { LLVMDisposeBuilder(builder_); }
   FunctionLowering(const FunctionLowering &) = delete;
   FunctionLowering &operator=(const FunctionLowering &) = delete;
@@ -47,6 +56,9 @@ class FunctionLowering {
     start_ = start;
     is_program_ = is_program;
     if (!find_blocks(start)) return *what = "a jump leaves the program", false;
+    std::vector<uint32_t> leaders;
+    for (auto &block : blocks_) leaders.push_back(block.first);
+    known_in_ = know_blocks(code_, count_, start, is_program, leaders);
     prologue(start, stack_bytes);
     for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
       auto next = std::next(it);
@@ -88,19 +100,19 @@ class FunctionLowering {
   void prologue(uint32_t start, uint32_t stack_bytes) {
     LLVMBasicBlockRef entry = entry_ = LLVMInsertBasicBlockInContext(context_, blocks_.begin()->second, "entry");
     LLVMPositionBuilderAtEnd(builder_, entry);
-    for (auto &r : reg_) {
-      r = LLVMBuildAlloca(builder_, i64_, "");
-      LLVMBuildStore(builder_, number(0), r);
+    for (unsigned r = 0; r < kFramePointer; r++) {
+      number_[r] = LLVMBuildAlloca(builder_, i64_, "");
+      address_[r] = LLVMBuildAlloca(builder_, ptr_, "");
+      LLVMBuildStore(builder_, number(0), number_[r]);
     }
     if (is_program_) {
       env_ = LLVMGetParam(function_, 1);
-      set(1, LLVMBuildPtrToInt(builder_, LLVMGetParam(function_, 0), i64_, ""));
-      frame_ = number(0);
+      set_address(1, LLVMGetParam(function_, 0));
+      frame_ = LLVMConstNull(ptr_);
       if (stack_bytes > 0) {
         LLVMValueRef stack = LLVMBuildAlloca(builder_, LLVMArrayType2(i8_, stack_bytes), "stack");
         LLVMSetAlignment(stack, 16);
-        LLVMValueRef end = number(stack_bytes);
-        frame_ = LLVMBuildPtrToInt(builder_, LLVMBuildGEP2(builder_, i8_, stack, &end, 1, ""), i64_, "");
+        frame_ = field(stack, stack_bytes);
       }
     } else {
       for (unsigned r = 1; r <= 5; r++) set(r, LLVMGetParam(function_, r - 1));
@@ -112,10 +124,12 @@ class FunctionLowering {
 
   bool lower_block(uint32_t pc, uint32_t end) {
     LLVMPositionBuilderAtEnd(builder_, blocks_[pc]);
+    known_ = known_in_[pc];
     while (pc < end) {
       Insn in;
       if (const char *wrong = decode_insn(code_ + pc, count_ - pc, &in)) return what_ = wrong, false;
       if (!lower_insn(in, pc)) return false;
+      step(in, &known_);
       if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways || in.kind == Kind::Jump) return true;
       pc += in.slots();
     }
@@ -125,7 +139,7 @@ class FunctionLowering {
 
   bool lower_insn(const Insn &in, uint32_t pc) {
     switch (in.kind) {
-      case Kind::Alu: return alu(in);
+      case Kind::Alu: return alu_address(in) || alu(in);
       case Kind::Endian: return endian(in);
       case Kind::LoadImm64: return load_imm64(in, pc);
       case Kind::Load: return load(in);
@@ -151,8 +165,20 @@ class FunctionLowering {
   // ---- values
 
   LLVMValueRef number(uint64_t v) { return LLVMConstInt(i64_, v, false); }
-  LLVMValueRef get(unsigned r) { return r == kFramePointer ? frame_ : LLVMBuildLoad2(builder_, i64_, reg_[r], ""); }
-  void set(unsigned r, LLVMValueRef v) { LLVMBuildStore(builder_, v, reg_[r]); }
+  LLVMValueRef get(unsigned r) {
+    if (r == kFramePointer) return LLVMBuildPtrToInt(builder_, frame_, i64_, "");
+    return LLVMBuildLoad2(builder_, i64_, number_[r], "");
+  }
+  LLVMValueRef get_address(unsigned r) {
+    if (r == kFramePointer) return frame_;
+    if (known_[r].is_address()) return LLVMBuildLoad2(builder_, ptr_, address_[r], "");
+    return LLVMBuildIntToPtr(builder_, get(r), ptr_, "");
+  }
+  void set(unsigned r, LLVMValueRef v) { LLVMBuildStore(builder_, v, number_[r]); }
+  void set_address(unsigned r, LLVMValueRef v) {
+    LLVMBuildStore(builder_, v, address_[r]);
+    set(r, LLVMBuildPtrToInt(builder_, v, i64_, ""));
+  }
   LLVMTypeRef type_of(bool wide) { return wide ? i64_ : i32_; }
   LLVMTypeRef int_type(unsigned bytes) { return LLVMIntTypeInContext(context_, bytes * 8); }
   LLVMValueRef as(LLVMValueRef v, LLVMTypeRef t) { return LLVMBuildIntCast2(builder_, v, t, false, ""); }
@@ -161,10 +187,23 @@ class FunctionLowering {
     return as(v, type_of(in.wide));
   }
   LLVMValueRef address(unsigned r, int64_t off) {
-    LLVMValueRef base = LLVMBuildIntToPtr(builder_, get(r), ptr_, ""), by = number(static_cast<uint64_t>(off));
-    return LLVMBuildGEP2(builder_, i8_, base, &by, 1, "");
+    return off == 0 ? get_address(r) : field(get_address(r), static_cast<size_t>(off));
   }
-  LLVMValueRef memory(LLVMValueRef access, unsigned alignment) { return LLVMSetAlignment(access, alignment), access; }
+  // An access of the program. Nothing of it touches the fuel, so that may live in a register in a loop.
+  LLVMValueRef memory(LLVMValueRef access, unsigned alignment) {
+    LLVMSetAlignment(access, alignment);
+    return annotate(access, "noalias", fuel_scope_);
+  }
+  LLVMValueRef annotate(LLVMValueRef access, const char *kind, LLVMValueRef with) {
+    LLVMSetMetadata(access, LLVMGetMDKindIDInContext(context_, kind, static_cast<unsigned>(__builtin_strlen(kind))),
+                    with);
+    return access;
+  }
+  // What does not change during a run.
+  LLVMValueRef constant_load(LLVMTypeRef type, LLVMValueRef at) {
+    return annotate(LLVMBuildLoad2(builder_, type, at, ""), "invariant.load", nothing_);
+  }
+  LLVMValueRef constant_pointer(LLVMValueRef at) { return annotate(constant_load(ptr_, at), "nonnull", nothing_); }
   LLVMValueRef field(LLVMValueRef base, size_t offset) {
     LLVMValueRef by = number(offset);
     return LLVMBuildGEP2(builder_, i8_, base, &by, 1, "");
@@ -174,6 +213,25 @@ class FunctionLowering {
     unsigned id = LLVMLookupIntrinsicID(name, __builtin_strlen(name));
     LLVMValueRef f = LLVMGetIntrinsicDeclaration(module_, id, &type, 1);
     return LLVMBuildCall2(builder_, LLVMIntrinsicGetType(context_, id, &type, 1), f, &v, 1, "");
+  }
+
+  // Copies of addresses, and addresses moved: false where the instruction is neither.
+  bool alu_address(const Insn &in) {
+    KnownRegisters after = known_;
+    step(in, &after);
+    if (!after[in.dst].is_address()) return false;
+    if (in.alu == AluOp::Mov) return set_address(in.dst, get_address(in.src)), true;
+    LLVMValueRef by = nullptr, base = nullptr;
+    if (known_[in.dst].is_address()) {
+      base = get_address(in.dst);
+      by = in.from_reg ? get(in.src) : number(static_cast<uint64_t>(int64_t{in.imm}));
+      if (in.alu == AluOp::Sub) by = LLVMBuildNeg(builder_, by, "");
+    } else {
+      base = get_address(in.src);
+      by = get(in.dst);
+    }
+    set_address(in.dst, LLVMBuildGEP2(builder_, i8_, base, &by, 1, ""));
+    return true;
   }
 
   bool alu(const Insn &in) {
@@ -235,19 +293,33 @@ class FunctionLowering {
       if (found == functions_.end()) return what_ = "the address of no function", false;
       return set(in.dst, LLVMBuildPtrToInt(builder_, found->second, i64_, "")), true;
     }
-    const bool map = in.src == kImmMap;
-    const auto field = static_cast<uint32_t>(map ? offsetof(sf_vm_env, map) : offsetof(sf_vm_env, map_value));
-    LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(field), "");
-    LLVMValueRef index = number(static_cast<uint32_t>(in.imm));
-    LLVMValueRef at = LLVMBuildGEP2(builder_, ptr_, table, &index, 1, "");
-    LLVMValueRef base = LLVMBuildLoad2(builder_, i64_, at, "");
-    if (map) return set(in.dst, base), true;
-    set(in.dst, LLVMBuildAdd(builder_, base, number(static_cast<uint32_t>(in.imm_high)), ""));
-    return true;
+    const auto index = static_cast<uint32_t>(in.imm);
+    if (in.src == kImmMap) return set_address(in.dst, map_handle(index)), true;
+    LLVMValueRef values = of_table(offsetof(sf_vm_env, map_value), index);
+    return set_address(in.dst, field(values, static_cast<uint32_t>(in.imm_high))), true;
+  }
+
+  // Entry `index` of a table of pointers that env has at `offset`.
+  LLVMValueRef of_table(size_t offset, uint32_t index) {
+    return constant_pointer(field(constant_pointer(env_field(offset)), size_t{index} * sizeof(void *)));
+  }
+  LLVMValueRef map_handle(uint32_t index) { return of_table(offsetof(sf_vm_env, map), index); }
+
+  // Read-only data at a known place.
+  LLVMValueRef frozen(const Insn &in) {
+    const Known &base = known_[in.src];
+    if (base.kind != Known::Kind::MapValue || base.map >= policy_.map_count) return nullptr;
+    const sf_jit_map &map = policy_.maps[base.map];
+    const int64_t at = base.offset + in.off;
+    if (!map.frozen || at < 0 || at > int64_t{map.shape.value_size} - in.size) return nullptr;
+    uint64_t v = 0;
+    __builtin_memcpy(&v, map.frozen + at, in.size);
+    return LLVMConstInt(int_type(in.size), v, false);
   }
 
   bool load(const Insn &in) {
-    LLVMValueRef v = memory(LLVMBuildLoad2(builder_, int_type(in.size), address(in.src, in.off), ""), 1);
+    LLVMValueRef v = frozen(in);
+    if (!v) v = memory(LLVMBuildLoad2(builder_, int_type(in.size), address(in.src, in.off), ""), 1);
     set(in.dst, LLVMBuildIntCast2(builder_, v, i64_, in.sign_extend, ""));
     return true;
   }
@@ -264,6 +336,7 @@ class FunctionLowering {
     constexpr auto order = LLVMAtomicOrderingSequentiallyConsistent;
     if (in.atomic == AtomicOp::Cmpxchg) {
       LLVMValueRef pair = LLVMBuildAtomicCmpXchg(builder_, at, as(get(0), t), v, order, order, false);
+      annotate(pair, "noalias", fuel_scope_);
       set(0, as(LLVMBuildExtractValue(builder_, pair, 0, ""), i64_));
       return true;
     }
@@ -272,7 +345,7 @@ class FunctionLowering {
     if (in.atomic == AtomicOp::Or) op = LLVMAtomicRMWBinOpOr;
     if (in.atomic == AtomicOp::And) op = LLVMAtomicRMWBinOpAnd;
     if (in.atomic == AtomicOp::Xor) op = LLVMAtomicRMWBinOpXor;
-    old = LLVMBuildAtomicRMW(builder_, op, at, v, order, false);
+    old = annotate(LLVMBuildAtomicRMW(builder_, op, at, v, order, false), "noalias", fuel_scope_);
     if (in.fetch) set(in.src, as(old, i64_));
     return true;
   }
@@ -335,9 +408,17 @@ class FunctionLowering {
 
   // Stored before it is looked at: one instruction does both, and stop_block() mends what went below zero.
   void pay(uint64_t instructions) {
-    LLVMValueRef at = env_field(offsetof(sf_vm_env, fuel)), fuel = LLVMBuildLoad2(builder_, i64_, at, "");
-    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(instructions), ""), at);
+    LLVMValueRef fuel = load_fuel();
+    store_fuel(LLVMBuildSub(builder_, fuel, number(instructions), ""));
     go_on_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, number(instructions), ""), stop_block());
+  }
+
+  LLVMValueRef load_fuel() {
+    return annotate(LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), ""), "alias.scope",
+                    fuel_scope_);
+  }
+  void store_fuel(LLVMValueRef v) {
+    annotate(LLVMBuildStore(builder_, v, env_field(offsetof(sf_vm_env, fuel))), "alias.scope", fuel_scope_);
   }
 
   // Ends the run with SF_PASS and without fuel; callers see that and do the same.
@@ -346,7 +427,7 @@ class FunctionLowering {
     LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
     stop_ = new_block("stop");
     LLVMPositionBuilderAtEnd(builder_, stop_);
-    LLVMBuildStore(builder_, number(0), env_field(offsetof(sf_vm_env, fuel)));
+    store_fuel(number(0));
     LLVMBuildRet(builder_, number(SF_PASS));
     LLVMPositionBuilderAtEnd(builder_, here);
     return stop_;
@@ -367,12 +448,11 @@ class FunctionLowering {
 
   // Calls a sub-program; the run goes on only where there is fuel left.
   LLVMValueRef call(LLVMValueRef function, const Insn &in, std::array<LLVMValueRef, 5> r) {
-    LLVMValueRef frame = LLVMBuildSub(builder_, frame_, number(static_cast<uint16_t>(in.off)), "");
+    LLVMValueRef frame = field(frame_, size_t{0} - static_cast<uint16_t>(in.off));
     LLVMValueRef args[] = {r[0], r[1], r[2], r[3], r[4], frame, env_};
-    LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, i64_, ptr_};
+    LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_, ptr_};
     LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 7, false), function, args, 7, "");
-    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), "");
-    go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, fuel, number(0), ""), stop_block());
+    go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, load_fuel(), number(0), ""), stop_block());
     return result;
   }
 
@@ -445,8 +525,14 @@ class FunctionLowering {
     auto id = static_cast<uint32_t>(in.imm);
     if (id >= SF_HOST_LIMIT) return what_ = "a call without its function", false;
     if (OutputBuffer out = output_buffer_of(id); out.pointer) clear(get(out.pointer), get(out.size));
-    LLVMValueRef result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
-    set(0, result);
+    LLVMValueRef result = call_inline(id);
+    if (!result) result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
+    if (returns_address(id)) {
+      if (LLVMTypeOf(result) != ptr_) result = LLVMBuildIntToPtr(builder_, result, ptr_, "");
+      set_address(0, result);
+    } else {
+      set(0, result);
+    }
     if (id != SF_HOST_TAIL_CALL) return true;
     if (!is_program_) return what_ = "a tail call in a sub-program", false;
     LLVMBasicBlockRef ends = new_block("tail");
@@ -460,14 +546,61 @@ class FunctionLowering {
 
   // env->host[id](r1..r5, env->host_state or the environment)
   LLVMValueRef call_table(uint32_t id, std::array<LLVMValueRef, 5> r) {
-    LLVMValueRef table = LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host)), "");
-    LLVMValueRef index = number(id);
-    LLVMValueRef f = LLVMBuildLoad2(builder_, ptr_, LLVMBuildGEP2(builder_, ptr_, table, &index, 1, ""), "");
+    LLVMValueRef f = of_table(offsetof(sf_vm_env, host), id);
     LLVMValueRef state =
-        sf_is_vm_function(id) ? env_ : LLVMBuildLoad2(builder_, ptr_, env_field(offsetof(sf_vm_env, host_state)), "");
+        sf_is_vm_function(id) ? env_ : constant_load(ptr_, env_field(offsetof(sf_vm_env, host_state)));
     LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_};
     LLVMValueRef args[] = {r[0], r[1], r[2], r[3], r[4], state};
     return LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");
+  }
+
+  // ---- without a call
+
+  // The result, or nothing where the host's table must be asked.
+  LLVMValueRef call_inline(uint32_t id) {
+    if (!policy_.inline_calls) return nullptr;
+    const bool lookup = id == SF_HOST_MAP_LOOKUP || id == SF_HOST_MAP_LOOKUP_PERCPU;
+    if (id == SF_HOST_CPU) return as(cpu(), i64_);
+    if (id == SF_HOST_STRNCMP) {
+      LLVMTypeRef types[] = {ptr_, i32_, ptr_};
+      LLVMValueRef args[] = {get_address(1), as(get(2), i32_), get_address(3)};
+      return call_named("strncmp", LLVMFunctionType(i64_, types, 3, false), args, 3);
+    }
+    if (!lookup || known_[1].kind != Known::Kind::Map || known_[1].map >= policy_.map_count) return nullptr;
+    const sf_map_shape &shape = policy_.maps[known_[1].map].shape;
+    const std::string name = lookup_name(shape, id == SF_HOST_MAP_LOOKUP_PERCPU);
+    if (name.empty()) return nullptr;
+    LLVMValueRef storage = constant_pointer(field(map_handle(known_[1].map), offsetof(sf_map, storage)));
+    LLVMTypeRef types[] = {ptr_, ptr_, i32_, i32_, i32_, i32_};
+    LLVMValueRef args[] = {storage, get_address(2), LLVMConstInt(i32_, shape.key_size, false),
+                           LLVMConstInt(i32_, shape.value_size, false), LLVMConstInt(i32_, shape.max_entries, false),
+                           id == SF_HOST_MAP_LOOKUP_PERCPU ? as(get(3), i32_) : cpu()};
+    return call_named(name.c_str(), LLVMFunctionType(ptr_, types, 6, false), args, 6);
+  }
+
+  // The function of inline.cc for a map; of key sizes that have one, the one for that size.
+  static std::string lookup_name(const sf_map_shape &shape, bool of_cpu) {
+    std::string name;
+    switch (shape.type) {
+      case SF_MAP_ARRAY: return of_cpu ? "" : "array";
+      case SF_MAP_PERCPU_ARRAY: return "percpu_array";
+      case SF_MAP_HASH: name = "hash"; break;
+      case SF_MAP_PERCPU_HASH: name = "percpu_hash"; break;
+      default: return "";
+    }
+    for (uint32_t size : {4, 8, 12, 16, 24, 32, 64}) {
+      if (shape.key_size == size) name += std::to_string(size);
+    }
+    return name;
+  }
+
+  LLVMValueRef cpu() { return constant_load(i32_, env_field(offsetof(sf_vm_env, cpu))); }
+
+  LLVMValueRef call_named(const char *name, LLVMTypeRef type, LLVMValueRef *args, unsigned count) {
+    const std::string full = std::string(kInlinePrefix) + name;
+    LLVMValueRef f = LLVMGetNamedFunction(module_, full.c_str());
+    if (!f) f = LLVMAddFunction(module_, full.c_str(), type);
+    return annotate(LLVMBuildCall2(builder_, type, f, args, count, ""), "noalias", fuel_scope_);
   }
 
   // Zeroes `bytes` (not 0) at `pointer`: eight at a time, then what is left. memset would be a call.
@@ -498,6 +631,7 @@ class FunctionLowering {
     LLVMPositionBuilderAtEnd(builder_, done);
   }
 
+  const sf_jit_policy &policy_;
   LLVMModuleRef module_;
   LLVMContextRef context_;
   LLVMBuilderRef builder_;
@@ -505,15 +639,19 @@ class FunctionLowering {
   const uint32_t count_;
   const std::map<uint32_t, LLVMValueRef> &functions_;
   LLVMTypeRef i64_, i32_, i8_, ptr_;
-  LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr, reg_[10] = {};
+  LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr;
+  LLVMValueRef number_[kFramePointer] = {}, address_[kFramePointer] = {}, fuel_scope_ = nullptr, nothing_ = nullptr;
   LLVMBasicBlockRef entry_ = nullptr, stop_ = nullptr;
   uint32_t start_ = 0;
   std::map<uint32_t, LLVMBasicBlockRef> blocks_;
+  std::map<uint32_t, KnownRegisters> known_in_;
+  KnownRegisters known_;
   bool is_program_ = false;
   const char *what_ = "";
 };
 
-// What the code may be made of: the application's vector registers are live across a system call, and so across us.
+}  // namespace
+
 void set_attributes(LLVMValueRef function) {
   LLVMContextRef context = LLVMGetModuleContext(LLVMGetGlobalParent(function));
   auto text = [&](const char *key, const char *value) {
@@ -533,14 +671,13 @@ void set_attributes(LLVMValueRef function) {
   flag("nounwind");
 }
 
-}  // namespace
-
-bool lower_program(LLVMModuleRef module, const char *name, const uint64_t *insns, uint32_t count, uint32_t stack_bytes,
+bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program &given, const sf_jit_policy &policy,
                    const char **what) {
-  const auto *code = reinterpret_cast<const RawInsn *>(insns);
+  const auto *code = reinterpret_cast<const RawInsn *>(given.insns);
+  const uint32_t count = given.count;
   LLVMContextRef context = LLVMGetModuleContext(module);
   LLVMTypeRef i64 = LLVMInt64TypeInContext(context), ptr = LLVMPointerTypeInContext(context, 0);
-  LLVMTypeRef program_types[] = {ptr, ptr}, function_types[] = {i64, i64, i64, i64, i64, i64, ptr};
+  LLVMTypeRef program_types[] = {ptr, ptr}, function_types[] = {i64, i64, i64, i64, i64, ptr, ptr};
   LLVMValueRef program = LLVMAddFunction(module, name, LLVMFunctionType(i64, program_types, 2, false));
   set_attributes(program);
 
@@ -559,9 +696,10 @@ bool lower_program(LLVMModuleRef module, const char *name, const uint64_t *insns
     }
     pc += in.slots();
   }
-  if (!FunctionLowering(module, code, count, functions).lower(program, 0, true, stack_bytes, what)) return false;
+  if (!FunctionLowering(module, given, policy, functions).lower(program, 0, true, given.stack_bytes, what))
+    return false;
   for (auto &[start, f] : functions) {
-    if (!FunctionLowering(module, code, count, functions).lower(f, start, false, 0, what)) return false;
+    if (!FunctionLowering(module, given, policy, functions).lower(f, start, false, 0, what)) return false;
   }
   return true;
 }

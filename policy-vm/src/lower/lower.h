@@ -4,12 +4,21 @@
 
 #include <cstdint>
 
+#include "../jit.h"
+
 namespace shortfuse::vm {
 
+/// Functions of lower/inline.cc have this prefix.
+inline constexpr const char *kInlinePrefix = "sf_inline_";
+
 /// Adds the function `name`(ctx, env) for a program, and one internal function per sub-program. The code has no
-/// tables, no calls but host->fn and its own sub-programs, and no memory of its own but the stack.
+/// tables, no calls but host->fn, those of lower/inline.cc and its own sub-programs, and no memory of its own but the
+/// stack.
 /// REQUIRES: verified instructions. False: something in them cannot be expressed; `what` says what.
-bool lower_program(LLVMModuleRef module, const char *name, const uint64_t *insns, uint32_t count, uint32_t stack_bytes,
+bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program &program, const sf_jit_policy &policy,
                    const char **what);
+
+/// What the code may be made of: the application's vector registers are live across a system call, and so across us.
+void set_attributes(LLVMValueRef function);
 
 }  // namespace shortfuse::vm

@@ -4,6 +4,7 @@
 // shape says.
 #include <errno.h>
 
+#include "../host_text.h"
 #include "shortfuse/vm/image.h"
 #include "shared.h"
 #include "shortfuse/vm/map.h"
@@ -124,6 +125,11 @@ SF_VM_FUNCTION(sf_vm_tail_call) {
   e->tail_calls++;
   e->next_program = program;
   return 0;
+}
+
+SF_VM_FUNCTION(sf_vm_strncmp) {
+  const auto *a = static_cast<const char *>(pointer(r1)), *b = static_cast<const char *>(pointer(r3));
+  return static_cast<uint64_t>(shortfuse::vm::compare_text(a, static_cast<uint32_t>(r2), b));
 }
 
 // r1: map, r2: struct sf_map_cursor.

@@ -66,7 +66,7 @@ enum sf_host_id {
   X(SF_HOST_RINGBUF_OUTPUT, sf_vm_ringbuf_output) X(SF_HOST_RINGBUF_RESERVE, sf_vm_ringbuf_reserve) \
   X(SF_HOST_RINGBUF_SUBMIT, sf_vm_ringbuf_submit) X(SF_HOST_RINGBUF_DISCARD, sf_vm_ringbuf_discard) \
   X(SF_HOST_RINGBUF_QUERY, sf_vm_ringbuf_query) X(SF_HOST_CPU, sf_vm_cpu) X(SF_HOST_MAP_STEP, sf_vm_map_step) \
-  X(SF_HOST_TAIL_CALL, sf_vm_tail_call)
+  X(SF_HOST_TAIL_CALL, sf_vm_tail_call) X(SF_HOST_STRNCMP, sf_vm_strncmp)
 
 /* r1..r5 as the program passed them, then what the host gave to sf_policy_run() (functions of SF_VM_FUNCTIONS: the
  * environment). A function that the host does not offer is NULL in its table; the verifier has refused programs that

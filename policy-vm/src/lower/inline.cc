@@ -1,0 +1,33 @@
+// What machine code has in line instead of a call: compiled to bitcode, which libshortfuse-jit.so carries and links
+// into a policy. The functions are those of the run library, from the same headers.
+//
+// A shape's sizes arrive as constants and fold. Keys of the usual sizes have functions of their own, so that the loops
+// over them are gone before a policy is compiled.
+#include "../host_text.h"
+#include "../maps/lookup.h"
+
+using namespace shortfuse::vm;
+
+#define SF_LOOKUP(name, ...)                                                                                          \
+  extern "C" void *sf_inline_##name([[maybe_unused]] const void *storage, [[maybe_unused]] const void *key,           \
+                                    [[maybe_unused]] uint32_t key_size, [[maybe_unused]] uint32_t value_size,         \
+                                    [[maybe_unused]] uint32_t max_entries, [[maybe_unused]] uint32_t cpu) {           \
+    return __VA_ARGS__;                                                                                               \
+  }
+#define SF_HASHES(size, bytes)                                                                                        \
+  SF_LOOKUP(hash##size, maps::hash_lookup(storage, key, bytes, value_size, max_entries))                              \
+  SF_LOOKUP(percpu_hash##size, maps::percpu_hash_lookup(storage, key, bytes, value_size, max_entries, cpu))
+
+SF_LOOKUP(array, maps::array_lookup(storage, key, value_size, max_entries))
+SF_LOOKUP(percpu_array, maps::percpu_array_lookup(storage, key, value_size, max_entries, cpu))
+// The sizes of lookup_name() in lower.cc.
+SF_HASHES(4, 4)
+SF_HASHES(8, 8)
+SF_HASHES(12, 12)
+SF_HASHES(16, 16)
+SF_HASHES(24, 24)
+SF_HASHES(32, 32)
+SF_HASHES(64, 64)
+SF_HASHES(, key_size)
+
+extern "C" int64_t sf_inline_strncmp(const char *a, uint32_t size, const char *b) { return compare_text(a, size, b); }
