@@ -44,7 +44,7 @@ function(sf_library name)
     add_library(${name} STATIC ${A_SOURCES})
   endif()
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  target_include_directories(${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
                              PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
   target_compile_options(${name} PRIVATE ${SF_WARNINGS} ${SF_SANITIZE_FLAGS})
   target_link_libraries(${name} PUBLIC ${A_DEPS} Threads::Threads)
@@ -110,7 +110,7 @@ function(sf_policy name)
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/policies
     COMMAND ${SF_BPF_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -I${inc}
             -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${src} -o ${out}
-    DEPENDS ${src} ${inc}/shortfuse/policy.h COMMENT "policy ${name}" VERBATIM)
+    DEPENDS ${src} ${inc}/shortfuse/policy.h ${inc}/shortfuse/bpf.h COMMENT "policy ${name}" VERBATIM)
   add_custom_target(policy-${name} ALL DEPENDS ${out})
   install(FILES ${out} DESTINATION ${CMAKE_INSTALL_DATADIR}/shortfuse/policies)
 endfunction()

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace shortfuse::vm {
@@ -13,6 +14,33 @@ std::string name_of(const sf_image_map &def) { return {def.name, strnlen(def.nam
 
 uint64_t not_offered(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
   return static_cast<uint64_t>(-int64_t{ENOTSUP});
+}
+
+// ---- functions that need nothing but this process
+
+uint64_t ktime(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
+}
+
+uint64_t prandom(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
+  thread_local uint64_t state = ktime(0, 0, 0, 0, 0, nullptr) ^ reinterpret_cast<uintptr_t>(&state);
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return state >> 32;
+}
+
+uint64_t pid_tgid(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
+  return static_cast<uint64_t>(getpid()) << 32 | static_cast<uint32_t>(gettid());
+}
+
+uint64_t uid_gid(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
+  return static_cast<uint64_t>(getgid()) << 32 | getuid();
+}
+
+uint64_t compare_strings(uint64_t a, uint64_t size, uint64_t b, uint64_t, uint64_t, void *) {
+  const int order = strncmp(reinterpret_cast<const char *>(a), reinterpret_cast<const char *>(b), size);
+  return static_cast<uint64_t>(int64_t{order});
 }
 
 bool holds_handles(uint32_t type) { return type == SF_MAP_PROG_ARRAY || type == SF_MAP_ARRAY_OF_MAPS; }
@@ -82,9 +110,18 @@ std::expected<std::unique_ptr<Runtime>, Refusal> Runtime::create(const Policy &p
   SF_VM_FUNCTIONS(X)
 #undef X
   out->env_.host = out->host_.data();
+  out->env_.own_functions = SF_HOST_LIMIT - SF_HOST_COUNT;
   out->env_.map = out->map_handles_.data();
   out->env_.map_value = out->map_values_.data();
   return out;
+}
+
+void Runtime::add_process_functions() {
+  host_[SF_HOST_KTIME] = ktime;
+  host_[SF_HOST_PRANDOM] = prandom;
+  host_[SF_HOST_PID_TGID] = pid_tgid;
+  host_[SF_HOST_UID_GID] = uid_gid;
+  host_[SF_HOST_STRNCMP] = compare_strings;
 }
 
 void Runtime::set_function(uint32_t id, sf_host_fn fn) { host_[id] = fn; }

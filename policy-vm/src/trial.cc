@@ -71,6 +71,7 @@ class Host {
  public:
   Host(const Policy &policy, const TrialOptions &options, Runtime *runtime)
       : policy_(policy), options_(options), runtime_(*runtime) {
+    runtime_.add_process_functions();
     install(std::make_index_sequence<SF_HOST_COUNT>());
     runtime_.set_state(this);
   }
@@ -142,12 +143,6 @@ class Host {
   uint64_t answer(uint32_t id, const Arguments &r, void *last, std::string *note) {
     auto say = [&](const std::string &text) { if (note) *note = text; };
     switch (id) {
-      case SF_HOST_KTIME: return now_ns();
-      case SF_HOST_PRANDOM: return random_ = random_ * 6364136223846793005u + 1442695040888963407u, random_ >> 32;
-      case SF_HOST_PID_TGID: return static_cast<uint64_t>(getpid()) << 32 | static_cast<uint32_t>(gettid());
-      case SF_HOST_UID_GID: return static_cast<uint64_t>(getgid()) << 32 | getuid();
-      case SF_HOST_STRNCMP:
-        return as_result(strncmp(reinterpret_cast<char *>(r[0]), reinterpret_cast<char *>(r[2]), r[1]));
       case SF_HOST_SERVE_ATTR: case SF_HOST_SERVE_ENTRY: case SF_HOST_SERVE_LINK: case SF_HOST_SERVE_DATA:
       case SF_HOST_SERVE_LISTING: case SF_HOST_SERVE_XATTR: case SF_HOST_SERVE_STATFS:
         say(options_.hit ? "asked to serve; taken as a hit" : "asked to serve; taken as a miss");
@@ -184,7 +179,6 @@ class Host {
   Runtime &runtime_;
   std::array<sf_host_fn, SF_HOST_COUNT> machine_{};
   Trial *into_ = nullptr;
-  uint64_t random_ = 1;
 };
 
 // ---- maps before and after
@@ -252,7 +246,7 @@ std::expected<Trial, Refusal> try_section(const Policy &policy, const TrialOptio
   memcpy(context.data(), options.context.data(), options.context.size());
   auto run = [&]() -> int64_t {
     if (info.attached) return (*runtime)->run_chain(info.slot, context.data());
-    return static_cast<int32_t>((*runtime)->run_program(index, context.data()));
+    return static_cast<int32_t>((*runtime)->run_program(index, context.data()).r0);
   };
 
   Trial trial;
