@@ -240,10 +240,15 @@ static void list_chunks(const Mount &m, sf_have *have) {
   }
 }
 
+// A policy with maps of this process alone is of use to the session that they were made for: not after a fork.
+static bool is_of_session(const Policy &policy, const Mount &m) {
+  return policy.own_maps == 0 || policy.serial == g.process->link[index_of(m)].serial;
+}
+
 static bool refresh_once(PacketRoom &room, Mount *m, int socket, bool *more) {
   const Policy *policy = policy_of(*m);
   list_chunks(*m, &room->have);
-  room->have.policy_epoch = policy != nullptr ? policy->epoch : 0;
+  room->have.policy_epoch = policy != nullptr && is_of_session(*policy, *m) ? policy->epoch : 0;
   if (ask(room, socket, SF_MSG_REFRESH, true, SF_MSG_FRESH) != 0) return false;
   const sf_fresh &f = room->body.fresh;
   if (room->body_bytes < offsetof(sf_fresh, chunk) || f.chunks > SF_MSG_FDS_MAX || f.chunks > room->fds ||
@@ -255,7 +260,7 @@ static bool refresh_once(PacketRoom &room, Mount *m, int socket, bool *more) {
   if (f.policy_epoch == room->have.policy_epoch) return true;
   const Policy *fresh = nullptr;
   if (f.policy_epoch != 0) {
-    fresh = map_policy(room, f.chunks, f.policy_maps, f.policy_epoch);
+    fresh = map_policy(room, f.chunks, f.policy_maps, f.policy_epoch, g.process->link[index_of(*m)].serial);
     if (fresh == nullptr) return f.chunks != 0;
   }
   __atomic_store_n(&m->policy, fresh, __ATOMIC_RELEASE);
@@ -270,7 +275,8 @@ bool refresh(Mount *m) {
   unsigned index = index_of(*m);
   uint64_t now = clock_coarse_ns();
   const Policy *policy = policy_of(*m);
-  bool other_policy = m->view.header->policy_epoch != (policy != nullptr ? policy->epoch : 0);
+  bool other_policy = m->view.header->policy_epoch != (policy != nullptr ? policy->epoch : 0) ||
+                      (policy != nullptr && !is_of_session(*policy, *m));
   // Chunks that a daemon keeps to itself would otherwise be asked for by every call.
   if (state_of(*m) == MountState::Attached && (other_policy || now - refreshed_at_ns[index] >= kRefreshPauseNs)) {
     refreshed_at_ns[index] = now;
@@ -331,7 +337,7 @@ static const char *build_mount(PacketRoom &room, Mount *m) {
   if (header->daemon_pid == g.process->pid) return "this process is the daemon";
   set_point(m, header->mount_point, header->mount_point_len);
   take_chunks(room, m, 2, chunks, reinterpret_cast<const uint32_t(*)[2]>(a.chunk));
-  if (epoch != 0) m->policy = map_policy(room, 2 + chunks, maps, epoch);
+  if (epoch != 0) m->policy = map_policy(room, 2 + chunks, maps, epoch, next_serial);  // the link's, in a moment
   m->policy_asked = epoch;
   if (!sf_view_serving(&m->view)) return "the daemon does not serve (yet)";
   return verify_at_attach(m);

@@ -22,6 +22,8 @@ struct Policy {
   size_t image_bytes;
   uint32_t epoch;
   uint32_t maps;
+  uint32_t own_maps;     // of them, those of this process alone
+  uint32_t serial;       // of the session that they belong to (Link.serial)
   sf_map map[SF_IMAGE_MAPS_MAX];
   sf_map *handles[SF_IMAGE_MAPS_MAX];  // of them
   size_t storage_bytes[SF_IMAGE_MAPS_MAX];

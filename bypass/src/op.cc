@@ -34,12 +34,23 @@ bool Op::need_contents(sf_miss absent, uint8_t kind_of_wish) {
   return true;
 }
 
+// Maps of this process alone are written by one run per lane at a time, and belong to a session. Else the policy is
+// passed by: for a thread that found no lane of its own (more than SF_LANES - 1 are in the mount), in a signal handler
+// that interrupted a call, and after a fork until the child has its own.
+static bool may_write_own_maps(Op *op) {
+  if (op->shared_lane || t.stays_at_call != 0) return false;
+  const bool ours = op->policy->serial == t.lane[index_of(*op->mount)].serial;
+  op->unmapped = op->unmapped || !ours;
+  return ours;
+}
+
 bool prepare(Op *op) {
   count_start(op);
   op->policy = policy_of(*op->mount);
   if (op->policy == nullptr || !sf_image_has(op->policy->image, SF_SLOT_SYSCALL + op->kind)) {
     return op->give_up(SF_MISS_NO_POLICY);
   }
+  if (op->policy->own_maps != 0 && !may_write_own_maps(op)) return op->give_up(SF_MISS_NO_POLICY);
   const sf_segment_header *header = op->mount->view.header;
   op->flags_of_mount = flags_of(*op->mount);
   op->creds = &creds_now();
@@ -73,6 +84,8 @@ bool run_policy(Op *op, long *result) {
   env.host_state = op;
   env.map_value = op->policy->values;
   env.map = op->policy->handles;
+  env.cpu = t.lane[index_of(*op->mount)].cpu;
+  env.thread = t.tid;
   int verdict = sf_policy_run(op->policy->image, SF_SLOT_SYSCALL + op->kind, &ctx, &env);
   if (verdict < 0) {
     op->served = false;

@@ -1,4 +1,5 @@
-// A policy image in this process: code from the daemon, mapped read and execute, with its maps read-only.
+// A policy image in this process: code from the daemon, mapped read and execute, with its maps: shared ones read-only,
+// those of this process alone (sf_map_per_process) writable, as the daemon made them for this session.
 #include "policy.h"
 
 #include "kernel.h"
@@ -9,7 +10,7 @@ constexpr unsigned kRetiredMax = 64;
 static const Policy *retired[kRetiredMax];
 
 static void *map_sealed(int fd, size_t bytes, int protection) {
-  if (!sealed_file(fd, bytes, true)) return nullptr;
+  if (!sealed_file(fd, bytes, (protection & PROT_WRITE) == 0)) return nullptr;
   long at = SF_SYS6(__NR_mmap, 0, bytes, protection, MAP_SHARED, fd, 0);
   return is_error(at) ? nullptr : reinterpret_cast<void *>(at);
 }
@@ -17,12 +18,14 @@ static void *map_sealed(int fd, size_t bytes, int protection) {
 static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_t i) {
   int fd = room.take(fd_index);
   size_t bytes = file_bytes(fd);
-  void *storage = map_sealed(fd, bytes, PROT_READ);
-  close_fd(fd);
-  if (storage == nullptr) return false;
   const sf_image_map &def = policy->image->map[i];
   const sf_map_shape shape = {def.type, def.key_size, def.value_size, def.max_entries};
-  policy->map[i] = {storage, shape, 0, 0};
+  const bool own = sf_map_per_process(def.type);
+  void *storage = map_sealed(fd, bytes, own ? PROT_READ | PROT_WRITE : PROT_READ);
+  close_fd(fd);
+  if (storage == nullptr) return false;
+  policy->map[i] = {storage, shape, own, 0};
+  policy->own_maps += own;
   policy->handles[i] = &policy->map[i];
   policy->storage_bytes[i] = bytes;
   if (sf_map_check(storage, bytes, &shape) != 0) return false;
@@ -30,11 +33,13 @@ static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_
   return true;
 }
 
-const Policy *map_policy(PacketRoom &room, uint32_t first, uint32_t maps, uint32_t epoch) {
+const Policy *map_policy(PacketRoom &room, uint32_t first, uint32_t maps, uint32_t epoch,
+                         uint32_t serial) {
   if (maps > SF_IMAGE_MAPS_MAX) return nullptr;
   auto *policy = static_cast<Policy *>(map_anonymous(sizeof(Policy)));
   if (policy == nullptr) return nullptr;
   policy->epoch = epoch;
+  policy->serial = serial;
   int fd = room.take(first);
   policy->image_bytes = file_bytes(fd);
   const void *image = map_sealed(fd, policy->image_bytes, PROT_READ | PROT_EXEC);

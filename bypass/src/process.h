@@ -71,6 +71,7 @@ struct Thread {
   struct {
     uint32_t serial;      // of the mount's attachment
     bool shared;          // the overflow lane: written by several threads
+    uint32_t cpu;         // its number in the session
     sf_lane *lane;
   } lane[kMountsMax];
 };

@@ -25,6 +25,7 @@ static void claim_lane(Process *process, unsigned index) {
     if (__atomic_compare_exchange_n(&session->lane[i].owner, &free, t.tid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
       mine.lane = &session->lane[i];
       mine.shared = false;
+      mine.cpu = i;
       return;
     }
   }

@@ -41,7 +41,7 @@ bool Bridge::stop() {
 }
 
 std::expected<std::unique_ptr<Bridge>, std::string> Bridge::create(const Options &options) {
-  auto policy = PolicySet::load(options.policies, nullptr);
+  auto policy = PolicySet::load(options.policies, nullptr, options.budget_bytes);
   if (!policy) return std::unexpected(policy.error());
   if (auto directory = Registry::prepare_directory(); !directory) return std::unexpected(directory.error());
   auto cache = cache::Cache::create({.budget_bytes = options.budget_bytes});
@@ -89,7 +89,7 @@ void Bridge::gone() {
 
 std::expected<void, std::string> Bridge::swap(const std::vector<std::string> &paths) {
   const auto before = policy_.load();
-  auto loaded = PolicySet::load(paths, before.get());
+  auto loaded = PolicySet::load(paths, before.get(), options_.budget_bytes);
   if (!loaded) return std::unexpected(loaded.error());
   const bool names = (*loaded)->looks_at_names();
   policy_.store(std::move(*loaded));

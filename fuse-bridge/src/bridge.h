@@ -19,6 +19,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "cpu_number.h"
 #include "fetch.h"
 #include "handles.h"
 #include "listings.h"
@@ -78,6 +79,7 @@ class Bridge {
   const Options &options() const { return options_; }
   /// Verifies, compiles and publishes another chain; the old one stays when that fails.
   std::expected<void, std::string> swap(const std::vector<std::string> &paths);
+  CpuNumbers &cpu_numbers() { return cpu_numbers_; }
   uint64_t swaps() const { return swaps_.load(std::memory_order_relaxed); }
   const metrics::BridgeCounters &counters() const { return counters_; }
   const std::string &mount_point() const { return mount_point_; }
@@ -136,6 +138,7 @@ class Bridge {
   Options options_;
   std::unique_ptr<cache::Cache> cache_;
   ActivePolicy policy_;
+  CpuNumbers cpu_numbers_;
   Fetcher fetcher_;
   Listings listings_;
   PendingTable pending_;

@@ -119,6 +119,7 @@ void Control::run() {
         drain_hints(*client);
         take_recency(*client);
       }
+    if (ready && now_ns() - drained_ns_ >= kTickMs * 1'000'000ull) drain_rings();
   }
 }
 
@@ -186,6 +187,7 @@ void Control::drop_client(int fd) {
   if (sf_session *session = found->second->session) {
     gone_totals_.add(metrics::fold_lanes({session->lane, SF_LANES}));
     clients_gone_++;
+    found->second->maps.leave(found->second->pid);
   }
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   clients_.erase(found);
@@ -212,6 +214,9 @@ bool Control::on_message(Client &client, const sf_msg &message, std::string_view
     case SF_MSG_STATUS:
       return may_control(client) ? status(client)
                                  : reply_text(client, SF_MSG_ERROR, "only the mounter may ask for the status");
+    case SF_MSG_MAPS:
+      return may_control(client) ? maps(client, body)
+                                 : reply_text(client, SF_MSG_ERROR, "only the mounter may look into the maps");
     case SF_MSG_SWAP:
       return may_control(client) ? swap(client, body)
                                  : reply_text(client, SF_MSG_ERROR, "only the mounter may change the policy");
@@ -236,6 +241,8 @@ bool Control::attach(Client &client) {
 
   cache::Cache &cache = bridge_.cache();
   const auto policy = bridge_.policy();
+  const auto map_fds = client.maps.descriptors(policy->maps(), client.pid);
+  if (!map_fds) return reply_text(client, SF_MSG_ERROR, map_fds.error());
   sf_attached body{};
   body.head_bytes = cache.head_bytes();
   body.session_bytes = sizeof(sf_session);
@@ -251,7 +258,7 @@ bool Control::attach(Client &client) {
     fds.push_back(chunk.fd);
   }
   fds.push_back(policy->image_fd());
-  for (const auto &map : policy->maps()) fds.push_back(map->fd.get());
+  fds.insert(fds.end(), map_fds->begin(), map_fds->end());
   return reply(client, SF_MSG_ATTACHED, bytes_of(body), fds);
 }
 
@@ -267,6 +274,9 @@ bool Control::refresh(Client &client, std::string_view bytes) {
   std::vector<int> fds;
   const uint32_t epoch = cache.header()->policy_epoch;
   const bool new_policy = have->policy_epoch != epoch;
+  std::expected<std::vector<int>, std::string> map_fds;
+  if (new_policy) map_fds = client.maps.descriptors(policy->maps(), client.pid);
+  if (!map_fds) return reply_text(client, SF_MSG_ERROR, map_fds.error());
   const size_t room = SF_MSG_FDS_MAX - (new_policy ? 1 + policy->maps().size() : 0);
   for (const cache::Cache::Chunk &chunk : cache.chunks()) {
     bool known = false;
@@ -285,7 +295,7 @@ bool Control::refresh(Client &client, std::string_view bytes) {
   if (new_policy) {
     body.policy_maps = static_cast<uint32_t>(policy->maps().size());
     fds.push_back(policy->image_fd());
-    for (const auto &map : policy->maps()) fds.push_back(map->fd.get());
+    fds.insert(fds.end(), map_fds->begin(), map_fds->end());
   }
   return reply(client, SF_MSG_FRESH, bytes_of(body), fds);
 }

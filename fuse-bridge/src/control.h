@@ -40,6 +40,7 @@ class Control {
     pid_t pid = 0;
     uid_t uid = 0;
     sf_session *session = nullptr;   ///< mapped shared; hostile
+    SessionMaps maps;                ///< its own
     uint32_t hint_head = 0;          ///< ours; the one in the segment is only for the client to see
     ~Client();
   };
@@ -54,6 +55,7 @@ class Control {
   bool refresh(Client &client, std::string_view body);
   bool swap(Client &client, std::string_view body);
   bool status(Client &client);
+  bool maps(Client &client, std::string_view body);   // map_control.cc
   bool reply(Client &client, sf_msg_type type, Bytes body, const std::vector<int> &fds);
   bool reply_text(Client &client, sf_msg_type type, const std::string &text);
   bool may_map(const Client &client) const;
@@ -61,6 +63,7 @@ class Control {
 
   void drain_hints(Client &client);
   void take_recency(Client &client);
+  void drain_rings();
   void watch_mounts(bool changed);
   metrics::Snapshot snapshot();
 
@@ -73,6 +76,7 @@ class Control {
   uint64_t started_ns_ = 0;
   bool listening_ = true;            ///< the listening socket is in the epoll set
   uint64_t listen_again_ns_ = 0;
+  uint64_t drained_ns_ = 0;          ///< when the rings of all sessions were
   std::string mount_source_, mount_fstype_;
   std::vector<std::string> mount_options_;
   uint32_t mount_uid_ = 0;

@@ -173,7 +173,10 @@ int run_programs(ProgramRun &run, unsigned slot_base, int error) {
   ctx.reply_bytes = static_cast<uint32_t>(run.reply.size());
   ctx.error = error;
   if (slot_base == SF_SLOT_FUSE_EXIT && !keepable(request.header.opcode)) run.keep_error = -ENOTSUP;
+  const CpuNumber cpu(run.bridge.cpu_numbers());
   sf_vm_env env{};
+  env.cpu = cpu;
+  env.thread = thread_number();
   env.host = kDaemonHost.fn;
   env.host_state = &run;
   env.map_value = run.policy.map_values();

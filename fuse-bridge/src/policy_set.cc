@@ -21,49 +21,59 @@ bool is_global(const sf_image_map &map) { return std::memchr(map.name, '.', size
 
 std::string errno_text(const char *what) { return std::string(what) + ": " + std::strerror(errno); }
 
+bool holds_references(uint32_t type) { return type == SF_MAP_PROG_ARRAY || type == SF_MAP_ARRAY_OF_MAPS; }
+
+/// Globals are the one element of an ARRAY; references are a number per element, 0 for none.
+bool fill(sf_map *map, const vm::Policy::Map &from) {
+  const size_t each = holds_references(from.def.type) ? sizeof(uint32_t) : from.def.value_size;
+  for (uint32_t i = 0; each != 0 && i < from.initial.size() / each; i++) {
+    if (sf_map_update(map, &i, from.initial.data() + i * each, 0, 0) != 0) return false;
+  }
+  return true;
+}
+
 std::expected<std::shared_ptr<MapStorage>, std::string> make_map(const vm::Policy::Map &map) {
   auto storage = std::make_shared<MapStorage>();
   storage->shape = map.def;
-  const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
-  storage->size = sf_map_bytes(&shape);
-  const std::string name(map.def.name, strnlen(map.def.name, sizeof(map.def.name)));
-  if (storage->size == 0) return std::unexpected("map " + name + ": this kind, or this size, is not supported");
-  storage->fd.reset(memfd_create("shortfuse-map", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!storage->fd || ftruncate(storage->fd.get(), static_cast<off_t>(storage->size)) != 0)
-    return std::unexpected(errno_text(("map " + name).c_str()));
-  void *bytes = mmap(nullptr, storage->size, PROT_READ | PROT_WRITE, MAP_SHARED, storage->fd.get(), 0);
-  if (bytes == MAP_FAILED) return std::unexpected(errno_text(("map " + name).c_str()));
-  storage->map = {bytes, shape, 1, 0};
-  sf_map_init(bytes, &shape);
-  if (!map.initial.empty()) {
-    const uint32_t first = 0;
-    if (sf_map_update(&storage->map, &first, map.initial.data(), 0, 0) != 0)
-      return std::unexpected("map " + name + ": its initial contents do not fit");
-  }
-  if (fcntl(storage->fd.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-    return std::unexpected(errno_text(("sealing map " + name).c_str()));
+  storage->frozen = map.frozen;
+  auto memory = make_memory(map.def, Writers::DaemonOnly);
+  if (!memory) return std::unexpected(memory.error());
+  storage->memory = std::move(*memory);
+  if (!fill(storage->handle(), map))
+    return std::unexpected("map " + map_name(map.def) + ": its initial contents do not fit");
   return storage;
 }
 
+std::string mebibytes(uint64_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20) + "M"; }
+
+/// "" or why these maps are too many.
+std::string over_budget(const std::vector<vm::Policy::Map> &maps, uint64_t budget_bytes) {
+  uint64_t all = 0, most = 0;
+  std::string largest;
+  for (const vm::Policy::Map &map : maps) {
+    const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
+    const uint64_t bytes = sf_map_bytes(&shape);
+    all += bytes;
+    if (bytes > most) most = bytes, largest = map_name(map.def);
+  }
+  if (all <= budget_bytes) return "";
+  return "the policy's maps need " + mebibytes(all) + " (the largest, \"" + largest + "\", " + mebibytes(most) +
+         "), but may have " + mebibytes(budget_bytes) + ": give more with bpftime_mem=, or lower max_entries";
+}
+
 }  // namespace
-
-void Descriptor::reset(int fd) {
-  if (fd_ >= 0) close(fd_);
-  fd_ = fd;
-}
-
-MapStorage::~MapStorage() {
-  if (map.storage) munmap(map.storage, size);
-}
 
 PolicySet::~PolicySet() {
   if (image_) munmap(const_cast<sf_image *>(image_), image_bytes_);
 }
 
 std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(const std::vector<std::string> &paths,
-                                                                             const PolicySet *previous) {
+                                                                             const PolicySet *previous,
+                                                                             uint64_t maps_budget_bytes) {
   auto policy = vm::load_policy(paths);
   if (!policy) return std::unexpected(policy.error().str());
+  if (std::string refusal = over_budget(policy->maps, maps_budget_bytes); !refusal.empty())
+    return std::unexpected(refusal);
   auto set = std::make_shared<PolicySet>();
   set->policy_ = std::move(*policy);
 
@@ -82,7 +92,8 @@ std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(con
   for (const vm::Policy::Map &map : set->policy_.maps) {
     std::shared_ptr<MapStorage> storage;
     for (auto &old : reusable) {
-      if (old && !is_global(map.def) && same_shape(old->shape, map.def)) {
+      // References are to the policy's own programs and maps.
+      if (old && !is_global(map.def) && !holds_references(map.def.type) && same_shape(old->shape, map.def)) {
         storage = std::move(old);
         old = nullptr;
         break;
@@ -93,8 +104,11 @@ std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(con
       if (!made) return std::unexpected(made.error());
       storage = std::move(*made);
     }
-    set->map_values_.push_back(sf_map_array_values(&storage->map));
-    set->map_handles_.push_back(&storage->map);
+    storage->shape.pinning = map.def.pinning;
+    storage->key_type = map.key_type;
+    storage->value_type = map.value_type;
+    set->map_values_.push_back(sf_map_array_values(storage->handle()));
+    set->map_handles_.push_back(storage->handle());
     set->maps_.push_back(std::move(storage));
   }
   return set;

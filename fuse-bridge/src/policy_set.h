@@ -9,51 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "map_storage.h"
 #include "shortfuse/vm/map.h"
 #include "shortfuse/vm/vm.h"
 
 namespace shortfuse::bridge {
 
-/// A descriptor that closes itself.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor &&other) noexcept : fd_(other.release()) {}
-  Descriptor &operator=(Descriptor &&other) noexcept {
-    reset(other.release());
-    return *this;
-  }
-  ~Descriptor() { reset(-1); }
-  int get() const { return fd_; }
-  int release() {
-    int fd = fd_;
-    fd_ = -1;
-    return fd;
-  }
-  void reset(int fd);
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
-/// One map: a memfd that the daemon maps writable and everybody else only readable. Shared by the policy sets that
-/// hand it on.
-struct MapStorage {
-  sf_image_map shape{};
-  Descriptor fd;
-  sf_map map{};  // the daemon's hold on it
-  size_t size = 0;
-  ~MapStorage();
-};
-
 class PolicySet {
  public:
   /// Loads the chain. Maps that `previous` has under the same name and shape (except globals) are taken over with
-  /// their contents. The refusal is for people.
+  /// their contents. Maps of more than `maps_budget_bytes` in all are refused. The refusal is for people.
   static std::expected<std::shared_ptr<const PolicySet>, std::string> load(const std::vector<std::string> &paths,
-                                                                           const PolicySet *previous);
+                                                                           const PolicySet *previous,
+                                                                           uint64_t maps_budget_bytes);
   ~PolicySet();
 
   const sf_image *image() const { return image_; }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "shortfuse/vm/map.h"
+#include "type_description.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -58,7 +59,7 @@ constexpr KindRule kKinds[] = {
   {SF_MAP_ARRAY_OF_MAPS, Sizes::Handles, 0, "keys and values of an ARRAY_OF_MAPS have 4 bytes"},
   {SF_MAP_QUEUE, Sizes::NoKey, 0, "a QUEUE has no keys"},
   {SF_MAP_STACK, Sizes::NoKey, 0, "a STACK has no keys"},
-  {SF_MAP_RINGBUF, Sizes::None, 0, "a RINGBUF has neither keys nor values"},
+  {SF_MAP_RINGBUF, Sizes::None, 0, "a RINGBUF has no keys"},
   {SF_MAP_BLOOM_FILTER, Sizes::NoKey, 0, "a BLOOM_FILTER has no keys"},
 };
 
@@ -68,7 +69,7 @@ bool sizes_fit(Sizes rule, const MapDeclaration &map) {
     case Sizes::Index: return map.key_size == 4;
     case Sizes::Handles: return map.key_size == 4 && map.value_size == 4;
     case Sizes::Prefix: return map.key_size > kPrefixBytes && map.key_size <= kPrefixBytes + 256;
-    case Sizes::None: return map.key_size == 0 && map.value_size == 0;
+    case Sizes::None: return map.key_size == 0;
     case Sizes::NoKey: return map.key_size == 0;
   }
   return false;
@@ -180,7 +181,11 @@ std::expected<MapDeclaration, Refusal> read_map(const btf *b, const std::string 
     }
     if (!known) return bad_map(name, "field \"" + field + "\" is not supported here");
     if (!ok) return bad_map(name, "field \"" + field + "\" cannot be read");
+    if (field == "key") map.key_type = describe_type(b, declared->type);
+    if (field == "value") map.value_type = describe_type(b, declared->type);
   }
+  // Its type is what people are shown of a record.
+  if (map.type == SF_MAP_RINGBUF) map.value_size = 0;
   return map;
 }
 

@@ -14,6 +14,7 @@ struct MapDeclaration {
   std::string name;
   uint32_t type = 0, key_size = 0, value_size = 0, max_entries = 0;
   uint32_t flags = 0, pinning = 0, extra = 0;
+  std::string key_type, value_type;   // type_description.h; "" where only sizes are declared
   std::vector<MapDeclaration> inner;  // of an ARRAY_OF_MAPS: what all its maps look like, once
   bool has_values = false;            // `values` may hold static contents
   uint32_t values_at = 0;             // byte of the declaration where they begin

@@ -112,6 +112,8 @@ class Linker {
       if (!symbol) return refuse("map-malformed", "map \"" + d.name + "\" has no symbol in .maps");
       map_at_[symbol->value] = place_.first_map + static_cast<uint32_t>(out_.maps.size());
       Policy::Map map;
+      map.key_type = d.key_type;
+      map.value_type = d.value_type;
       for (const MapDeclaration &inner : d.inner) map.inner.push_back(inner.def());
       if (d.has_values) with_values_.push_back({static_cast<uint32_t>(out_.maps.size()), symbol, d.values_at});
       if (auto ok = add_map(d.def(), d.name, std::move(map)); !ok) return ok;

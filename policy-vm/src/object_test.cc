@@ -198,7 +198,7 @@ TEST(Object, Refusals) {
       {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
       {"mapflags", "map-malformed", "map_flags are not supported here for a HASH", ""},
       {"maparraykey", "map-malformed", "keys of a PERCPU_ARRAY have 4 bytes", ""},
-      {"mapringkey", "map-malformed", "a RINGBUF has neither keys nor values", ""},
+      {"mapringkey", "map-malformed", "a RINGBUF has no keys", ""},
       {"mapringsize", "map-malformed", "a power of two of at least 4096", ""},
       {"maptriekey", "map-malformed", "the length of a prefix in 4 bytes", ""},
       {"maptrieflags", "map-malformed", "map_flags BPF_F_NO_PREALLOC", ""},

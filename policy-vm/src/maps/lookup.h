@@ -42,7 +42,8 @@ struct Header {
   uint32_t queued;            // elements in the queue of the unused
   uint32_t free_first, free_last;  // number + 1
   uint32_t hand;              // LRU
-  uint64_t reserved2[5];
+  uint32_t lock;              // the thread that writes
+  uint32_t reserved2[9];
   uint64_t others[8];         // what somebody else writes (the reader of a ring)
 };
 static_assert(sizeof(struct sf_map_shape) == 16 && offsetof(Header, taken) == 64 && offsetof(Header, count) == 128 &&

@@ -35,9 +35,11 @@ namespace {
 constexpr int kSpins = 1000, kYields = 100, kSleeps = 20;
 constexpr long kSleepNs = 50'000;
 
+uint32_t *lock_of(const struct sf_map *map) { return &header_of(map->storage)->lock; }
+
 bool try_lock(struct sf_map *map, uint32_t thread, uint32_t *holder) {
   *holder = 0;
-  return __atomic_compare_exchange_n(&map->lock, holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+  return __atomic_compare_exchange_n(lock_of(map), holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
 // The lock is ours, and was another's who did not come to an end.
@@ -86,7 +88,7 @@ int sf_map_lock(struct sf_map *map, uint32_t thread) {
     }
   }
   if (!thread_is_alive(holder) &&
-      __atomic_compare_exchange_n(&map->lock, &holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+      __atomic_compare_exchange_n(lock_of(map), &holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
     return take_over(map);
   }
   for (int tries = 0; tries < kSleeps; ++tries) {
@@ -96,7 +98,7 @@ int sf_map_lock(struct sf_map *map, uint32_t thread) {
   return -EBUSY;
 }
 
-void sf_map_unlock(struct sf_map *map) { __atomic_store_n(&map->lock, 0, __ATOMIC_RELEASE); }
+void sf_map_unlock(struct sf_map *map) { store_release(lock_of(map), 0u); }
 
 void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu) {
   switch (map->shape.type) {
@@ -141,6 +143,28 @@ int sf_map_next_key(const struct sf_map *map, const void *key, void *next) {
 int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu) {
   const Kind *kind = kind_of(map->shape.type);
   return kind != nullptr && kind->step != nullptr ? kind->step(*map, cursor, cpu) : 0;
+}
+
+size_t sf_map_cpu_stride(const struct sf_map_shape *shape) {
+  if (shape->type == SF_MAP_PERCPU_ARRAY) return array_bytes_per_cpu(shape->value_size, shape->max_entries);
+  if (shape->type != SF_MAP_PERCPU_HASH) return 0;
+  return HashLayout{shape->key_size, shape->value_size, shape->max_entries, true}.cpu_value_bytes();
+}
+
+uint32_t sf_map_count(const struct sf_map *map) {
+  const Header *header = header_of(map->storage);
+  uint32_t count = 0;
+  switch (map->shape.type) {
+    case SF_MAP_HASH: case SF_MAP_LRU_HASH: case SF_MAP_PERCPU_HASH: case SF_MAP_LPM_TRIE:
+      count = load_relaxed(&header->count);
+      break;
+    case SF_MAP_QUEUE: case SF_MAP_STACK:
+      count = static_cast<uint32_t>(load_relaxed(&header->words[1]) >> 32);
+      break;
+    case SF_MAP_RINGBUF: case SF_MAP_BLOOM_FILTER: return 0;
+    default: return map->shape.max_entries;
+  }
+  return count < map->shape.max_entries ? count : map->shape.max_entries;
 }
 
 void *sf_map_array_values(const struct sf_map *map) {

@@ -391,15 +391,16 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
   for (int round = 0; round < 60; ++round) {
     const pid_t child = fork();
     if (child == 0) {
-      sf_map map{storage, shape, 1, 1};
+      sf_map map{storage, shape, 1, 0};
       std::mt19937 own(static_cast<unsigned>(round));
+      if (sf_map_lock(&map, static_cast<uint32_t>(gettid())) != 0) _exit(1);
       for (;;) write(&map, own);
     }
     usleep(static_cast<useconds_t>(random() % 3000));
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
-    // The lock is the dead thread's.
-    sf_map map{storage, shape, 1, static_cast<uint32_t>(child)};
+    // The lock is the dead thread's, if it came that far.
+    sf_map map{storage, shape, 1, 0};
     ASSERT_EQ(0, sf_map_lock(&map, static_cast<uint32_t>(gettid())));
     for (int i = 0; i < 2000; ++i) write(&map, random);
     sf_map_cursor cursor{};
@@ -411,7 +412,10 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
       ASSERT_NE(nullptr, sf_ring_reserve(&map, 4000, 1));
       while (sf_ring_take(&map, &position, out, sizeof out, 1) != -EAGAIN) {}
     }
-    if (p.key == 0) continue;
+    if (p.key == 0) {
+      sf_map_unlock(&map);
+      continue;
+    }
     // It can be emptied, and filled to the last.
     unsigned char key[64]{}, value[64]{};
     while (sf_map_next_key(&map, nullptr, key) == 0) ASSERT_EQ(0, sf_map_delete(&map, key));
@@ -421,6 +425,7 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
       memcpy(key + 4, &i, 4);
       ASSERT_EQ(0, sf_map_update(&map, key, value, kNoExist, 0)) << "round " << round << ", number " << i;
     }
+    sf_map_unlock(&map);
   }
   munmap(storage, bytes);
 }

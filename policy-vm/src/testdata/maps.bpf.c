@@ -65,7 +65,7 @@ struct { KIND(PERCPU_ARRAY); ENTRIES(1); __type(key, u64); __type(value, u64); }
 PASS
 #endif
 #ifdef CASE_mapringkey
-struct { KIND(RINGBUF); ENTRIES(4096); __type(value, u64); } m SEC(".maps");
+struct { KIND(RINGBUF); ENTRIES(4096); __type(key, u64); } m SEC(".maps");
 PASS
 #endif
 #ifdef CASE_mapringsize

@@ -30,6 +30,7 @@ enum sf_msg_type {
   /* shortfuse command -> daemon; bodies are JSON */
   SF_MSG_STATUS = 16, /* -> SF_MSG_JSON */
   SF_MSG_SWAP = 17,   /* body {"policy": "A.o:B.o" (absolute paths)} -> SF_MSG_JSON {"ok":true,...} or SF_MSG_ERROR */
+  SF_MSG_MAPS = 18,   /* body {"op": ...}, see fuse-bridge/map_control.cc -> SF_MSG_JSON or SF_MSG_ERROR */
   /* daemon -> */
   SF_MSG_ATTACHED = 64,
   SF_MSG_FRESH = 65,
@@ -45,7 +46,8 @@ struct sf_msg {
   uint32_t fds;
 };
 
-/* Chunk descriptors follow in the order of `chunk`; the policy image and maps likewise where flags say so. */
+/* Chunk descriptors follow in the order of `chunk`; the policy image and maps likewise where flags say so. Maps of kinds
+ * that each process has for itself (sf_map_per_process) are the session's own, and the client may write them. */
 struct sf_attached {
   uint64_t head_bytes;
   uint64_t session_bytes;

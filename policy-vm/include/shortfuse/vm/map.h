@@ -49,7 +49,7 @@ struct sf_map {
   void *storage;
   struct sf_map_shape shape;  /* the policy's, so that nothing in shared memory decides a size */
   uint32_t writable;          /* not 0: this process may write the storage */
-  uint32_t lock;              /* the thread of this process that writes; 0: none. See sf_map_lock() */
+  uint32_t reserved;
 };
 
 /* Where an iteration stands. Zero it to begin. */
@@ -67,8 +67,8 @@ void sf_map_init(void *storage, const struct sf_map_shape *shape);
 /* 0, or -EINVAL when the storage is not a map of this shape and size. */
 int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *shape);
 
-/* The writers' lock, which functions of programs take by themselves. `thread`: the caller's thread id. 0 or -EBUSY.
- * Bounded: a holder that goes on holding is not waited for; one that is not there any more (its thread ended, or left
+/* The writers' lock, which functions of programs take by themselves. It lies in the storage, which the threads of one
+ * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is not waited for; one that is not there any more (its thread ended, or left
  * the middle by longjmp and comes again) is relieved, and the map put in order. So no thread may come here while it
  * holds the lock: a signal handler must not run a program whose thread it has interrupted in one. */
 int sf_map_lock(struct sf_map *map, uint32_t thread);
@@ -82,6 +82,10 @@ int sf_map_delete(struct sf_map *map, const void *key);
 int sf_map_push(struct sf_map *map, const void *value, uint64_t flags);
 int sf_map_pop(struct sf_map *map, void *value);
 int sf_map_peek(const struct sf_map *map, void *value);
+/* Of a per-CPU map: bytes from one CPU's value of a key to the next one's. 0: the kind has one value per key. */
+size_t sf_map_cpu_stride(const struct sf_map_shape *shape);
+/* Elements in it, as far as the kind counts them (max_entries for arrays). */
+uint32_t sf_map_count(const struct sf_map *map);
 
 /* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
 int sf_map_next_key(const struct sf_map *map, const void *key, void *next);

@@ -37,6 +37,7 @@ class Policy {
     /// element, the program's or map's index in the image + 1, 0 for none. Else empty.
     std::vector<unsigned char> initial;
     bool frozen = false;                 ///< .rodata
+    std::string key_type, value_type;    ///< for people: see type_description.h; "" where only sizes are declared
     std::vector<sf_image_map> inner;     ///< of an ARRAY_OF_MAPS: what all its maps look like, once
   };
   struct Program {
