@@ -49,7 +49,8 @@ std::expected<std::unique_ptr<MapMemory>, std::string> make_memory(const sf_imag
   memory->map = {bytes, shape, 1, 0};
   sf_map_init(bytes, &shape);
   const int own = writers == Writers::DaemonOnly ? F_SEAL_FUTURE_WRITE : 0;
-  if (fcntl(memory->fd.get(), F_ADD_SEALS, own | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return std::unexpected(errno_text("sealing " + what));
+  if (fcntl(memory->fd.get(), F_ADD_SEALS, own | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    return std::unexpected(errno_text("sealing " + what));
   return memory;
 }
 
