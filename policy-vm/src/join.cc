@@ -64,7 +64,8 @@ class Joiner {
         if (a->map != b.map || !(a->value == b.value)) return false;
         a->id = class_of(*a, b);
         return true;
-      default: return a->map == b.map && a->frame == b.frame && a->id == b.id && a->bytes == b.bytes && a->value == b.value;
+      default:
+        return a->map == b.map && a->frame == b.frame && a->id == b.id && a->bytes == b.bytes && a->value == b.value;
     }
   }
 

@@ -120,7 +120,8 @@ std::expected<void, Refusal> add_object(const Target &target, Policy *policy, co
     out.object = object;
     out.stack_bytes = verified->stack_bytes;
     out.info = {printable(program.section, false), printable(program.name, false), program.slot,
-                static_cast<uint32_t>(program.code.size()), verified->steps, program.attached};
+                static_cast<uint32_t>(program.code.size()), verified->steps, program.attached,
+                verified->rounds};
     out.insns.resize(program.code.size());
     memcpy(out.insns.data(), program.code.data(), program.code.size() * sizeof(RawInsn));
     policy->programs.push_back(std::move(out));

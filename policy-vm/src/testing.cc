@@ -58,16 +58,17 @@ LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_program
 }
 
 std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs,
-                                               const std::vector<Policy::Map> &maps) {
+                                               const std::vector<Policy::Map> &maps, uint64_t steps_max) {
   Policy policy;
   policy.maps = maps;
   policy.paths = {"test"};
   for (LinkedProgram &p : programs) {
-    uint64_t steps = kStepsMax;
+    uint64_t steps = steps_max;
     auto verified = verify_program(&p, policy.maps, "t.bpf.o", &steps);
     if (!verified) return std::unexpected(verified.error());
     Policy::Program out;
-    out.info = {p.section, p.name, p.slot, static_cast<uint32_t>(p.code.size()), verified->steps};
+    out.info = {p.section, p.name, p.slot, static_cast<uint32_t>(p.code.size()), verified->steps, p.attached,
+                verified->rounds};
     out.object = 0;
     out.stack_bytes = verified->stack_bytes;
     out.insns.resize(p.code.size());

@@ -111,7 +111,8 @@ LinkedProgram make_program(const Code &code, const std::string &section, std::ve
 /// A program and its sub-programs; call_local() must know distances, load_function() takes numbers (0: the first).
 LinkedProgram assemble(const Code &program, const std::vector<Code> &sub_programs, const std::string &section);
 std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> programs,
-                                               const std::vector<Policy::Map> &maps = test_maps());
+                                               const std::vector<Policy::Map> &maps = test_maps(),
+                                               uint64_t steps_max = kStepsMax);
 /// The same without a verifier: every function uses `frame_bytes` of stack.
 Policy trusted_policy(std::vector<LinkedProgram> programs, uint32_t frame_bytes = 64);
 

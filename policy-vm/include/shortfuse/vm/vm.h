@@ -26,6 +26,9 @@ struct ProgramInfo {
   uint32_t insns;
   uint32_t states_explored;
   bool attached = true;  ///< false of SEC("?..."): reached by tail calls only
+  /// The most rounds that its loops may take, nested ones multiplied; 0: few, all were walked. A run that takes more
+  /// than its fuel (2^20 rounds in machine code, instructions in the interpreter) is cut short with SF_PASS.
+  uint64_t rounds_max = 0;
 };
 
 /// A loaded and verified chain, not yet lowered.
