@@ -40,10 +40,6 @@ class FunctionLowering {
         i32_(LLVMInt32TypeInContext(context_)),
         i8_(LLVMInt8TypeInContext(context_)),
         ptr_(LLVMPointerTypeInContext(context_, 0)) {
-    LLVMMetadataRef text = LLVMMDStringInContext2(context_, "fuel", 4);
-    LLVMMetadataRef domain = LLVMMDNodeInContext2(context_, &text, 1), parts[] = {text, domain};
-    LLVMMetadataRef scope = LLVMMDNodeInContext2(context_, parts, 2);
-    fuel_scope_ = LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, &scope, 1));
     nothing_ = LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, nullptr, 0));
   }
   ~FunctionLowering() { LLVMDisposeBuilder(builder_); }
@@ -105,6 +101,7 @@ class FunctionLowering {
       address_[r] = LLVMBuildAlloca(builder_, ptr_, "");
       LLVMBuildStore(builder_, number(0), number_[r]);
     }
+    fuel_ = LLVMBuildAlloca(builder_, i64_, "");
     if (is_program_) {
       env_ = LLVMGetParam(function_, 1);
       set_address(1, LLVMGetParam(function_, 0));
@@ -119,6 +116,7 @@ class FunctionLowering {
       frame_ = LLVMGetParam(function_, 5);
       env_ = LLVMGetParam(function_, 6);
     }
+    fetch_fuel();
     LLVMBuildBr(builder_, blocks_[start]);
   }
 
@@ -155,7 +153,7 @@ class FunctionLowering {
       case Kind::CallReg: return call_address(in);
       case Kind::Exit:
         if (!is_program_) pay(pc - start_ + 1);
-        LLVMBuildRet(builder_, get(0));
+        leave(get(0));
         return true;
       case Kind::Invalid: break;
     }
@@ -189,11 +187,7 @@ class FunctionLowering {
   LLVMValueRef address(unsigned r, int64_t off) {
     return off == 0 ? get_address(r) : field(get_address(r), static_cast<size_t>(off));
   }
-  // An access of the program. Nothing of it touches the fuel, so that may live in a register in a loop.
-  LLVMValueRef memory(LLVMValueRef access, unsigned alignment) {
-    LLVMSetAlignment(access, alignment);
-    return annotate(access, "noalias", fuel_scope_);
-  }
+  LLVMValueRef memory(LLVMValueRef access, unsigned alignment) { return LLVMSetAlignment(access, alignment), access; }
   LLVMValueRef annotate(LLVMValueRef access, const char *kind, LLVMValueRef with) {
     LLVMSetMetadata(access, LLVMGetMDKindIDInContext(context_, kind, static_cast<unsigned>(__builtin_strlen(kind))),
                     with);
@@ -336,7 +330,6 @@ class FunctionLowering {
     constexpr auto order = LLVMAtomicOrderingSequentiallyConsistent;
     if (in.atomic == AtomicOp::Cmpxchg) {
       LLVMValueRef pair = LLVMBuildAtomicCmpXchg(builder_, at, as(get(0), t), v, order, order, false);
-      annotate(pair, "noalias", fuel_scope_);
       set(0, as(LLVMBuildExtractValue(builder_, pair, 0, ""), i64_));
       return true;
     }
@@ -345,7 +338,7 @@ class FunctionLowering {
     if (in.atomic == AtomicOp::Or) op = LLVMAtomicRMWBinOpOr;
     if (in.atomic == AtomicOp::And) op = LLVMAtomicRMWBinOpAnd;
     if (in.atomic == AtomicOp::Xor) op = LLVMAtomicRMWBinOpXor;
-    old = annotate(LLVMBuildAtomicRMW(builder_, op, at, v, order, false), "noalias", fuel_scope_);
+    old = LLVMBuildAtomicRMW(builder_, op, at, v, order, false);
     if (in.fetch) set(in.src, as(old, i64_));
     return true;
   }
@@ -405,20 +398,32 @@ class FunctionLowering {
     LLVMBuildCondBr(builder_, condition, go, elsewhere);
     LLVMPositionBuilderAtEnd(builder_, go);
   }
+  // The same for what hardly ever fails: nothing is computed in advance for that case.
+  void go_on_nearly_always_if(LLVMValueRef condition, LLVMBasicBlockRef elsewhere) {
+    LLVMBasicBlockRef go = new_block("go");
+    LLVMValueRef branch = LLVMBuildCondBr(builder_, condition, go, elsewhere);
+    LLVMMetadataRef weights[] = {LLVMMDStringInContext2(context_, "branch_weights", 14),
+                                 LLVMValueAsMetadata(LLVMConstInt(i32_, 1u << 20, false)),
+                                 LLVMValueAsMetadata(LLVMConstInt(i32_, 1, false))};
+    annotate(branch, "prof", LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, weights, 3)));
+    LLVMPositionBuilderAtEnd(builder_, go);
+  }
 
-  // Stored before it is looked at: one instruction does both, and stop_block() mends what went below zero.
+  // Fuel lives in a register; env->fuel is right where other functions look at it.
   void pay(uint64_t instructions) {
-    LLVMValueRef fuel = load_fuel();
-    store_fuel(LLVMBuildSub(builder_, fuel, number(instructions), ""));
-    go_on_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, number(instructions), ""), stop_block());
+    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, fuel_, "");
+    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(instructions), ""), fuel_);
+    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, number(instructions), ""), stop_block());
   }
-
-  LLVMValueRef load_fuel() {
-    return annotate(LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), ""), "alias.scope",
-                    fuel_scope_);
+  void fetch_fuel() {
+    LLVMBuildStore(builder_, LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), ""), fuel_);
   }
-  void store_fuel(LLVMValueRef v) {
-    annotate(LLVMBuildStore(builder_, v, env_field(offsetof(sf_vm_env, fuel))), "alias.scope", fuel_scope_);
+  void put_fuel_back() {
+    LLVMBuildStore(builder_, LLVMBuildLoad2(builder_, i64_, fuel_, ""), env_field(offsetof(sf_vm_env, fuel)));
+  }
+  void leave(LLVMValueRef result) {
+    put_fuel_back();
+    LLVMBuildRet(builder_, result);
   }
 
   // Ends the run with SF_PASS and without fuel; callers see that and do the same.
@@ -427,8 +432,8 @@ class FunctionLowering {
     LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
     stop_ = new_block("stop");
     LLVMPositionBuilderAtEnd(builder_, stop_);
-    store_fuel(number(0));
-    LLVMBuildRet(builder_, number(SF_PASS));
+    LLVMBuildStore(builder_, number(0), fuel_);
+    leave(number(SF_PASS));
     LLVMPositionBuilderAtEnd(builder_, here);
     return stop_;
   }
@@ -451,8 +456,11 @@ class FunctionLowering {
     LLVMValueRef frame = field(frame_, size_t{0} - static_cast<uint16_t>(in.off));
     LLVMValueRef args[] = {r[0], r[1], r[2], r[3], r[4], frame, env_};
     LLVMTypeRef types[] = {i64_, i64_, i64_, i64_, i64_, ptr_, ptr_};
+    put_fuel_back();
     LLVMValueRef result = LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 7, false), function, args, 7, "");
-    go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, load_fuel(), number(0), ""), stop_block());
+    fetch_fuel();
+    LLVMValueRef left = LLVMBuildLoad2(builder_, i64_, fuel_, "");
+    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntNE, left, number(0), ""), stop_block());
     return result;
   }
 
@@ -524,7 +532,7 @@ class FunctionLowering {
   bool call_host(const Insn &in) {
     auto id = static_cast<uint32_t>(in.imm);
     if (id >= SF_HOST_LIMIT) return what_ = "a call without its function", false;
-    if (OutputBuffer out = output_buffer_of(id); out.pointer) clear(get(out.pointer), get(out.size));
+    if (OutputBuffer out = output_buffer_of(id); out.pointer) clear(out);
     LLVMValueRef result = call_inline(id);
     if (!result) result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
     if (returns_address(id)) {
@@ -539,7 +547,7 @@ class FunctionLowering {
     go_on_if(LLVMBuildICmp(builder_, LLVMIntNE, result, number(0), ""), ends);
     LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
     LLVMPositionBuilderAtEnd(builder_, ends);
-    LLVMBuildRet(builder_, number(SF_PASS));
+    leave(number(SF_PASS));
     LLVMPositionBuilderAtEnd(builder_, here);
     return true;
   }
@@ -554,7 +562,13 @@ class FunctionLowering {
     return LLVMBuildCall2(builder_, LLVMFunctionType(i64_, types, 6, false), f, args, 6, "");
   }
 
-  // ---- without a call
+  // ---- without a call of the host
+
+  void clear(OutputBuffer out) {
+    LLVMTypeRef types[] = {ptr_, i64_};
+    LLVMValueRef args[] = {get_address(out.pointer), get(out.size)};
+    call_named("clear", LLVMFunctionType(LLVMVoidTypeInContext(context_), types, 2, false), args, 2);
+  }
 
   // The result, or nothing where the host's table must be asked.
   LLVMValueRef call_inline(uint32_t id) {
@@ -600,35 +614,7 @@ class FunctionLowering {
     const std::string full = std::string(kInlinePrefix) + name;
     LLVMValueRef f = LLVMGetNamedFunction(module_, full.c_str());
     if (!f) f = LLVMAddFunction(module_, full.c_str(), type);
-    return annotate(LLVMBuildCall2(builder_, type, f, args, count, ""), "noalias", fuel_scope_);
-  }
-
-  // Zeroes `bytes` (not 0) at `pointer`: eight at a time, then what is left. memset would be a call.
-  void clear(LLVMValueRef pointer, LLVMValueRef bytes) {
-    LLVMValueRef base = LLVMBuildIntToPtr(builder_, pointer, ptr_, "");
-    LLVMValueRef whole = LLVMBuildAnd(builder_, bytes, number(~7ull), "");
-    clear_loop(base, number(0), whole, i64_, 8);
-    clear_loop(base, whole, bytes, i8_, 1);
-  }
-
-  // Stores zeroes of `type` at base + from, base + from + step, ... below base + to.
-  void clear_loop(LLVMValueRef base, LLVMValueRef from, LLVMValueRef to, LLVMTypeRef type, uint64_t step) {
-    LLVMBasicBlockRef before = LLVMGetInsertBlock(builder_);
-    LLVMBasicBlockRef loop = LLVMAppendBasicBlockInContext(context_, function_, "clear");
-    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(context_, function_, "clearing");
-    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(context_, function_, "cleared");
-    LLVMBuildBr(builder_, loop);
-    LLVMPositionBuilderAtEnd(builder_, loop);
-    LLVMValueRef i = LLVMBuildPhi(builder_, i64_, "");
-    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntULT, i, to, ""), body, done);
-    LLVMPositionBuilderAtEnd(builder_, body);
-    LLVMValueRef at = LLVMBuildGEP2(builder_, i8_, base, &i, 1, "");
-    memory(LLVMBuildStore(builder_, LLVMConstInt(type, 0, false), at), 1);
-    LLVMValueRef values[] = {from, LLVMBuildAdd(builder_, i, number(step), "")};
-    LLVMBasicBlockRef sources[] = {before, body};
-    LLVMAddIncoming(i, values, sources, 2);
-    LLVMBuildBr(builder_, loop);
-    LLVMPositionBuilderAtEnd(builder_, done);
+    return LLVMBuildCall2(builder_, type, f, args, count, "");
   }
 
   const sf_jit_policy &policy_;
@@ -640,7 +626,7 @@ class FunctionLowering {
   const std::map<uint32_t, LLVMValueRef> &functions_;
   LLVMTypeRef i64_, i32_, i8_, ptr_;
   LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr;
-  LLVMValueRef number_[kFramePointer] = {}, address_[kFramePointer] = {}, fuel_scope_ = nullptr, nothing_ = nullptr;
+  LLVMValueRef number_[kFramePointer] = {}, address_[kFramePointer] = {}, fuel_ = nullptr, nothing_ = nullptr;
   LLVMBasicBlockRef entry_ = nullptr, stop_ = nullptr;
   uint32_t start_ = 0;
   std::map<uint32_t, LLVMBasicBlockRef> blocks_;
@@ -672,7 +658,7 @@ void set_attributes(LLVMValueRef function) {
 }
 
 bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program &given, const sf_jit_policy &policy,
-                   const char **what) {
+                   Lowered *lowered, const char **what) {
   const auto *code = reinterpret_cast<const RawInsn *>(given.insns);
   const uint32_t count = given.count;
   LLVMContextRef context = LLVMGetModuleContext(module);
@@ -686,6 +672,9 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
     Insn in;
     if ((*what = decode_insn(code + pc, count - pc, &in))) return false;
     auto target = static_cast<uint32_t>(pc + in.distance());
+    const bool jumps = in.kind == Kind::Jump || in.kind == Kind::JumpAlways;
+    const bool calls_back = in.kind == Kind::Call && (in.imm == SF_HOST_LOOP || in.imm == SF_HOST_FOR_EACH);
+    lowered->loops |= (jumps && target <= pc) || calls_back;
     if ((in.calls_local() || in.takes_function_address()) && !functions.contains(target)) {
       if (target >= count) return *what = "a call leaves the program", false;
       std::string sub = std::string(name) + "." + std::to_string(target);
@@ -696,6 +685,7 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
     }
     pc += in.slots();
   }
+  lowered->functions |= !functions.empty();
   if (!FunctionLowering(module, given, policy, functions).lower(program, 0, true, given.stack_bytes, what))
     return false;
   for (auto &[start, f] : functions) {
