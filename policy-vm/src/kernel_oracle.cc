@@ -143,6 +143,8 @@ std::expected<KernelProgram::Ran, std::string> KernelProgram::run(uint32_t times
   return Ran{options.retval, options.duration};
 }
 
+void update_kernel_map(int fd, const void *key, const void *value) { bpf_map_update_elem(fd, key, value, BPF_ANY); }
+
 std::string kernel_unavailable() {
   const bpf_insn code[] = {{kClassAlu64 | 0xb0, 0, 0, 0, 42}, {kOpExit, 0, 0, 0, 0}};
   Handle program(bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "oracle", "GPL", code, 2, nullptr));

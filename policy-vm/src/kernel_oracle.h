@@ -61,6 +61,8 @@ class KernelProgram {
   Handle fd_;
 };
 
+void update_kernel_map(int fd, const void *key, const void *value);
+
 /// Why the kernel cannot be asked, or nothing.
 std::string kernel_unavailable();
 

@@ -37,7 +37,9 @@ std::string passes_for(const shortfuse::vm::Lowered &has) {
   const std::string combine = "instcombine<no-verify-fixpoint>,";
   std::string passes = "function(sroa,early-cse," + combine + "simplifycfg),always-inline,";
   if (has.functions) passes += "cgscc(inline),";
-  passes += "function(sroa,early-cse<memssa>,";
+  passes += "function(";
+  if (has.functions) passes += combine;  // what was passed by its address may become a value
+  passes += "sroa,early-cse<memssa>,";
   if (has.loops) passes += "loop-mssa(loop-rotate,licm),";
   passes += combine;
   if (has.loops) passes += "loop(indvars,loop-deletion),";
