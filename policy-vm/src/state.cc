@@ -47,9 +47,9 @@ bool reg_includes(const Reg &seen, const Reg &now, Comparison *c) {
     case Type::None: return true;
     case Type::Number: return seen.value.includes(now.value) && c->related_alike(seen, now);
     case Type::Context: case Type::Map: case Type::Function: return seen.map == now.map && seen.value == now.value;
-    case Type::Stack: return seen.frame == now.frame && seen.value.includes(now.value) && c->moved_alike(seen, now);
-    case Type::MapValue: case Type::MapKey:
-      return seen.map == now.map && seen.value.includes(now.value) && c->moved_alike(seen, now);
+    case Type::Stack: case Type::MapValue: case Type::MapKey:
+      return seen.frame == now.frame && seen.map == now.map && seen.value.includes(now.value) &&
+             c->moved_alike(seen, now);
     case Type::RingRecord:
       return seen.bytes == now.bytes && seen.value.includes(now.value) && c->same_ids(seen.id, now.id);
     case Type::MapValueOrNull: case Type::MapOrNull: case Type::RingRecordOrNull:

@@ -21,7 +21,7 @@ constexpr Type without_null(Type t) {
 
 struct Reg {
   Type type = Type::None;
-  uint8_t frame = 0;   // Stack: whose
+  uint8_t frame = 0;   // Stack, MapKey: whose
   uint16_t map = 0;    // of everything that belongs to a map
   // Not 0: related to all others with the same id. Addresses that may be NULL: they are one, so a null check of one
   // decides all. RingRecord: the reservation. Numbers: each is X + delta for one unknown X (modulo 2^32 where
@@ -41,6 +41,7 @@ struct Reg {
   void move(int64_t low, int64_t high);
   /// An address of which it can be asked how far it moves.
   bool can_move() const { return type == Type::Stack || type == Type::MapValue || type == Type::MapKey; }
+  bool lives_in_frame() const { return type == Type::Stack || type == Type::MapKey; }
   bool is_pointer() const { return type > Type::Number; }
   /// "a number in [0, 255]", "an address in map "m", offset 8"; map names come from the caller.
   std::string str(const std::string &map_name) const;

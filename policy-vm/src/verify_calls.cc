@@ -56,7 +56,7 @@ PathWalker::Next PathWalker::leave_function() {
     return nothing_reserved("the program may end") ? Next::PathEnds : Next::Refused;
   }
   if (state_.top().role != Role::Called) return end_round();
-  if (result.type == Type::Stack && result.frame == depth) {
+  if (result.lives_in_frame() && result.frame == depth) {
     refuse_reg("return-value", 0, "the function may return an address on its own stack",
                "a number, or an address that lives on");
     return Next::Refused;
@@ -114,7 +114,8 @@ bool PathWalker::next_head(Frame body, uint32_t target) {
   } else {
     const uint16_t map = body.bound.map;
     body.reg[1] = body.bound;
-    body.reg[2] = {Type::MapKey, 0, map, 0, Scalar::constant(0), 0, false};
+    const auto frame = static_cast<uint8_t>(state_.frames.size());  // the key lives as long as the round
+    body.reg[2] = {Type::MapKey, frame, map, 0, Scalar::constant(0), 0, false};
     body.reg[3] = {Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
     body.reg[4] = body.given;
   }

@@ -42,6 +42,11 @@ Code submit() { return {mov_reg(1, 6), mov(2, 0), call(SF_HOST_RINGBUF_SUBMIT)};
 Code for_each(int map) {
   return load_map(1, map) + load_function(2, 0) + Code{mov(3, 0), mov(4, 0), call(SF_HOST_FOR_EACH)};
 }
+// for_each() whose rounds are given the address of the eight bytes at -8.
+Code store_key_outside() {
+  return Code{store_imm(8, 10, -8, 0)} + load_map(1, kArrayOfSixteen) + load_function(2, 0) +
+         Code{mov_reg(3, 10), alu_imm(kAdd, 3, -8), mov(4, 0), call(SF_HOST_FOR_EACH), mov(0, 0), leave()};
+}
 Code key_and(int map) {
   return Code{store_imm(8, 10, -8, 1), mov_reg(2, 10), alu_imm(kAdd, 2, -8)} + load_map(1, map);
 }
@@ -113,6 +118,8 @@ const Case kCases[] = {
      "outside of the map's key"},
     {"a key is written", for_each(kHashMap) + pass(), {{store_imm(8, 2, 0, 0), mov(0, 0), leave()}},
      "write-read-only", "the key of a map's element"},
+    {"a key outlives its round", store_key_outside(),
+     {{store(8, 4, 0, 2), mov(0, 0), leave()}}, "pointer-leak", "would outlive it"},
     {"elements written in the application", for_each(kHashMap) + pass(),
      {{store_imm(8, 3, 0, 0), mov(0, 0), leave()}}, "write-in-application", "read-only", "syscall/read"},
     {"a queue has no elements to walk", for_each(kQueue) + pass(), {pass()}, "map-kind", "cannot be used"},

@@ -257,8 +257,9 @@ bool PathWalker::write_stack(unsigned r, const Reg &base, const Scalar &at, uint
       return refuse_reg("pointer-leak", r, "part of an address is stored",
                         "8 bytes at an offset that is a multiple of 8");
     }
-    if (value.type == Type::Stack && value.frame > base.frame) {
-      return refuse_reg("pointer-leak", r, "an address on this function's stack is stored where it would outlive it",
+    if (value.lives_in_frame() && value.frame > base.frame) {
+      return refuse_reg("pointer-leak", r,
+                        "an address on this function's stack is stored where it would outlive it",
                         "a number");
     }
   }
