@@ -100,7 +100,7 @@ function(sf_test name)
   endforeach()
 endfunction()
 
-# sf_policy(NAME): NAME.bpf.c here becomes build/policies/NAME.bpf.o.
+# sf_policy(NAME [FOR_TESTS]): NAME.bpf.c here becomes build/policies/NAME.bpf.o.
 find_program(SF_BPF_CLANG NAMES clang-19 REQUIRED)
 function(sf_policy name)
   set(out ${CMAKE_BINARY_DIR}/policies/${name}.bpf.o)
@@ -112,5 +112,7 @@ function(sf_policy name)
             -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${src} -o ${out}
     DEPENDS ${src} ${inc}/shortfuse/policy.h ${inc}/shortfuse/bpf.h COMMENT "policy ${name}" VERBATIM)
   add_custom_target(policy-${name} ALL DEPENDS ${out})
-  install(FILES ${out} DESTINATION ${CMAKE_INSTALL_DATADIR}/shortfuse/policies)
+  if(NOT "FOR_TESTS" IN_LIST ARGN)
+    install(FILES ${out} DESTINATION ${CMAKE_INSTALL_DATADIR}/shortfuse/policies)
+  endif()
 endfunction()

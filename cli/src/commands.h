@@ -38,6 +38,14 @@ struct StatusArguments {
 };
 int status_command(const Context &context, const StatusArguments &arguments);
 
+struct MapArguments {
+  std::string action;       ///< list, dump, lookup, update or delete
+  std::string point, name, key, value;
+  bool json = false, follow = false, if_absent = false, if_present = false;
+};
+/// The maps of a mount's policy.
+int map_command(const Context &context, const MapArguments &arguments);
+
 /// Each element is a file, or a chain "A:B".
 int policy_check_command(const Context &context, const std::vector<std::string> &chains, bool json);
 

@@ -38,6 +38,7 @@ struct Arguments {
   MountArguments mount;
   std::string swap_point, swap_chain;
   StatusArguments status;
+  MapArguments map;
   std::vector<std::string> check_chains;
   std::string disasm_chain, disasm_section;
   std::string dump_chain, dump_section;
@@ -154,6 +155,52 @@ void add_policy(CLI::App &app, Arguments &into) {
   policy->footer("Example:\n  shortfuse policy check build/policies/*.bpf.o");
 }
 
+constexpr const char *kMapExamples =
+    "Examples:\n"
+    "  shortfuse map list /mnt/x\n"
+    "  shortfuse map dump /mnt/x calls                     # per-CPU values: the sum, then whose it is\n"
+    "  shortfuse map dump /mnt/x events --follow           # a ring buffer's records as they come\n"
+    "  shortfuse map lookup /mnt/x limits uid=1000,op=3\n"
+    "  shortfuse map update /mnt/x denied 4711 1\n"
+    "  shortfuse map update /mnt/x nets 10.1.0.0/16 1      # an LPM_TRIE\n"
+    "  shortfuse map delete /mnt/x names hex:00112233\n"
+    "KEY and VALUE: numbers, FIELD=NUMBER,... of a structure, text of an array of characters, ADDRESS/BITS, or\n"
+    "hex:BYTES, by the types that the policy declares. A queue or stack takes a value only.\n"
+    "Maps that each process has for itself (per-CPU kinds, ring buffers) and frozen ones are not changed from outside.";
+
+void add_map(CLI::App &app, MapArguments &into) {
+  auto *map = app.add_subcommand("map", "Look into the maps of a mount's policy, and change them");
+  auto action = [&](const char *name, const char *what) {
+    auto *sub = map->add_subcommand(name, what);
+    sub->add_option("MOUNT", into.point, "The mount point")->required();
+    sub->parse_complete_callback([&into, name] { into.action = name; });
+    sub->footer(kMapExamples);
+    return sub;
+  };
+  auto with_json = [&](CLI::App *sub) { sub->add_flag("--json", into.json, "The same for programs"); };
+  auto named = [&](CLI::App *sub) { sub->add_option("NAME", into.name, "The map")->required(); };
+  with_json(action("list", "The maps: kinds, sizes, how full they are"));
+  auto *dump = action("dump", "All elements of a map");
+  named(dump);
+  dump->add_flag("--follow", into.follow, "Of a ring buffer: go on as records come");
+  with_json(dump);
+  auto *lookup = action("lookup", "One element");
+  named(lookup);
+  lookup->add_option("KEY", into.key, "Its key");
+  with_json(lookup);
+  auto *update = action("update", "Put an element in, or another value in its place");
+  named(update);
+  update->add_option("KEY", into.key, "Its key");
+  update->add_option("VALUE", into.value, "Its value");
+  auto *absent = update->add_flag("--if-absent", into.if_absent, "Only where there is none (BPF_NOEXIST)");
+  update->add_flag("--if-present", into.if_present, "Only where there is one (BPF_EXIST)")->excludes(absent);
+  auto *erase = action("delete", "Take an element out");
+  named(erase);
+  erase->add_option("KEY", into.key, "Its key")->required();
+  map->require_subcommand(1);
+  map->footer(kMapExamples);
+}
+
 void add_doctor(CLI::App &app, bool &json) {
   auto *doctor = app.add_subcommand("doctor", "What this machine lacks, and what that costs");
   doctor->add_flag("--json", json, "The same for programs");
@@ -211,6 +258,7 @@ int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector
     return kUsageError;
   }
   if (name == "swap") return swap_command(context, arguments.swap_point, arguments.swap_chain);
+  if (name == "map") return map_command(context, arguments.map);
   if (name == "status") return status_command(context, arguments.status);
   if (name == "doctor") return doctor_command(context, arguments.doctor_json);
   return dispatch_policy(context, command, arguments);
@@ -232,6 +280,7 @@ int run_main(int argc, char **argv) {
   add_run(app, arguments.run);
   add_swap(app, arguments);
   add_status(app, arguments.status);
+  add_map(app, arguments.map);
   add_policy(app, arguments);
   add_doctor(app, arguments.doctor_json);
 

@@ -1,0 +1,175 @@
+// ctest-timeout: 120
+// A policy with a map of every kind on a real mount: counted in hooked processes, added up and followed by the
+// command, changed by people, kept across a remount.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "support/harness.h"
+
+namespace shortfuse::tests {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kStats = 500;
+
+/// Looks at a file so many times; so does a child that it forks.
+SF_WORKER(maps_look) {
+  struct stat st;
+  const int times = std::stoi(args[1]);
+  for (int i = 0; i < times; ++i) {
+    if (stat(args[0].c_str(), &st) != 0) return 1;
+  }
+  if (args.size() > 2) return 0;
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < times; ++i) {
+      if (stat(args[0].c_str(), &st) != 0) _exit(1);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+/// Goes on for ever.
+SF_WORKER(maps_look_on) {
+  struct stat st;
+  while (stat(args[0].c_str(), &st) == 0) {}
+  return 1;
+}
+
+Finished map_command(std::vector<std::string> words) {
+  words.insert(words.begin(), {program("shortfuse"), "map"});
+  Spec spec;
+  spec.argv = std::move(words);
+  return run(spec);
+}
+
+std::vector<json> lines_of(const std::string &text) {
+  std::vector<json> out;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) out.push_back(json::parse(line));
+  return out;
+}
+
+std::vector<json> dumped(const Mount &mount, const char *map) {
+  const Finished done = map_command({"dump", mount.point(), map, "--json"});
+  EXPECT_EQ(0, done.status) << map << ": " << done.err;
+  return lines_of(done.out);
+}
+
+class Maps : public ::testing::Test {
+ protected:
+  Maps() : source(temp.dir("source")), point(temp.dir("mnt")) { write_file(source + "/file", "text"); }
+  Mount::Options options() {
+    Mount::Options out;
+    out.policy = "everymap:metacache";
+    return out;
+  }
+  void look(const std::string &at, int times) {
+    Process process(worker("maps_look", {at + "/file", std::to_string(times)}, true));
+    ASSERT_EQ(0, process.wait());
+  }
+  TempDir temp;
+  std::string source, point;
+};
+
+TEST_F(Maps, CountedInApplicationsAndAddedUp) {
+  Mount mount(source, point, options());
+  look(mount.point(), kStats);
+  look(mount.point(), kStats);
+  // Two processes and their children. The first calls of each may come before it is attached.
+  constexpr uint64_t kMost = 4 * kStats, kLeast = kMost - 8;
+  const auto calls = dumped(mount, "calls");
+  ASSERT_EQ(16u, calls.size());
+  const uint64_t counted = calls[0]["value"].get<uint64_t>();
+  EXPECT_LE(counted, kMost);
+  EXPECT_GE(counted, kLeast);
+  const auto nodes = dumped(mount, "by_node");
+  ASSERT_EQ(1u, nodes.size());
+  EXPECT_EQ(counted, nodes[0]["value"]["calls"].get<uint64_t>());
+  const auto events = dumped(mount, "events");
+  ASSERT_EQ(counted, events.size()) << "nothing was lost";
+  EXPECT_EQ(nodes[0]["key"], events[0]["record"]["node"]);
+  EXPECT_GT(events[0]["record"]["pid"].get<int>(), 0);
+  // The daemon's side.
+  EXPECT_GT(dumped(mount, "totals")[0]["value"].get<uint64_t>(), 0u);
+  EXPECT_FALSE(dumped(mount, "recent").empty());
+  EXPECT_FALSE(dumped(mount, "opcodes").empty());
+  EXPECT_EQ(0, map_command({"lookup", mount.point(), "nodes", dumped(mount, "recent")[0]["key"].dump()}).status);
+}
+
+TEST_F(Maps, ReadWhileAndAfterAProcessIsKilled) {
+  Mount mount(source, point, options());
+  for (int round = 0; round < 5; ++round) {
+    Process process(worker("maps_look_on", {mount.point() + "/file"}, true));
+    uint64_t before = 0;
+    ASSERT_TRUE(eventually([&] {
+      const json calls = dumped(mount, "calls")[0];
+      for (const json &one : calls["values"]) {
+        if (one["pid"] == process.pid()) before = calls["value"].get<uint64_t>();
+      }
+      return before != 0;
+    }));
+    process.signal(SIGKILL);
+    process.wait();
+    ASSERT_TRUE(eventually([&] {
+      const json calls = dumped(mount, "calls")[0];
+      EXPECT_GE(calls["value"].get<uint64_t>(), before) << "what was counted stays";
+      return calls["values"].size() == 1 && calls["values"][0]["pid"] == 0;
+    }));
+    dumped(mount, "events");
+  }
+}
+
+TEST_F(Maps, EventsAreFollowed) {
+  Mount mount(source, point, options());
+  Spec spec;
+  spec.argv = {program("shortfuse"), "map", "dump", mount.point(), "events", "--follow", "--json"};
+  spec.out = temp / "events";
+  Process follower(spec);
+  look(mount.point(), 100);
+  const auto lines = [&] {
+    const std::string text = read_file(temp / "events");
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  EXPECT_TRUE(eventually([&] { return lines() >= 190; })) << lines();
+  EXPECT_TRUE(follower.running());
+}
+
+TEST_F(Maps, ChangedByPeople) {
+  Mount mount(source, point, options());
+  auto status = [&](std::vector<std::string> words) {
+    words.insert(words.begin() + 1, mount.point());
+    return map_command(words);
+  };
+  EXPECT_EQ(0, status({"update", "quiet", "0", "1"}).status);
+  EXPECT_EQ("0  1\n", status({"dump", "quiet"}).out);
+  Process quiet(worker("maps_look", {mount.point() + "/file", "50"}, true));
+  EXPECT_EQ(0, quiet.wait());
+  if (is_root()) {
+    EXPECT_TRUE(dumped(mount, "events").empty()) << "applications see it";
+  }
+  EXPECT_NE(std::string::npos, status({"update", "quiet", "0", "1", "--if-absent"}).err.find("has that key already"));
+  EXPECT_NE(std::string::npos, status({"update", "quiet", "7", "1", "--if-present"}).err.find("has no such key"));
+  EXPECT_EQ(0, status({"delete", "quiet", "0"}).status);
+  EXPECT_NE(std::string::npos, status({"delete", "quiet", "0"}).err.find("has no such key"));
+  for (int key = 0; key < 64; ++key) ASSERT_EQ(0, status({"update", "quiet", std::to_string(key), "1"}).status);
+  EXPECT_NE(std::string::npos, status({"update", "quiet", "64", "1"}).err.find("is full"));
+  EXPECT_NE(std::string::npos, status({"update", "calls", "0", "1"}).err.find("each process has its own"));
+  EXPECT_NE(std::string::npos, status({"update", "quiet", "x", "1"}).err.find("\"x\" is not a number"));
+  EXPECT_NE(std::string::npos, status({"lookup", "nothing", "1"}).err.find("it has: "));
+  EXPECT_EQ(0, status({"update", "nets", "10.0.0.0/8", "9"}).status);
+  EXPECT_EQ("10.0.0.1/32  9\n", status({"lookup", "nets", "10.0.0.1"}).out);
+  EXPECT_EQ(1, status({"lookup", "nets", "11.0.0.1"}).status);
+}
+
+}  // namespace
+}  // namespace shortfuse::tests
