@@ -84,7 +84,7 @@ PathWalker::Next PathWalker::start_rounds(Role role, uint32_t target) {
   body.given = reg(3);
   for (unsigned r = 0; r <= 5; r++) set(r, Reg{});
   if (role == Role::LoopBody && body.bound.value.umax == 0) {
-    set(0, Reg::number(Scalar::constant(0)));
+    set(0, Reg::number(Scalar::unknown()));  // 0, or -EINVAL because of flags
     pc_++;
     return Next::Continue;
   }
@@ -176,8 +176,9 @@ void PathWalker::complete_code() {
     const Insn &in = flow_.insns[pc];
     if (!findings_.visited[pc]) {
       for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
-    } else if (findings_.called_from.contains(pc)) {
-      program_.code[pc].off = static_cast<int16_t>(findings_.frame_bytes[flow_.function[pc]]);
+    } else if (in.kind == Kind::Call || in.kind == Kind::CallReg) {
+      const bool enters = findings_.called_from.contains(pc);
+      program_.code[pc].off = enters ? static_cast<int16_t>(findings_.frame_bytes[flow_.function[pc]]) : int16_t{0};
     }
   }
 }

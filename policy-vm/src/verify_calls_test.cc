@@ -77,6 +77,10 @@ const Case kCases[] = {
     {"a sum", loop(100) + Code{load(8, 0, 10, -8), leave()}, {add_index()}},
     {"eight million rounds", loop(1 << 23) + Code{load(8, 0, 10, -8), leave()}, {add_index()}},
     {"no rounds", loop(0) + pass(), {add_index()}},
+    {"no rounds, but flags: an error is returned",
+     Code{mov(1, 0)} + load_function(2, 0) + Code{mov(3, 0), mov(4, 1), call(SF_HOST_LOOP)} + load_value(6, kBss) +
+         Code{alu_reg(kAdd, 6, 0), load(1, 0, 6, 0), leave()},
+     {pass()}, "pointer-arithmetic", "a number without bound"},
     {"the index is bounded", loop(64) + pass(),
      {load_value(6, kBss) + Code{alu_reg(kAdd, 6, 1), load(1, 0, 6, 0), mov(0, 0), leave()}}},
     {"the index reaches too far", loop(65) + pass(),
@@ -120,6 +124,13 @@ const Case kCases[] = {
      "write-read-only", "the key of a map's element"},
     {"a key outlives its round", store_key_outside(),
      {{store(8, 4, 0, 2), mov(0, 0), leave()}}, "pointer-leak", "would outlive it"},
+    {"a key in the body's own frame", for_each(kArrayOfSixteen) + pass(),
+     {{store(8, 10, -8, 2), load(8, 3, 10, -8), load(4, 0, 3, 0), mov(0, 0), leave()}}},
+    {"a key outlives its iteration", for_each(kArrayOfSixteen) + pass(),
+     {Code{store(8, 10, -8, 2), mov_reg(3, 10), alu_imm(kAdd, 3, -8)} + load_map(1, kArrayOfSixteen) +
+          load_function(2, 1) + Code{mov(4, 0), call(SF_HOST_FOR_EACH), load(8, 2, 10, -8), load(4, 0, 2, 0)} + pass(),
+      {store(8, 4, 0, 2), mov(0, 0), leave()}},
+     "pointer-leak", "would outlive it"},
     {"elements written in the application", for_each(kHashMap) + pass(),
      {{store_imm(8, 3, 0, 0), mov(0, 0), leave()}}, "write-in-application", "read-only", "syscall/read"},
     {"a queue has no elements to walk", for_each(kQueue) + pass(), {pass()}, "map-kind", "cannot be used"},
@@ -220,6 +231,14 @@ TEST(VerifyCalls, Rules) {
   }
 }
 
+// The program itself begins at instruction 0, and so its address is NULL where it is interpreted.
+TEST(VerifyCalls, TheProgramHasNoAddress) {
+  const Code code = Code{mov_reg(0, 10)} + load_function_at(6, -3) + Code{jump_imm(kEq, 6, 0, 1), mov(0, 0), leave()};
+  auto policy = verified_policy({make_program(code, "fuse/read")});
+  ASSERT_FALSE(policy);
+  EXPECT_EQ(policy.error().code, "verify-call-address") << policy.error().str();
+}
+
 // Who calls by address says how much stack it uses, like who calls by name.
 TEST(VerifyCalls, FramesAreLaidOut) {
   auto policy = verified_policy({assemble(loop(9) + pass(), {add_index()}, "fuse/read")});
@@ -231,6 +250,16 @@ TEST(VerifyCalls, FramesAreLaidOut) {
     EXPECT_EQ(in.off, 8);
   }
   EXPECT_EQ(policy->programs[0].stack_bytes, 8u);
+
+  // Also where the verifier has seen no call: what the program wrote there would move the frame.
+  Code without_rounds = loop(0) + pass();
+  without_rounds[without_rounds.size() - 3].off = 0x7fff;
+  policy = verified_policy({assemble(without_rounds, {add_index()}, "fuse/read")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  RawInsn in;
+  memcpy(&in, &policy->programs[0].insns[without_rounds.size() - 3], sizeof in);
+  EXPECT_EQ(in.code, kOpCall);
+  EXPECT_EQ(in.off, 0);
 
   policy = verified_policy({assemble(Code{store_imm(8, 10, -304, 0)} + loop(3) + pass(),
                                      {{store_imm(8, 10, -304, 0), mov(0, 0), leave()}}, "fuse/read")});

@@ -344,7 +344,11 @@ PathWalker::Next PathWalker::arrive_back() {
       w.modulo32 |= now->modulo32;
       step = static_cast<int64_t>(now->delta - w.delta);
       if (w.modulo32) step = static_cast<int32_t>(step);
-      most = step + static_cast<int64_t>(now->spread);
+      // A step that no number of 64 bits can hold is none of which it could be told in which direction it goes.
+      if (__builtin_add_overflow(step, now->spread, &most)) {
+        w.stepped = false;
+        continue;
+      }
     } else if (now && now->type == w.type && w.value.is_constant() && now->value.is_constant()) {
       step = most = static_cast<int64_t>(now->value.umin - w.value.umin);
     } else {

@@ -121,6 +121,11 @@ const LoopCase kNotProved[] = {
     {"a step that may go back",
      Code{mov(6, 0), mov_reg(9, 1), load_sx(1, 7, 10, -8), alu_reg(kAdd, 6, 7), jump_imm(kSlt, 6, 500000, -3)} + pass(),
      "stack-uninitialised"},
+    {"a step that no number can hold",
+     Code{mov_reg(9, 1), mov(6, 0), mov(5, 0)} + load64(8, 0x7ffffffffffffff0) +
+         Code{load(1, 7, 9, kNode), alu_imm(kAdd, 5, 1), alu_reg(kAdd, 6, 8), alu_reg(kAdd, 6, 7),
+              jump_imm(kLt, 6, -1, -5)} + pass(),
+     "endless-loop"},
     {"its bound moves along",
      Code{mov(6, 0), mov(7, 10), alu_imm(kAdd, 6, 1), alu_imm(kAdd, 7, 1), jump_reg(kLt, 6, 7, -3)} + pass(),
      "too-complex"},
@@ -171,6 +176,12 @@ const LoopCase kNotProved[] = {
     {"a count of something is no index",
      Code{mov(6, 0), mov(7, 0), call(SF_HOST_KTIME), jump_imm(kEq, 0, 5, 1), alu_imm(kAdd, 7, 1), alu_imm(kAdd, 6, 1),
           jump_imm(kLt, 6, 1000, -5)} + bss_at(7) + Code{load(1, 4, 3, 0)} + pass(),
+     "map-bounds"},
+    {"a count beside a step that no number can hold",
+     Code{mov_reg(9, 1), mov(6, 0), mov(5, 0)} + load64(8, 0x7ffffffffffffff0) +
+         Code{mov_reg(2, 5), alu_imm(kRsh, 2, 8)} + bss_at(2) +
+         Code{load(1, 4, 3, 0), load(1, 7, 9, kNode), alu_imm(kAdd, 5, 1), alu_reg(kAdd, 6, 8), alu_reg(kAdd, 6, 7),
+              jump_imm(kLt, 6, -1, -11)} + pass(),
      "map-bounds"},
     {"an address is lost on one way",
      Code{mov_reg(7, 1), mov(6, 0), load(8, 8, 7, kNode), call(SF_HOST_KTIME), jump_imm(kNe, 0, 5, 1), mov(7, 1),

@@ -128,6 +128,9 @@ bool PathWalker::load_imm64(const Insn &in) {
   if (in.src == kImmValue) return set(in.dst, Reg::number(Scalar::constant(in.imm64()))), true;
   if (in.takes_function_address()) {
     const auto start = Scalar::constant(static_cast<uint64_t>(pc_ + in.distance()));
+    if (start.umin == 0) {  // which is NULL where the program is interpreted
+      return refuse("call-address", "the address of the program itself is taken", "the address of a static function");
+    }
     return set(in.dst, {Type::Function, 0, 0, 0, start, 0, false}), true;
   }
   auto index = static_cast<uint32_t>(in.imm);

@@ -76,7 +76,10 @@ SF_VM_FUNCTION(sf_vm_map_push) {
 SF_VM_FUNCTION(sf_vm_map_pop) {
   struct sf_map *map = map_of(r1);
   Writing writing(map, env_of(env));
-  return as_result(writing.result() != 0 ? writing.result() : sf_map_pop(map, pointer(r2)));
+  if (writing.result() == 0) return as_result(sf_map_pop(map, pointer(r2)));
+  auto *value = static_cast<unsigned char *>(pointer(r2));  // the program may read it in any case
+  for (uint32_t i = 0; i < map->shape.value_size; ++i) value[i] = 0;
+  return as_result(writing.result());
 }
 
 SF_VM_FUNCTION(sf_vm_map_peek) { return as_result(sf_map_peek(map_of(r1), pointer(r2))); }

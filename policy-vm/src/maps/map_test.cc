@@ -1,3 +1,4 @@
+#include "shortfuse/vm/abi.h"
 #include "shortfuse/vm/map.h"
 
 #include <gtest/gtest.h>
@@ -455,6 +456,17 @@ TEST(Map, LockOfOneWhoIsAliveIsNotTaken) {
   holder.join();
   EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
   EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid()))) << "left by longjmp, and back";
+}
+
+TEST(Map, WhatCannotBePoppedIsZero) {
+  Map map(SF_MAP_QUEUE, 0, 16, 3);
+  map.handle.writable = 0;
+  sf_vm_env env{};
+  unsigned char value[16], zero[16] = {};
+  memset(value, 0xa5, sizeof value);
+  const auto at = [](void *p) { return reinterpret_cast<uint64_t>(p); };
+  EXPECT_EQ(static_cast<uint64_t>(-EPERM), sf_vm_map_pop(at(&map.handle), at(value), 0, 0, 0, &env));
+  EXPECT_EQ(0, memcmp(value, zero, sizeof value));
 }
 
 TEST(Map, QueueIsPeekedWhileItChanges) {
