@@ -67,7 +67,12 @@ std::vector<json> dumped(const Mount &mount, const char *map) {
 
 class Maps : public ::testing::Test {
  protected:
-  Maps() : source(temp.dir("source")), point(temp.dir("mnt")) { write_file(source + "/file", "text"); }
+  // Nothing is kept where others would find it.
+  Maps() : source(temp.dir("source")), point(temp.dir("mnt")) {
+    write_file(source + "/file", "text");
+    setenv("SHORTFUSE_STATE", (temp / "state").c_str(), 1);
+  }
+  ~Maps() override { unsetenv("SHORTFUSE_STATE"); }
   Mount::Options options() {
     Mount::Options out;
     out.policy = "everymap:metacache";
@@ -169,6 +174,22 @@ TEST_F(Maps, ChangedByPeople) {
   EXPECT_EQ(0, status({"update", "nets", "10.0.0.0/8", "9"}).status);
   EXPECT_EQ("10.0.0.1/32  9\n", status({"lookup", "nets", "10.0.0.1"}).out);
   EXPECT_EQ(1, status({"lookup", "nets", "11.0.0.1"}).status);
+}
+
+TEST_F(Maps, PinnedOnesOutliveTheMount) {
+  for (int round = 0; round < 3; ++round) {
+    Mount mount(source, point, options());
+    const auto quiet = dumped(mount, "quiet");
+    ASSERT_EQ(static_cast<size_t>(round), quiet.size());
+    ASSERT_EQ(0, map_command({"update", mount.point(), "quiet", std::to_string(100 + round), "1"}).status);
+    ASSERT_EQ(0, map_command({"update", mount.point(), "totals", "1", "7"}).status) << "which is not pinned";
+    mount.unmount();
+  }
+  for (const auto &file : std::filesystem::directory_iterator(temp / "state/maps")) write_file(file.path(), "damaged");
+  Mount mount(source, point, options());
+  EXPECT_TRUE(dumped(mount, "quiet").empty());
+  EXPECT_EQ(0, dumped(mount, "totals")[1]["value"].get<int>());
+  EXPECT_NE(std::string::npos, mount.log().find("pinned map quiet begins empty")) << mount.log();
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ namespace shortfuse::bridge {
 namespace {
 
 constexpr int kTickMs = 1000;
+constexpr int kSaveMs = 30'000;   // between two savings of what is pinned
 const char *const kMountinfo = "/proc/self/mountinfo";
 
 std::string why(const char *what) { return std::string(what) + ": " + std::strerror(errno); }
@@ -78,7 +79,11 @@ std::expected<void, std::string> Control::start() {
       !watch(epoll_.get(), wake_.get(), EPOLLIN))
     return std::unexpected(why("the service thread's epoll"));
   if (mountinfo_) watch(epoll_.get(), mountinfo_.get(), EPOLLPRI | EPOLLERR | EPOLLET);
-  started_ns_ = now_ns();
+  started_ns_ = saved_ns_ = now_ns();
+  // Before the first request is looked at.
+  const auto entry = find_mount(kMountinfo, bridge_.mount_point(), 0);
+  pins_.emplace(PinStore::default_directory(), bridge_.mount_point() + '\0' + (entry ? entry->source : ""));
+  restore_pinned();
   thread_ = std::thread([this] { run(); });
   return {};
 }
@@ -119,8 +124,10 @@ void Control::run() {
         drain_hints(*client);
         take_recency(*client);
       }
+    if (ready && now_ns() - saved_ns_ >= kSaveMs * 1'000'000ull) save_pinned();
     if (ready && now_ns() - drained_ns_ >= kTickMs * 1'000'000ull) drain_rings();
   }
+  save_pinned();
 }
 
 /// Connections are descriptors, and those are the file system's: a quarter of them at most, and nobody's who has no
@@ -306,7 +313,9 @@ bool Control::swap(Client &client, std::string_view body) {
     return reply_text(client, SF_MSG_ERROR, "swap needs {\"policy\": \"A.bpf.o[:B.bpf.o]\"}");
   auto chain = parse_chain(request["policy"].get<std::string>());
   if (!chain) return reply_text(client, SF_MSG_ERROR, chain.error());
+  save_pinned();  // of maps that the new chain does not have
   if (auto swapped = bridge_.swap(*chain); !swapped) return reply_text(client, SF_MSG_ERROR, swapped.error());
+  restore_pinned();
   const auto policy = bridge_.policy();
   nlohmann::json answer{{"ok", true},
                         {"epoch", bridge_.cache().header()->policy_epoch},

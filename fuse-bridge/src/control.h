@@ -9,11 +9,13 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "bridge.h"
+#include "pin_store.h"
 #include "registry.h"
 #include "shortfuse/cache/attach.h"
 #include "shortfuse/metrics/snapshot.h"
@@ -64,6 +66,8 @@ class Control {
   void drain_hints(Client &client);
   void take_recency(Client &client);
   void drain_rings();
+  void restore_pinned();
+  void save_pinned();
   void watch_mounts(bool changed);
   metrics::Snapshot snapshot();
 
@@ -76,6 +80,8 @@ class Control {
   uint64_t started_ns_ = 0;
   bool listening_ = true;            ///< the listening socket is in the epoll set
   uint64_t listen_again_ns_ = 0;
+  std::optional<PinStore> pins_;
+  uint64_t saved_ns_ = 0;            ///< when the pinned maps were
   uint64_t drained_ns_ = 0;          ///< when the rings of all sessions were
   std::string mount_source_, mount_fstype_;
   std::vector<std::string> mount_options_;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -319,6 +320,28 @@ void Control::drain_rings() {
   for (const auto &map : bridge_.policy()->maps()) {
     if (map->shape.type == SF_MAP_RINGBUF)
       map->backlog.drain(*map->handle(), map->own_reader, getpid(), false, drained_ns_);
+  }
+}
+
+void Control::restore_pinned() {
+  for (const auto &map : bridge_.policy()->maps()) {
+    if (auto said = pins_->restore(*map); !said.empty()) std::fprintf(stderr, "shortfuse: %s\n", said.c_str());
+  }
+}
+
+void Control::save_pinned() {
+  saved_ns_ = now_ns();
+  for (const auto &map : bridge_.policy()->maps()) {
+    if (map->shape.pinning == 0) continue;
+    MapAccount account = map->account;
+    if (sf_map_per_process(map->shape.type)) {
+      account.fold(*map->handle());
+      for (const auto &[fd, client] : clients_) {
+        if (const sf_map *own = client->maps.of(map.get())) account.fold(*own);
+      }
+    }
+    if (auto said = pins_->save(*map, account.sums()); !said.empty())
+      std::fprintf(stderr, "shortfuse: %s\n", said.c_str());
   }
 }
 

@@ -86,6 +86,7 @@ struct MapStorage {
   sf_image_map shape{};
   std::unique_ptr<MapMemory> memory;
   bool frozen = false;
+  bool restored = false;           ///< its pinned contents were looked for
   std::string key_type, value_type;
   MapAccount account;
   RingReader own_reader;
