@@ -128,6 +128,39 @@ TEST(Inlining, FindsWhatTheTableFinds) {
   }
 }
 
+// What a lookup did not find is 0, to which the address of anything may be added: the compiler must not take the sum
+// for an address in the map, or what is written there for something that nobody reads.
+TEST(Inlining, NullIsANumber) {
+  // r0 = NULL, r2 = r10 by way of the stack; 3 at -8.
+  auto look_up = [](int index) {
+    return Code{store_imm(4, 10, -16, index), mov_reg(2, 10), alu_imm(kAdd, 2, -16)} + load_map(1, 0) +
+           Code{call(SF_HOST_MAP_LOOKUP)};
+  };
+  const Code before = Code{store(8, 10, -24, 10)} + look_up(100) +
+                      Code{jump_imm(kEq, 0, 0, 2), mov(0, -1), leave(), store_imm(8, 10, -8, 3), load(8, 2, 10, -24)};
+  const Code uses[] = {
+      {alu_reg(kAdd, 0, 2), load(8, 3, 0, -8)},
+      {alu_reg(kAdd, 2, 0), load(8, 3, 2, -8)},
+      {mov_reg(6, 0), alu_reg(kAdd, 6, 2), load(8, 3, 6, -8)},
+      {alu_imm(kAdd, 0, 8), jump_imm(kEq, 0, 0, 0), alu_reg(kAdd, 0, 2), load(8, 3, 0, -16)},
+      Code{mov_reg(6, 0)} + look_up(1) +
+          Code{jump_imm(kNe, 0, 0, 2), mov(0, -1), leave(), load(8, 2, 10, -24), alu_reg(kAdd, 6, 2),
+               load(8, 3, 6, -8)},
+  };
+  std::vector<Policy::Map> maps(1);
+  maps[0].def = {SF_MAP_ARRAY, 4, 8, 16, 0, 0, 0, 0, "looked"};
+  for (const Code &use : uses) {
+    auto policy = verified_policy({make_program(before + use + Code{mov_reg(0, 3), leave()}, "fuse/read")}, maps);
+    ASSERT_TRUE(policy) << policy.error().str();
+    auto image = Image::publish(*policy, Lowering::Required, true);
+    ASSERT_TRUE(image) << image.error().str();
+    Maps memory(maps);
+    sf_fuse_ctx context{};
+    EXPECT_EQ(image->interpret(0, &context, &memory.env), 3u);
+    EXPECT_EQ(image->run_code(0, &context, &memory.env), 3u) << *compiler_text(*policy, CompilerStage::Optimised);
+  }
+}
+
 // Read-only data is part of the code.
 TEST(Inlining, FrozenDataIsFolded) {
   auto policy = verified_policy({make_program(load_value(1, kRodata) + Code{load(4, 0, 1, 12), leave()}, "fuse/read")});

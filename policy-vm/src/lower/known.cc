@@ -7,15 +7,18 @@
 namespace shortfuse::vm {
 namespace {
 
-constexpr Known kAddress{Known::Kind::Pointer, 0, 0};
+using Null = Known::Null;
+
+constexpr Known kAddress{Known::Kind::Pointer};
 
 Known moved(const Known &address, int64_t by) {
   if (address.kind != Known::Kind::MapValue) return kAddress;
-  return {Known::Kind::MapValue, address.map, address.offset + by};
+  return {Known::Kind::MapValue, Null::Never, address.map, address.offset + by};
 }
 
 Known sum(const Insn &in, const Known &a, const Known &b) {
   const bool minus = in.alu == AluOp::Sub;
+  if (a.null != Null::Never || (in.from_reg && b.null != Null::Never)) return {};
   if (!in.from_reg) return a.is_address() ? moved(a, minus ? -int64_t{in.imm} : int64_t{in.imm}) : Known{};
   if (a.is_address() && b.is_address()) return {};
   if (a.is_address() || (b.is_address() && !minus)) return kAddress;
@@ -24,7 +27,26 @@ Known sum(const Insn &in, const Known &a, const Known &b) {
 
 Known meet(const Known &a, const Known &b) {
   if (a == b) return a;
-  return a.is_address() && b.is_address() ? kAddress : Known{};
+  if (!a.is_address() || !b.is_address()) return {};
+  return {Known::Kind::Pointer, a.null == b.null ? a.null : Null::Possible};
+}
+
+// Where register r is not NULL.
+void is_not_null(uint8_t r, KnownRegisters *known) {
+  const Null was = (*known)[r].null;
+  (*known)[r].null = Null::Never;
+  if (was != Null::Latest) return;
+  for (Known &other : *known) {  // those are the same
+    if (other.null == Null::Latest) other.null = Null::Never;
+  }
+}
+
+// What an address returned before is not what is returned now.
+void returned_address(KnownRegisters *known) {
+  for (Known &k : *known) {
+    if (k.null == Null::Latest) k.null = Null::Possible;
+  }
+  (*known)[0] = {Known::Kind::Pointer, Null::Latest};
 }
 
 }  // namespace
@@ -45,9 +67,10 @@ void step(const Insn &in, KnownRegisters *known) {
       break;
     case Kind::LoadImm64:
       d = {};
-      if (in.src == kImmMap) d = {Known::Kind::Map, static_cast<uint32_t>(in.imm), 0};
-      if (in.src == kImmMapValue)
-        d = {Known::Kind::MapValue, static_cast<uint32_t>(in.imm), static_cast<uint32_t>(in.imm_high)};
+      if (in.src == kImmMap) d = {Known::Kind::Map, Null::Never, static_cast<uint32_t>(in.imm), 0};
+      if (in.src == kImmMapValue) {
+        d = {Known::Kind::MapValue, Null::Never, static_cast<uint32_t>(in.imm), static_cast<uint32_t>(in.imm_high)};
+      }
       break;
     case Kind::Endian: case Kind::Load: d = {}; break;
     case Kind::Atomic:
@@ -57,7 +80,7 @@ void step(const Insn &in, KnownRegisters *known) {
     case Kind::Call: case Kind::CallReg:
       for (int r = 0; r <= 5; r++) (*known)[static_cast<size_t>(r)] = {};
       if (in.kind == Kind::Call && in.src == kCallHost && returns_address(static_cast<uint32_t>(in.imm)))
-        (*known)[0] = kAddress;
+        returned_address(known);
       break;
     default: break;
   }
@@ -86,7 +109,12 @@ std::map<uint32_t, KnownRegisters> know_blocks(const RawInsn *code, uint32_t cou
       Insn in;
       decode_insn(code + pc, count - pc, &in);
       step(in, &now);
-      if (in.kind == Kind::Jump || in.kind == Kind::JumpAlways) reach(static_cast<uint32_t>(pc + in.distance()), now);
+      KnownRegisters there = now;
+      if (in.kind == Kind::Jump && in.wide && !in.from_reg && in.imm == 0) {
+        if (in.jump == JumpOp::Ne) is_not_null(in.dst, &there);
+        if (in.jump == JumpOp::Eq) is_not_null(in.dst, &now);
+      }
+      if (in.kind == Kind::Jump || in.kind == Kind::JumpAlways) reach(static_cast<uint32_t>(pc + in.distance()), there);
       if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways) break;
       pc += in.slots();
       if (std::binary_search(blocks.begin(), blocks.end(), pc)) {

@@ -1,7 +1,10 @@
 // What registers hold, as far as the instructions themselves say it: addresses are expressed as addresses then, maps
 // are known by their number, and read-only data at a known place is a constant.
 //
-// Only the quality of the code depends on it. A register that is nothing in particular is a number.
+// A register that is nothing in particular is a number. That is always right; an address must be one: what is found by
+// adding to it belongs to the same object, or it is not there at all. So what a call returned is one only as it is, and
+// nothing may be added to it before it is known not to be NULL: to the verifier NULL is a number like any other, to
+// which the address of anything may be added.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -14,7 +17,9 @@ namespace shortfuse::vm {
 
 struct Known {
   enum class Kind : uint8_t { Number, Pointer, Map, MapValue };
+  enum class Null : uint8_t { Never, Latest, Possible };  // Latest: as the last call returned it that returns addresses
   Kind kind = Kind::Number;
+  Null null = Null::Never;
   uint32_t map = 0;    // Map, MapValue
   int64_t offset = 0;  // MapValue: from the beginning of the map's values
   bool operator==(const Known &) const = default;
