@@ -80,6 +80,7 @@ class Table {
     ++header_->count;
     for (uint32_t slot = 0; slot < kSlots; ++slot) {
       if (*tag(b, slot) != 0) continue;
+      store_relaxed(chain(number), 0u);              // see walk_from()
       store_release(&b->element[slot], number + 1);  // publishes key and value
       store_release(tag(b, slot), tag_of(hash));     // and this the number
       return;
@@ -88,17 +89,20 @@ class Table {
     store_release(&b->chain, number + 1);
   }
 
-  void remove(uint32_t number) const {
+  // False: it hangs nowhere, so that it is not ours to give back.
+  bool remove(uint32_t number) const {
     const Place place = place_of(number);
+    store_relaxed(mark(number), uint8_t{0});
+    if (place.word == nullptr) return false;
     if (place.tag != nullptr) {
       store_release(place.tag, uint8_t{0});
-    } else if (place.word != nullptr) {
+    } else {
       // Release: what follows it was published before and must be seen so.
       store_release(place.word, *chain(number));
     }
-    store_relaxed(mark(number), uint8_t{0});
     pool().give_back(number);
     --header_->count;
+    return true;
   }
 
  private:
@@ -130,8 +134,12 @@ void *lru_lookup(const struct sf_map &map, const void *key, uint32_t) {
   const Table table(map);
   const uint32_t number = table.find(key);
   if (number == kNone) return nullptr;
-  uint8_t *mark = table.mark(number);
-  if (map.writable && load_relaxed(mark) == kInUse) store_relaxed(mark, static_cast<uint8_t>(kInUse | kLookedAt));
+  uint8_t *mark = table.mark(number), expected = kInUse;
+  // Exchanged: one that was given back meanwhile stays unmarked.
+  if (map.writable && load_relaxed(mark) == kInUse) {
+    __atomic_compare_exchange_n(mark, &expected, static_cast<uint8_t>(kInUse | kLookedAt), false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
+  }
   return table.value(number, 0);
 }
 
@@ -162,44 +170,52 @@ int put(const struct sf_map &map, const Table &table, uint64_t hash, uint32_t ol
   return 0;
 }
 
-int update(struct sf_map &map, const void *key, const void *value, uint64_t flags, uint32_t) {
+int update(struct sf_map &map, const void *program_key, const void *value, uint64_t flags, uint32_t) {
   const Table table(map);
-  const uint64_t hash = table.hash(key);
-  const uint32_t old = table.find(hash, key);
+  const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
+  const uint64_t hash = table.hash(key.bytes);
+  const uint32_t old = table.find(hash, key.bytes);
   if (const int refused = refusal(old, flags)) return refused;
   if (old == kNone && table.header().count >= map.shape.max_entries) return -E2BIG;
-  return put(map, table, hash, old, key, value);
+  return put(map, table, hash, old, key.bytes, value);
 }
 
-// Two rounds: the first may find every element looked at.
-void evict_one(const Table &table) {
+// Two rounds, of which the first may find every element looked at. Readers may have looked at all of them again by the
+// second: then the next one goes.
+bool evict_one(const Table &table) {
   Header &header = table.header();
   const uint32_t used = table.ever_used();
-  for (uint64_t steps = 0; steps < 2ull * used; ++steps) {
+  for (uint64_t steps = 0; steps < 3ull * used; ++steps) {
     if (header.hand >= used) header.hand = 0;
     const uint32_t number = header.hand++;
     uint8_t *mark = table.mark(number);
     const uint8_t is = load_relaxed(mark);
-    if (is == kInUse) return table.remove(number);
-    if (is & kLookedAt) store_relaxed(mark, kInUse);
+    if ((is & kLookedAt) && steps < 2ull * used) {
+      store_relaxed(mark, kInUse);
+    } else if (is != 0 && table.remove(number)) {
+      return true;
+    }
   }
+  return false;
 }
 
-int lru_update(struct sf_map &map, const void *key, const void *value, uint64_t flags, uint32_t) {
+int lru_update(struct sf_map &map, const void *program_key, const void *value, uint64_t flags, uint32_t) {
   const Table table(map);
-  const uint64_t hash = table.hash(key);
-  const uint32_t old = table.find(hash, key);
+  const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
+  const uint64_t hash = table.hash(key.bytes);
+  const uint32_t old = table.find(hash, key.bytes);
   if (const int refused = refusal(old, flags)) return refused;
-  if (old == kNone && table.header().count >= map.shape.max_entries) evict_one(table);
-  return put(map, table, hash, old, key, value);
+  if (old == kNone && table.header().count >= map.shape.max_entries && !evict_one(table)) return -E2BIG;
+  return put(map, table, hash, old, key.bytes, value);
 }
 
 // A new key's other values are 0.
-int percpu_update(struct sf_map &map, const void *key, const void *value, uint64_t flags, uint32_t cpu) {
+int percpu_update(struct sf_map &map, const void *program_key, const void *value, uint64_t flags, uint32_t cpu) {
   if (cpu >= SF_MAP_CPUS) return -EINVAL;
   const Table table(map);
-  const uint64_t hash = table.hash(key);
-  const uint32_t old = table.find(hash, key);
+  const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
+  const uint64_t hash = table.hash(key.bytes);
+  const uint32_t old = table.find(hash, key.bytes);
   if (const int refused = refusal(old, flags)) return refused;
   if (old != kNone) {
     copy_shared(table.value(old, cpu), value, map.shape.value_size);
@@ -209,7 +225,7 @@ int percpu_update(struct sf_map &map, const void *key, const void *value, uint64
   bool zeroed = false;
   const uint32_t number = table.pool().take(&zeroed);
   if (number == kNone) return -E2BIG;
-  table.fill_key(number, key);
+  table.fill_key(number, key.bytes);
   // Pages that hold nothing but zeroes stay untouched.
   for (uint32_t i = 0; i < SF_MAP_CPUS && !zeroed; ++i) clear_shared(table.value(number, i), map.shape.value_size);
   copy_shared(table.value(number, cpu), value, map.shape.value_size);
@@ -217,12 +233,11 @@ int percpu_update(struct sf_map &map, const void *key, const void *value, uint64
   return 0;
 }
 
-int erase(struct sf_map &map, const void *key) {
+int erase(struct sf_map &map, const void *program_key) {
   const Table table(map);
-  const uint32_t number = table.find(key);
-  if (number == kNone) return -ENOENT;
-  table.remove(number);
-  return 0;
+  const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
+  const uint32_t number = table.find(key.bytes);
+  return number != kNone && table.remove(number) ? 0 : -ENOENT;
 }
 
 // The elements in the order of their places, which an update does not change: bucket * 16 + slot; behind the slots
@@ -254,22 +269,30 @@ uint32_t next_in_walk(const Table &table, Walk *walk) {
   return kNone;
 }
 
+// Between looking for the key's element and for its slot an update may put another in its place: then once more. (Of an
+// element that has a slot the link is 0.)
 Walk walk_from(const Table &table, const void *key) {
   const uint64_t hash = table.hash(key);
-  const uint32_t number = table.find(hash, key);
-  if (number == kNone) return {};
-  const uint64_t index = bucket_index(table.layout(), hash);
-  Bucket *bucket = table.bucket_number(index);
-  for (uint32_t slot = 0; slot < kSlots; ++slot) {
-    if (load_acquire(table.tag(bucket, slot)) != 0 && load_relaxed(&bucket->element[slot]) == number + 1)
-      return {index * kPlacesPerBucket + slot + 1, 0};
+  const uint64_t first = uint64_t{bucket_index(table.layout(), hash)} * kPlacesPerBucket;
+  Bucket *bucket = table.bucket(hash);
+  uint32_t number = table.find(hash, key), before = kNone;
+  for (int restart = 0; restart < kRestarts && number != kNone; ++restart) {
+    if (number == before) return {first + kInChain + 1, load_acquire(table.chain(number))};
+    for (uint32_t slot = 0; slot < kSlots; ++slot) {
+      if (load_acquire(table.tag(bucket, slot)) != 0 && load_relaxed(&bucket->element[slot]) == number + 1)
+        return {first + slot + 1, 0};
+    }
+    before = number;
+    number = table.find(hash, key);
   }
-  return {index * kPlacesPerBucket + kInChain + 1, load_acquire(table.chain(number))};
+  // Gone: from the start, as in the kernel. Replaced all the time: with the chain, so that there is an end.
+  return number == kNone ? Walk{} : Walk{first + kInChain, 0};
 }
 
 int next_key(const struct sf_map &map, const void *key, void *next) {
   const Table table(map);
-  Walk walk = key != nullptr ? walk_from(table, key) : Walk{};
+  Walk walk{};
+  if (key != nullptr) walk = walk_from(table, OwnKey<kKeyMax>(key, map.shape.key_size).bytes);
   const uint32_t number = next_in_walk(table, &walk);
   if (number == kNone) return -ENOENT;
   copy_shared(next, table.key(number), map.shape.key_size);

@@ -132,8 +132,12 @@ class Trie {
   struct sf_map map_;
 };
 
-uint32_t bits_of(const void *key) { return load_u32(key); }
-const unsigned char *data_of(const void *key) { return static_cast<const unsigned char *>(key) + kPrefixBytes; }
+struct Prefix {
+  Prefix(const struct sf_map &map, const void *key) : own(key, map.shape.key_size) {}
+  uint32_t bits() const { return load_u32(own.bytes); }
+  const unsigned char *data() const { return own.bytes + kPrefixBytes; }
+  OwnKey<kPrefixBytes + kDataMax> own;
+};
 
 uint64_t bytes(const struct sf_map_shape &shape) {
   if (shape.key_size <= kPrefixBytes || shape.key_size > kPrefixBytes + kDataMax || shape.value_size == 0 ||
@@ -145,11 +149,12 @@ uint64_t bytes(const struct sf_map_shape &shape) {
 
 void *lookup(const struct sf_map &map, const void *key, uint32_t) {
   const Trie trie(map);
-  if (bits_of(key) > trie.bits_max()) return nullptr;
+  const Prefix wanted(map, key);
+  if (wanted.bits() > trie.bits_max()) return nullptr;
   Node *found = nullptr;
   for (int restart = 0; restart < kRestarts; ++restart) {
     const uint32_t taken = load_acquire(&trie.header().taken);
-    found = trie.find_longest(data_of(key), bits_of(key));
+    found = trie.find_longest(wanted.data(), wanted.bits());
     fence_acquire();
     if (load_relaxed(&trie.header().taken) - taken < kSpareElements - 1) return found ? trie.value(found) : nullptr;
   }
@@ -190,14 +195,15 @@ int hang_in(const Trie &trie, const Trie::Way &way, uint32_t number) {
 
 int update(struct sf_map &map, const void *key, const void *value, uint64_t flags, uint32_t) {
   const Trie trie(map);
-  if (flags > kExist || bits_of(key) > trie.bits_max()) return -EINVAL;
-  const Trie::Way way = trie.way_to(data_of(key), bits_of(key));
-  const bool there = way.exact(bits_of(key)) && !way.node->inner;
+  const Prefix prefix(map, key);
+  if (flags > kExist || prefix.bits() > trie.bits_max()) return -EINVAL;
+  const Trie::Way way = trie.way_to(prefix.data(), prefix.bits());
+  const bool there = way.exact(prefix.bits()) && !way.node->inner;
   if (there && flags == kNoExist) return -EEXIST;
   if (!there) {
     if (const int refused = refusal_to_add(trie, map, flags)) return refused;
   }
-  const uint32_t number = trie.make(data_of(key), bits_of(key), false);
+  const uint32_t number = trie.make(prefix.data(), prefix.bits(), false);
   if (number == kNone) return -ENOSPC;
   copy_shared(trie.value(trie.node(number)), value, map.shape.value_size);
   const int result = hang_in(trie, way, number);
@@ -207,9 +213,10 @@ int update(struct sf_map &map, const void *key, const void *value, uint64_t flag
 
 int erase(struct sf_map &map, const void *key) {
   const Trie trie(map);
-  if (bits_of(key) > trie.bits_max()) return -EINVAL;
-  const Trie::Way way = trie.way_to(data_of(key), bits_of(key));
-  if (!way.exact(bits_of(key)) || way.node->inner) return -ENOENT;
+  const Prefix prefix(map, key);
+  if (prefix.bits() > trie.bits_max()) return -EINVAL;
+  const Trie::Way way = trie.way_to(prefix.data(), prefix.bits());
+  if (!way.exact(prefix.bits()) || way.node->inner) return -ENOENT;
   Node *gone = way.node, *parent = way.parent;
   --trie.header().count;
   if (gone->child[0] != 0 && gone->child[1] != 0) {
@@ -230,17 +237,21 @@ void copy_key(const Trie &trie, Node *node, void *key) {
   copy_shared(static_cast<unsigned char *>(key) + kPrefixBytes, trie.data(node), trie.data_bytes());
 }
 
-int next_key(const struct sf_map &map, const void *key, void *next) {
-  const Trie trie(map);
-  Node *found = nullptr;
-  if (key != nullptr && bits_of(key) <= trie.bits_max()) {
-    const Trie::Way way = trie.way_to(data_of(key), bits_of(key));
-    if (way.exact(bits_of(key))) {
-      found = trie.after(way.node);
-      if (found == nullptr) return -ENOENT;
+// Behind a prefix that is there; null: it is the last. Else the first.
+Node *node_after(const Trie &trie, const struct sf_map &map, const void *key) {
+  if (key != nullptr) {
+    const Prefix prefix(map, key);
+    if (prefix.bits() <= trie.bits_max()) {
+      const Trie::Way way = trie.way_to(prefix.data(), prefix.bits());
+      if (way.exact(prefix.bits())) return trie.after(way.node);
     }
   }
-  if (found == nullptr) found = trie.deepest(trie.follow(trie.root()));
+  return trie.deepest(trie.follow(trie.root()));
+}
+
+int next_key(const struct sf_map &map, const void *key, void *next) {
+  const Trie trie(map);
+  Node *found = node_after(trie, map, key);
   if (found == nullptr) return -ENOENT;
   copy_key(trie, found, next);
   return 0;

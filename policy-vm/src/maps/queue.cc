@@ -43,7 +43,7 @@ void *value_of(const struct sf_map &map, State state, uint32_t n) {
 uint32_t next_of(const struct sf_map &map, State state) { return map.shape.type == SF_MAP_STACK ? state.count - 1 : 0; }
 
 int nothing(const struct sf_map &map, void *value) {
-  for (uint32_t i = 0; i < map.shape.value_size; ++i) static_cast<unsigned char *>(value)[i] = 0;
+  clear_shared(value, map.shape.value_size);
   return -ENOENT;
 }
 

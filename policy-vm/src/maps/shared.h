@@ -49,13 +49,19 @@ inline void copy_shared(void *dst, const void *src, size_t n) {
   for (; i < n; ++i) store_relaxed(to + i, load_relaxed(from + i));
 }
 
-// dst is aligned to 8.
 inline void clear_shared(void *dst, size_t n) {
   auto *to = static_cast<unsigned char *>(dst);
   size_t i = 0;
-  for (; i + 8 <= n; i += 8) store_relaxed(reinterpret_cast<uint64_t *>(to + i), uint64_t{0});
+  for (; (reinterpret_cast<uintptr_t>(to) & 7) == 0 && i + 8 <= n; i += 8) store_relaxed(reinterpret_cast<uint64_t *>(to + i), uint64_t{0});
   for (; i < n; ++i) store_relaxed(to + i, static_cast<unsigned char>(0));
 }
+
+// A key that lies in memory which others may write meanwhile (a program may keep it in a map's value), read once: what
+// is hashed, compared and stored is the same.
+template <uint32_t Max> struct OwnKey {
+  OwnKey(const void *key, uint32_t size) { copy_shared(bytes, key, size); }
+  alignas(8) unsigned char bytes[Max];
+};
 
 constexpr uint64_t kOddA = 0x9fb21c651e98df25ull;
 constexpr uint64_t kOddB = 0xd6e8feb86659fd93ull;
