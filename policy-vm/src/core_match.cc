@@ -194,10 +194,13 @@ bool enumerations_match(const btf *local, const btf_type *l, const btf *target, 
   return true;
 }
 
-bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t target_id, bool behind_pointer,
-              int depth);
+constexpr int kMatchesMax = 4096;  // pairs of types compared for one answer
 
-bool structures_match(const btf *local, const btf_type *l, const btf *target, const btf_type *t, int depth) {
+bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t target_id, bool behind_pointer,
+              int depth, int *left);
+
+bool structures_match(const btf *local, const btf_type *l, const btf *target, const btf_type *t, int depth,
+                      int *left) {
   if (btf_vlen(l) > btf_vlen(t)) return false;
   for (uint32_t i = 0; i < btf_vlen(l); i++) {
     const btf_member *lm = btf_members(l) + i;
@@ -205,7 +208,7 @@ bool structures_match(const btf *local, const btf_type *l, const btf *target, co
     for (uint32_t j = 0; j < btf_vlen(t) && !found; j++) {
       const btf_member *tm = btf_members(t) + j;
       found = same_name(local, lm->name_off, target, tm->name_off) &&
-              match_at(local, lm->type, target, tm->type, false, depth + 1);
+              match_at(local, lm->type, target, tm->type, false, depth + 1, left);
     }
     if (!found) return false;
   }
@@ -213,8 +216,8 @@ bool structures_match(const btf *local, const btf_type *l, const btf *target, co
 }
 
 bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t target_id, bool behind_pointer,
-              int depth) {
-  for (; depth < kTypeDepthMax; depth++) {
+              int depth, int *left) {
+  for (; depth < kTypeDepthMax && --*left >= 0; depth++) {
     const btf_type *l = resolve_type(local, local_id), *t = resolve_type(target, target_id);
     if (!l || !t || !same_name(local, l->name_off, target, t->name_off)) return false;
     const bool forward = btf_is_fwd(l) || btf_is_fwd(t);
@@ -228,7 +231,7 @@ bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t t
       case BTF_KIND_FLOAT: return l->size == t->size;
       case BTF_KIND_ENUM: case BTF_KIND_ENUM64: return enumerations_match(local, l, target, t);
       case BTF_KIND_STRUCT: case BTF_KIND_UNION:
-        return behind_pointer || structures_match(local, l, target, t, depth);
+        return behind_pointer || structures_match(local, l, target, t, depth, left);
       case BTF_KIND_PTR:
         local_id = l->type, target_id = t->type, behind_pointer = true;
         if (local_id == 0 && target_id == 0) return true;  // void *
@@ -247,7 +250,8 @@ bool match_at(const btf *local, uint32_t local_id, const btf *target, uint32_t t
 }  // namespace
 
 bool types_match(const btf *local, uint32_t local_type, const btf *target, uint32_t target_type) {
-  return match_at(local, local_type, target, target_type, false, 0);
+  int left = kMatchesMax;
+  return match_at(local, local_type, target, target_type, false, 0, &left);
 }
 
 std::string type_name(const btf *b, uint32_t type) {

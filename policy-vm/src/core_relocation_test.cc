@@ -9,6 +9,7 @@
 
 #include "core_match.h"
 #include "testing.h"
+#include "type_description.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -146,6 +147,26 @@ TEST(Core, RelocationsThatMakeNoSense) {
   EXPECT_FALSE(apply_core_relocation(own, own, {context, "0:2", 0}, leaves, 1).has_value());
   RawInsn half[1] = {raw(kOpLoadImm64, 0, 0, 0, 8)};
   EXPECT_FALSE(apply_core_relocation(own, own, {context, "0:2", 0}, half, 1).has_value());
+}
+
+// A structure that contains itself, many times over: what walks through types ends all the same.
+TEST(Core, TypesThatContainThemselves) {
+  const BtfPtr b(btf__new_empty());
+  const int id = btf__add_struct(b.get(), "sf_fuse_ctx", 64);
+  std::string path = "0";
+  for (int i = 0; i < 32; i++)
+    ASSERT_EQ(btf__add_field(b.get(), ("m" + std::to_string(i)).c_str(), id, static_cast<uint32_t>(i) * 8, 0), 0);
+  for (int i = 0; i < 40; i++) path += ":31";
+  const auto type = static_cast<uint32_t>(id);
+  EXPECT_FALSE(describe_type(b.get(), type).empty());
+  EXPECT_FALSE(types_match(b.get(), type, own_btf(), type));
+  for (uint32_t kind = 0; kind < 13; kind++) {
+    for (const btf *target : {static_cast<const btf *>(b.get()), own_btf()}) {
+      RawInsn insn[2] = {mov(0, 0), leave()};
+      (void)apply_core_relocation(b.get(), target, {type, path, kind}, insn, 2);
+      (void)apply_core_relocation(b.get(), target, {type, "0", kind}, insn, 2);
+    }
+  }
 }
 
 // Damage to the types and relocations: refused, or linked to something that the verifier judges.

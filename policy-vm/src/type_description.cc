@@ -5,6 +5,7 @@ namespace {
 
 constexpr int kDepthMax = 8;
 constexpr size_t kTextMax = 16384;
+constexpr int kTypesMax = 1024;  // described in all: hostile types contain themselves, many times over
 
 std::string number(uint64_t n) { return std::to_string(n); }
 
@@ -27,10 +28,10 @@ std::string as_int(uint64_t bytes, bool is_signed, bool is_char) {
          (is_char ? ",\"char\":true" : "") + "}";
 }
 
-std::string describe(const btf *b, uint32_t id, int depth);
+std::string describe(const btf *b, uint32_t id, int depth, int *left);
 
 // "" when a field is not made of whole bytes.
-std::string fields_of(const btf *b, const btf_type *type, int depth) {
+std::string fields_of(const btf *b, const btf_type *type, int depth, int *left) {
   std::string out;
   for (uint32_t i = 0; i < btf_vlen(type); i++) {
     const btf_member *member = btf_members(type) + i;
@@ -38,16 +39,16 @@ std::string fields_of(const btf *b, const btf_type *type, int depth) {
     if (btf_member_bitfield_size(type, i) != 0 || btf_member_bit_offset(type, i) % 8 != 0 || !is_identifier(name))
       return "";
     out += (out.empty() ? "" : ",") + std::string("{\"name\":\"") + name + "\",\"offset\":" +
-           number(btf_member_bit_offset(type, i) / 8) + ",\"type\":" + describe(b, member->type, depth + 1) + "}";
+           number(btf_member_bit_offset(type, i) / 8) + ",\"type\":" + describe(b, member->type, depth + 1, left) + "}";
     if (out.size() > kTextMax) return "";
   }
   return out;
 }
 
-std::string describe(const btf *b, uint32_t id, int depth) {
+std::string describe(const btf *b, uint32_t id, int depth, int *left) {
   uint32_t resolved = 0;
   const btf_type *type = resolve_type(b, id, &resolved);
-  if (!type || depth > kDepthMax) return as_bytes(b, id);
+  if (!type || depth > kDepthMax || --*left < 0) return as_bytes(b, id);
   const int64_t bytes = btf__resolve_size(b, resolved);
   if (btf_is_int(type)) {
     const std::string name = btf_string(b, type->name_off);
@@ -59,11 +60,11 @@ std::string describe(const btf *b, uint32_t id, int depth) {
   if (btf_is_ptr(type)) return as_int(8, false, false);
   if (btf_is_array(type)) {
     const auto *array = btf_array(type);
-    return "{\"kind\":\"array\",\"count\":" + number(array->nelems) + ",\"of\":" + describe(b, array->type, depth + 1) +
+    return "{\"kind\":\"array\",\"count\":" + number(array->nelems) + ",\"of\":" + describe(b, array->type, depth + 1, left) +
            "}";
   }
   if (btf_is_struct(type) && bytes > 0) {
-    const std::string fields = fields_of(b, type, depth);
+    const std::string fields = fields_of(b, type, depth, left);
     const std::string head = "{\"kind\":\"struct\",\"bytes\":" + number(static_cast<uint64_t>(bytes));
     if (!fields.empty()) return head + ",\"fields\":[" + fields + "]}";
   }
@@ -74,7 +75,8 @@ std::string describe(const btf *b, uint32_t id, int depth) {
 
 std::string describe_type(const btf *b, uint32_t id) {
   if (!resolve_type(b, id)) return "";
-  std::string text = describe(b, id, 0);
+  int left = kTypesMax;
+  std::string text = describe(b, id, 0, &left);
   return text.size() <= 2 * kTextMax ? text : as_bytes(b, id);
 }
 
