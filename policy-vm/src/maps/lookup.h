@@ -10,7 +10,11 @@
 //
 //   lookup: hash -> bucket (one line) -> all tags compared at once -> element (one line, or as many as the key has)
 //
-// Measured: vm_map_bench (maps/map_bench.cc).
+// Measured (vm_map_bench, processor time, on a machine that others were using): in line, at 1,024 entries, 5.7 ns for
+// keys of 4 bytes and 15 ns for 64 (called 12 and 32; std::unordered_map 16 and 26). At a million entries, half of them
+// drawn at random, it is the memory: a line costs 140 ns there, 10 to 12 where many are under way, and a lookup needs
+// two, one behind the other: 63 to 80 ns for 4 bytes, 168 for 64 (std::unordered_map 165 and 364). Huge pages behind
+// the table changed nothing.
 #pragma once
 #include "shared.h"
 #include "shortfuse/vm/map.h"
