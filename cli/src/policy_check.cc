@@ -31,6 +31,8 @@ uint64_t map_bytes(const vm::Policy::Map &map) {
   return static_cast<uint64_t>(map.def.max_entries) * (map.def.key_size + map.def.value_size);
 }
 
+constexpr uint64_t kRoundsOfFuel = 1u << 20;  // of machine code; the interpreter counts instructions
+
 struct Checked {
   std::string chain;
   std::expected<vm::Policy, vm::Refusal> policy;
@@ -65,7 +67,8 @@ Checked check(const std::string &name, const std::vector<std::string> &paths) {
 
 void print(const Checked &c) {
   if (!c.policy) {
-    fmt::print("{}: refused [{}]\n{}\n", c.chain, c.policy.error().code, c.policy.error().str());
+    const vm::Refusal &r = c.policy.error();
+    fmt::print("{}: refused, {} [{}]\n{}\n", c.chain, vm::category_name(r.category), r.code, r.str());
     return;
   }
   const vm::Policy &p = *c.policy;
@@ -74,6 +77,10 @@ void print(const Checked &c) {
   for (const auto &program : p.programs) {
     fmt::print("  program {:<24} {:<24} {:>5} instructions, {:>6} states\n", program.info.section, program.info.name,
                program.info.insns, program.info.states_explored);
+    if (program.info.rounds_max > kRoundsOfFuel) {
+      fmt::print("          its loops may take {} rounds; a run ends after {}, and the operation goes its ordinary way\n",
+                 program.info.rounds_max, kRoundsOfFuel);
+    }
   }
   for (const auto &map : p.maps) {
     fmt::print("  map     {:<24} {:<13} {:>6} entries, {} + {} bytes each, {} bytes{}\n", map_name(map),
@@ -82,17 +89,31 @@ void print(const Checked &c) {
   }
 }
 
+Json to_json(const std::string &chain, const vm::Refusal &r) {
+  Json path = Json::array();
+  for (const auto &step : r.path) {
+    path.push_back({{"file", step.file}, {"line", step.line}, {"source", step.source}, {"insn", step.insn},
+                    {"what", step.what}});
+  }
+  Json out = {{"policy", chain},       {"accepted", false}, {"code", r.code},     {"category", category_name(r.category)},
+              {"text", r.text},        {"detail", r.detail}, {"reason", r.reason}, {"needed", r.needed},
+              {"known", r.known},      {"path", path},       {"suggestion", r.suggestion}};
+  if (!r.file.empty()) out.update({{"file", r.file}, {"line", r.line}, {"source", r.source}});
+  if (r.insn >= 0) out.update({{"insn", r.insn}, {"insn_text", r.insn_text}});
+  return out;
+}
+
 Json to_json(const Checked &c) {
   if (!c.policy) {
-    const vm::Refusal &r = c.policy.error();
-    return {{"policy", c.chain}, {"accepted", false}, {"code", r.code}, {"text", r.text}, {"detail", r.detail}};
+    return to_json(c.chain, c.policy.error());
   }
   Json programs = Json::array(), maps = Json::array();
   for (const auto &program : c.policy->programs) {
     programs.push_back({{"section", program.info.section},
                         {"name", program.info.name},
                         {"insns", program.info.insns},
-                        {"states", program.info.states_explored}});
+                        {"states", program.info.states_explored},
+                        {"rounds_max", program.info.rounds_max}});
   }
   for (const auto &map : c.policy->maps) {
     maps.push_back({{"name", map_name(map)},

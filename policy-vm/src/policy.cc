@@ -10,6 +10,7 @@
 #include "elf_file.h"
 #include "host_functions.h"
 #include "object.h"
+#include "refusals.h"
 #include "shortfuse/vm/vm.h"
 #include "verifier.h"
 
@@ -28,7 +29,16 @@ std::string printable(std::string s, bool lines) {
 }
 
 std::unexpected<Refusal> refused(const Refusal &r) {
-  return std::unexpected(Refusal{r.code, printable(r.text, false), printable(r.detail, true)});
+  Refusal out = r;
+  complete(&out);
+  for (std::string *line : {&out.text, &out.reason, &out.file, &out.source, &out.insn_text, &out.needed, &out.known,
+                            &out.suggestion})
+    *line = printable(*line, false);
+  out.detail = printable(out.detail, true);
+  for (RefusalStep &step : out.path) {
+    for (std::string *line : {&step.file, &step.source, &step.what}) *line = printable(*line, false);
+  }
+  return std::unexpected(std::move(out));
 }
 
 struct Descriptor {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "disasm.h"
+#include "refusals.h"
 #include "slots.h"
 #include "verify_path.h"
 
@@ -21,11 +22,16 @@ Refusal make_refusal(const LinkedProgram &program, const std::string &object, co
   std::string place = place_in_source(line);
   Refusal r;
   r.code = std::string("verify-") + code;
+  r.reason = sentence;
   r.text = object + ": " + program.section + " (" + program.name + ")" + (place.empty() ? "" : ", " + place) + ": " +
            sentence;
-  if (!place.empty()) r.detail = "  source: " + place + ": " + line->text + "\n";
-  r.detail += "  instruction " + std::to_string(pc);
-  if (insn) r.detail += ": " + disassemble(*insn, pc);
+  if (!place.empty()) {
+    r.file = line->file.substr(line->file.find_last_of('/') + 1);
+    r.line = line->line;
+    r.source = line->text;
+  }
+  r.insn = pc;
+  if (insn) r.insn_text = disassemble(*insn, pc);
   return r;
 }
 
@@ -71,11 +77,13 @@ void PathWalker::begin() {
   seen_.clear();
   places_.assign(flow_.insns.size(), {});
   seen_bytes_ = pending_bytes_ = steps_ = attempt_steps_ = charged_bytes_ = 0;
-  parent_ = -1;
+  parent_ = before_ = -1;
+  pieces_.clear();
   insns_since_save_ = jumps_since_save_ = 0;
   findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint32_t>(program_.functions.size()), {}};
   head_bytes_ = 0;
   rounds_max_ = stack_bytes_ = 0;
+  judged_ = false;
   for (LoopRecord &loop : loops_) loop = {false, loop.walk_rounds, loop.without_counter, 0, {}};
 }
 
@@ -88,13 +96,15 @@ bool PathWalker::walk_all() {
     entry.frames[0].reg[1] = {Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
     entry.frames[0].reg[2] = Reg::number(Scalar::constant(maps_[map].def.value_size));
   }
-  return push_path(std::move(entry), 0) && walk_pending(0);
+  pending_bytes_ += entry.bytes();
+  pending_.push_back({std::move(entry), 0, -1, -1, 0});
+  return walk_pending(0);
 }
 
 // After a refusal: it may be due to a loop that was judged as a whole, where walking its rounds shows more.
 bool PathWalker::walk_more_closely() {
   constexpr uint32_t kPassesMax = 4;
-  if (walk_all_rounds_ || rounds_max_ == 0) return false;
+  if (walk_all_rounds_ || !judged_) return false;
   spent_in_passes_ += steps_;
   if (refusal_.code == "verify-too-complex" || refusal_.code == "verify-stack-total" || ++passes_ >= kPassesMax ||
       spent_in_passes_ > kStepsMax / 2) {
@@ -113,6 +123,8 @@ bool PathWalker::walk_pending(size_t until) {
     state_ = std::move(next.state);
     pc_ = next.pc;
     parent_ = next.parent;
+    before_ = next.before;
+    piece_start_ = next.piece_start;
     if (!walk_path()) return false;
   }
   return true;
@@ -131,7 +143,9 @@ bool PathWalker::walk_path(bool met) {
     if (next == Next::Continue) {
       findings_.visited[pc_] = true;
       insns_since_save_++;
+      const uint32_t at = pc_, behind = pc_ + flow_.insns[pc_].slots();
       next = step(flow_.insns[pc_]);
+      if (next == Next::Continue && pc_ != behind) end_piece(at);
     }
     if (next == Next::Refused) return false;
     if (next == Next::PathEnds) {
@@ -280,7 +294,7 @@ bool PathWalker::push_path(State state, uint32_t pc) {
   pending_bytes_ += state.bytes();
   if (pending_bytes_ > kPendingBytesMax) return refuse_limit(kOpenBranches, "");
   if (parent_ >= 0) seen_[static_cast<size_t>(parent_)].branches++;
-  pending_.push_back({std::move(state), pc, parent_});
+  pending_.push_back({std::move(state), pc, parent_, add_piece(pc_), pc});
   return true;
 }
 
@@ -298,8 +312,12 @@ std::string PathWalker::describe(const Reg &r) const { return r.str(map_name(r.m
 bool PathWalker::refuse(const char *code, const std::string &sentence, const std::string &needed,
                         const std::string &known) {
   refusal_ = make_refusal(program_, object_, code, pc_, &flow_.insns[pc_], sentence);
-  if (!needed.empty()) refusal_.detail += "\n  needed: " + needed;
-  if (!known.empty()) refusal_.detail += "\n  known: " + known;
+  refusal_.needed = needed;
+  refusal_.known = known;
+  if (attempts_.empty()) explain(&refusal_, about_);
+  if (surely_) refusal_.category = RefusalCategory::Unsafe;
+  surely_ = false;
+  about_ = -1;
   return false;
 }
 
@@ -323,19 +341,23 @@ bool PathWalker::refuse_limit(const std::string &sentence, const std::string &ne
 
 bool PathWalker::refuse_reg(const char *code, unsigned r, const std::string &sentence, const std::string &needed,
                             const std::string &known) {
+  about_ = static_cast<int>(r);
   return refuse(code, sentence, needed, known.empty() ? "r" + std::to_string(r) + " is " + describe(reg(r)) : known);
 }
 
 std::expected<Verified, Refusal> verify_program(LinkedProgram *program, const std::vector<Policy::Map> &maps,
                                                 const std::string &object, uint64_t *steps_left) {
   auto flow = Flow::read(*program);
+  auto refused = [](Refusal r) { return complete(&r), std::unexpected(std::move(r)); };
   if (!flow) {
     const FlowError &e = flow.error();
     Insn in;
     decode_insn(&program->code[e.at], static_cast<uint32_t>(program->code.size()) - e.at, &in);
-    return std::unexpected(make_refusal(*program, object, e.code, e.at, &in, e.text));
+    return refused(make_refusal(*program, object, e.code, e.at, &in, e.text));
   }
-  return PathWalker(program, maps, object, std::move(*flow)).run(steps_left);
+  auto verified = PathWalker(program, maps, object, std::move(*flow)).run(steps_left);
+  if (!verified) return refused(verified.error());
+  return verified;
 }
 
 }  // namespace shortfuse::vm

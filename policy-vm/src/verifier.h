@@ -27,7 +27,7 @@ inline constexpr uint64_t kRoundsMax = 1ull << 28;
 struct Verified {
   uint32_t steps = 0;        // instructions walked, and as many for work on states as that took
   uint32_t stack_bytes = 0;  // of the deepest chain of calls
-  uint64_t rounds = 0;       // at most, of a nest of loops that was proved as a whole; 0: every round was walked
+  uint64_t rounds = 0;       // at most, of a nest of callbacks and of loops proved as a whole; 0: there are none
 };
 
 /// Verifies `program`; `maps` are all of the chain so far. On acceptance the code is completed: each local call's

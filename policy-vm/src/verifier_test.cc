@@ -523,6 +523,13 @@ const Case kCases[] = {
      "where 268435456 are the most"},
 
     // ---- sub-programs
+    {"call into a function",
+     "fuse/read",
+     {call_local(2), leave(), mov(0, 0), leave()},
+     "call-out-of-range",
+     "not a function",
+     "",
+     {2}},
     {"sub-program",
      "fuse/read",
      {load(8, 1, 1, kNode), call_local(1), leave(), mov_reg(0, 1), leave()},

@@ -89,7 +89,31 @@ PathWalker::Next PathWalker::start_rounds(Role role, uint32_t target) {
     return Next::Continue;
   }
   if (body.given.type == Type::Number || body.given.can_move()) body.given.forget_relation();
+  note_callback(body);
   return next_head(std::move(body), target) ? Next::Continue : Next::Refused;
+}
+
+uint64_t PathWalker::rounds_of_body(const Frame &body) const {
+  if (body.role == Role::Called) return 1;
+  if (body.role == Role::MapBody) return std::max<uint64_t>(maps_[body.bound.map].def.max_entries, 1);
+  return std::min<uint64_t>(body.bound.value.umax, SF_LOOP_ROUNDS_MAX);
+}
+
+// How many rounds there may be of the callbacks of all functions from `frame` on.
+uint64_t PathWalker::callback_rounds(size_t frame) const {
+  uint64_t rounds = 1;
+  for (size_t f = frame; f < state_.frames.size(); f++)
+    rounds = multiply_saturated(rounds, rounds_of_body(state_.frames[f]));
+  return rounds;
+}
+
+// A callback's rounds count as those of a loop.
+void PathWalker::note_callback(const Frame &body) {
+  const uint64_t rounds = rounds_of_body(body);
+  rounds_max_ = std::max(rounds_max_, multiply_saturated(callback_rounds(0), rounds));
+  if (attempts_.empty()) return;
+  Attempt &a = *attempts_.back();
+  a.inner_rounds = std::max(a.inner_rounds, multiply_saturated(callback_rounds(a.frames), rounds));
 }
 
 // state_ is that before a round, at the call: leaves the way on for later and enters the body.

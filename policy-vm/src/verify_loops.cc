@@ -50,11 +50,6 @@ uint64_t add_saturated(uint64_t a, uint64_t b) {
   return __builtin_add_overflow(a, b, &sum) ? kEndless : sum;
 }
 
-uint64_t multiply_saturated(uint64_t a, uint64_t b) {
-  uint64_t product;
-  return __builtin_mul_overflow(a, b, &product) ? kEndless : product;
-}
-
 // [low, high] at the header in every round, and where the first one may have begun, as numbers without limits.
 using Wide = __int128;
 struct Span {
@@ -187,7 +182,8 @@ void PathWalker::leave_loops() {
 // ---- attempts
 
 PathWalker::Next PathWalker::judge_loop(uint32_t loop) {
-  const Mark mark{state_, pc_, parent_, pending_.size(), pending_bytes_, head_bytes_, seen_.size(), findings_};
+  const Mark mark{state_,        pc_,           parent_, pending_.size(), pending_bytes_, head_bytes_,
+                  seen_.size(), pieces_.size(), before_, piece_start_,    findings_};
   const uint64_t steps_before = steps_;
   if (attempts_.empty()) attempt_limit_ = steps_ + attempt_steps_ + kAttemptStepsMax;
   Attempt attempt;
@@ -219,6 +215,9 @@ void PathWalker::rewind(const Mark &mark) {
   pending_bytes_ = mark.pending_bytes;
   head_bytes_ = mark.head_bytes;
   forget_seen(mark.seen);
+  pieces_.resize(mark.pieces);
+  before_ = mark.before;
+  piece_start_ = mark.piece_start;
   findings_ = mark.findings;
   state_ = mark.state;
   pc_ = mark.pc;
@@ -323,7 +322,7 @@ bool PathWalker::leave_round() {
   pending_bytes_ += state_.bytes();
   charge(state_.bytes());
   if (pending_bytes_ > kPendingBytesMax) return refuse_limit(kOpenBranches, "");
-  attempts_.back()->exits.push_back({std::move(state_), pc_, attempts_.back()->invariant});
+  attempts_.back()->exits.push_back({std::move(state_), pc_, attempts_.back()->invariant, before_, piece_start_});
   path_ended();
   return true;
 }
@@ -574,14 +573,20 @@ void PathWalker::relate_to_outer(const Attempt &t, const std::vector<Claim> &cla
 
 PathWalker::Next PathWalker::accept_loop(Attempt *t) {
   LoopRecord &record = loops_[t->loop];
+  state_ = t->entry;
   record.proved = true;
   record.hints.clear();
   for (const Watched &w : t->watched) {
     const Reg *entry = find_place(&t->entry, w.key);
     if (entry && !(entry->value == w.value)) record.hints.push_back({w.key, w.value});
   }
-  if (!attempts_.empty()) attempts_.back()->inner_rounds = std::max(attempts_.back()->inner_rounds, t->nest_rounds);
-  rounds_max_ = std::max(rounds_max_, t->nest_rounds);
+  if (!attempts_.empty()) {
+    Attempt &around = *attempts_.back();
+    around.inner_rounds = std::max(around.inner_rounds,
+                                   multiply_saturated(t->nest_rounds, callback_rounds(around.frames)));
+  }
+  judged_ = true;
+  rounds_max_ = std::max(rounds_max_, multiply_saturated(t->nest_rounds, callback_rounds(0)));
   const std::vector<Claim> claims = outer_claims(t);
   for (Pending &exit : t->exits) relate_to_outer(*t, claims, &exit.state);
   if (t->counted_from_entry) {

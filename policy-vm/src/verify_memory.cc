@@ -126,6 +126,7 @@ bool PathWalker::access_context(unsigned r, const Scalar &at, uint32_t bytes, Us
 // Memory of `size` bytes that belongs to nobody else; a map's keys are not for writing.
 bool PathWalker::access_sized(unsigned r, const Scalar &at, uint32_t bytes, uint32_t size, Use use, const char *what) {
   if (at.smin < 0 || at.smax > static_cast<int64_t>(size) - static_cast<int64_t>(bytes)) {
+    surely_ = at.is_constant();
     return refuse("map-bounds", std::string("the ") + verb(use == Use::Write) + " may lie outside of " + what,
                   "0 <= offset and offset + " + std::to_string(bytes) + " <= " + std::to_string(size),
                   access_text(at, bytes));
@@ -139,6 +140,7 @@ bool PathWalker::access_map_value(unsigned r, const Reg &base, const Scalar &at,
   const Policy::Map &map = maps_[base.map];
   const std::string name = "\"" + map_name(base.map) + "\"";
   if (at.smin < 0 || at.smax > static_cast<int64_t>(map.def.value_size) - static_cast<int64_t>(bytes)) {
+    surely_ = at.is_constant();
     return refuse("map-bounds",
                   std::string("the ") + verb(use == Use::Write) + " may lie outside of the value of map " + name,
                   "0 <= offset and offset + " + std::to_string(bytes) + " <= " + std::to_string(map.def.value_size),
@@ -176,6 +178,7 @@ void PathWalker::touch_stack(unsigned frame, int64_t lowest) {
 bool PathWalker::access_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes) {
   if (at.smin < -static_cast<int64_t>(kStackBytes) || at.smax > -static_cast<int64_t>(bytes)) {
     (void)r;
+    surely_ = at.is_constant();
     return refuse("stack-bounds", "the access may lie outside of the stack",
                   "-512 <= offset and offset + " + std::to_string(bytes) + " <= 0", access_text(at, bytes));
   }

@@ -19,6 +19,11 @@ inline constexpr uint32_t kBufferBytesMax = 1u << 20;
 inline constexpr const char *kOpenBranches =
     "the program has too many branches that are still open; a loop may have too many rounds";
 
+inline uint64_t multiply_saturated(uint64_t a, uint64_t b) {
+  uint64_t product;
+  return __builtin_mul_overflow(a, b, &product) ? ~0ull : product;
+}
+
 // A place whose change in one round of a loop is being watched.
 struct Watched {
   PlaceKey key;
@@ -49,7 +54,15 @@ class PathWalker {
  private:
   enum class Next { Continue, PathEnds, Refused };
   enum class Use { Read, Write };
-  struct Pending { State state; uint32_t pc; int32_t parent; };
+  // Instructions [first, last] that a path took one after the other, and what was before.
+  struct Piece { uint32_t first, last; int32_t before; };
+  struct Pending {
+    State state;
+    uint32_t pc;
+    int32_t parent;
+    int32_t before;        // in pieces_
+    uint32_t piece_start;
+  };
   // A state that was walked on from. It is finished when no branch is open, and that counts for everybody once
   // `depends` is finished: before, only in the rounds of the loop or callback about which that was guessed.
   struct Seen {
@@ -76,7 +89,9 @@ class PathWalker {
     int32_t parent;
     size_t pending;
     uint64_t pending_bytes, head_bytes;
-    size_t seen;
+    size_t seen, pieces;
+    int32_t before;
+    uint32_t piece_start;
     Findings findings;
   };
   // How often a place was widened, and what it could have been widened to a few times before.
@@ -138,6 +153,9 @@ class PathWalker {
   Next leave_function();
   bool push_frame(Frame callee, uint32_t target);
   Next start_rounds(Role role, uint32_t target);
+  uint64_t rounds_of_body(const Frame &body) const;
+  uint64_t callback_rounds(size_t frame) const;
+  void note_callback(const Frame &body);
   bool next_head(Frame body, uint32_t target);
   Next end_round();
   bool nothing_reserved(const char *what);
@@ -219,6 +237,12 @@ class PathWalker {
   bool check_const_string(unsigned r);
   bool check_bytes(unsigned r, uint32_t bytes);
 
+  // ---- how a path came to where it is (verify_explain.cc)
+  int32_t add_piece(uint32_t last);
+  void end_piece(uint32_t last);
+  std::vector<uint32_t> path_backwards() const;
+  void explain(Refusal *r, int about) const;
+
   // ---- refusing (verifier.cc)
   bool refuse(const char *code, const std::string &sentence, const std::string &needed = "",
               const std::string &known = "");
@@ -247,6 +271,11 @@ class PathWalker {
   uint64_t steps_ = 0, steps_limit_ = 0, charged_bytes_ = 0;
   uint32_t next_id_ = 1;
   uint32_t jump_target_ = 0;
+  std::vector<Piece> pieces_;
+  int32_t before_ = -1;        // the last whole piece of the path being walked
+  uint32_t piece_start_ = 0;
+  bool surely_ = false;        // what is being refused is wrong whatever the numbers are
+  int about_ = -1;             // the register of which the refusal being made speaks
   uint64_t head_bytes_ = 0;        // of states before rounds of callbacks
   uint32_t reserved_bytes_ = 0;    // asked for by the call being checked
   Findings findings_;
@@ -256,7 +285,8 @@ class PathWalker {
   std::vector<Attempt *> attempts_;        // loops being judged, the outermost first
   PinnedIds pinned_;                   // by them
   uint64_t attempt_steps_ = 0, attempt_limit_ = 0;
-  uint64_t rounds_max_ = 0;            // of a nest of loops that was accepted as a whole
+  bool judged_ = false;                // some loop was accepted as a whole
+  uint64_t rounds_max_ = 0;            // of a nest of such loops and callbacks
   uint64_t most_rounds_ = 0;           // of one that was not, because these are too many,
   uint32_t most_rounds_pc_ = 0;        // and where
   bool walk_all_rounds_ = false;       // no loop is judged as a whole

@@ -11,11 +11,37 @@
 
 namespace shortfuse::vm {
 
-/// Why a policy was refused. `text` is one line; `detail` may have more (source lines, facts).
+/// What a refusal means for who wrote the policy.
+enum class RefusalCategory : uint8_t {
+  None,          ///< not decided yet
+  Unsafe,        ///< it does what no program may
+  NotProved,     ///< it may be right, but that could not be shown
+  NotSupported,  ///< not here, or the object is none of ours
+};
+const char *category_name(RefusalCategory category);  ///< "unsafe", "could not prove", "not supported here"
+
+/// A place on the way to where a program was refused.
+struct RefusalStep {
+  std::string file, source;  ///< "" where the object has no line information
+  uint32_t line = 0, insn = 0;
+  std::string what;          ///< "r1 > 63 is false", "sets r2"
+};
+
+/// Why a policy was refused. `text` is one line; `detail` has the rest for people: source, facts, path, suggestion.
+/// The fields behind them say the same one by one; what does not apply is empty.
 struct Refusal {
-  std::string code;    ///< stable, e.g. "elf-malformed", "verify-stack-bounds", "map-type-unsupported"
+  std::string code;    ///< stable, e.g. "elf-malformed", "verify-stack-bounds", "map-type-unsupported": refusals.md
   std::string text;
   std::string detail;
+  RefusalCategory category = RefusalCategory::None;
+  std::string reason;      ///< a plain sentence: `text` without where
+  std::string file, source;
+  uint32_t line = 0;
+  int64_t insn = -1;
+  std::string insn_text;
+  std::string needed, known;
+  std::vector<RefusalStep> path;  ///< in the order in which it happens
+  std::string suggestion;
   std::string str() const { return detail.empty() ? text : text + "\n" + detail; }
 };
 
@@ -26,7 +52,7 @@ struct ProgramInfo {
   uint32_t insns;
   uint32_t states_explored;
   bool attached = true;  ///< false of SEC("?..."): reached by tail calls only
-  /// The most rounds that its loops may take, nested ones multiplied; 0: few, all were walked. A run that takes more
+  /// The most rounds that its loops and callbacks may take, nested ones multiplied; 0: few. A run that takes more
   /// than its fuel (2^20 rounds in machine code, instructions in the interpreter) is cut short with SF_PASS.
   uint64_t rounds_max = 0;
 };
