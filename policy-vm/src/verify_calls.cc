@@ -6,6 +6,8 @@
 // head stands for every later round too. Otherwise head and state are widened into a new head; since widening only
 // forgets, this ends. That the rounds end is the caller's affair: their number is bounded by SF_LOOP_ROUNDS_MAX or by
 // the map.
+#include <algorithm>
+
 #include "verify_path.h"
 
 namespace shortfuse::vm {
@@ -21,7 +23,10 @@ bool PathWalker::push_frame(Frame callee, uint32_t target) {
                   "at most 8 levels, no recursion");
   }
   callee.return_pc = pc_ + 1;
-  findings_.called_from[pc_].insert(flow_.function[target]);
+  const std::pair entered{pc_, flow_.function[target]};
+  auto &calls = findings_.called_from;
+  if (auto at = std::lower_bound(calls.begin(), calls.end(), entered); at == calls.end() || *at != entered)
+    calls.insert(at, entered);
   state_.frames.push_back(std::move(callee));
   pc_ = target;
   return true;
@@ -180,15 +185,13 @@ bool PathWalker::check_stack() {
   for (uint32_t &bytes : findings_.frame_bytes) bytes = (bytes + 7) & ~7u;
   std::vector<uint32_t> above(n, 0);  // used by the callers of a function
   for (uint32_t round = 0; round < kFramesMax; round++) {
-    for (auto &[pc, callees] : findings_.called_from) {
+    for (auto &[pc, callee] : findings_.called_from) {
       const uint32_t caller = flow_.function[pc];
-      for (uint32_t callee : callees) {
-        above[callee] = std::max(above[callee], above[caller] + findings_.frame_bytes[caller]);
-        if (above[callee] + findings_.frame_bytes[callee] <= kStackBytes) continue;
-        pc_ = pc;
-        return refuse("stack-total", "the function called here and its callers together use too much stack",
-                      "at most 512 bytes", std::to_string(above[callee] + findings_.frame_bytes[callee]) + " bytes");
-      }
+      above[callee] = std::max(above[callee], above[caller] + findings_.frame_bytes[caller]);
+      if (above[callee] + findings_.frame_bytes[callee] <= kStackBytes) continue;
+      pc_ = pc;
+      return refuse("stack-total", "the function called here and its callers together use too much stack",
+                    "at most 512 bytes", std::to_string(above[callee] + findings_.frame_bytes[callee]) + " bytes");
     }
   }
   for (size_t f = 0; f < n; f++) stack_bytes_ = std::max(stack_bytes_, above[f] + findings_.frame_bytes[f]);
@@ -201,7 +204,9 @@ void PathWalker::complete_code() {
     if (!findings_.visited[pc]) {
       for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
     } else if (in.kind == Kind::Call || in.kind == Kind::CallReg) {
-      const bool enters = findings_.called_from.contains(pc);
+      const auto &calls = findings_.called_from;
+      const auto at = std::lower_bound(calls.begin(), calls.end(), std::pair{pc, 0u});
+      const bool enters = at != calls.end() && at->first == pc;
       program_.code[pc].off = enters ? static_cast<int16_t>(findings_.frame_bytes[flow_.function[pc]]) : int16_t{0};
     }
   }

@@ -2,9 +2,9 @@
 // verify_calls.cc (sub-programs, callbacks), verify_loops.cc (loops as a whole), verify_values.cc (arithmetic,
 // branches), verify_memory.cc and verify_host.cc (host functions).
 #pragma once
-#include <map>
 #include <optional>
-#include <set>
+#include <utility>
+#include <vector>
 
 #include "flow.h"
 #include "host_functions.h"
@@ -80,7 +80,8 @@ class PathWalker {
   struct Findings {
     std::vector<bool> visited;
     std::vector<uint32_t> frame_bytes;  // per function
-    std::map<uint32_t, std::set<uint32_t>> called_from;  // by pc of a call: the functions that it enters
+    // The pc of a call and a function that it enters, ascending. An attempt copies all of this.
+    std::vector<std::pair<uint32_t, uint32_t>> called_from;
   };
   // Everything that an attempt to judge a loop may have to undo.
   struct Mark {
