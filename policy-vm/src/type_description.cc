@@ -60,8 +60,8 @@ std::string describe(const btf *b, uint32_t id, int depth, int *left) {
   if (btf_is_ptr(type)) return as_int(8, false, false);
   if (btf_is_array(type)) {
     const auto *array = btf_array(type);
-    return "{\"kind\":\"array\",\"count\":" + number(array->nelems) + ",\"of\":" + describe(b, array->type, depth + 1, left) +
-           "}";
+    return "{\"kind\":\"array\",\"count\":" + number(array->nelems) +
+           ",\"of\":" + describe(b, array->type, depth + 1, left) + "}";
   }
   if (btf_is_struct(type) && bytes > 0) {
     const std::string fields = fields_of(b, type, depth, left);

@@ -80,7 +80,8 @@ class Policy {
   std::vector<std::string> paths;
   std::vector<Map> maps;
   std::vector<Program> programs;
-  /// Machine code looks into maps by itself. False: every call goes through the host's table, for who wants to see them.
+  /// Machine code looks into maps by itself. False: every call goes through the host's table, for who wants to see
+  /// them.
   bool calls_inlined = true;
 };
 
