@@ -52,7 +52,8 @@ inline void copy_shared(void *dst, const void *src, size_t n) {
 inline void clear_shared(void *dst, size_t n) {
   auto *to = static_cast<unsigned char *>(dst);
   size_t i = 0;
-  for (; (reinterpret_cast<uintptr_t>(to) & 7) == 0 && i + 8 <= n; i += 8) store_relaxed(reinterpret_cast<uint64_t *>(to + i), uint64_t{0});
+  const bool aligned = (reinterpret_cast<uintptr_t>(to) & 7) == 0;
+  for (; aligned && i + 8 <= n; i += 8) store_relaxed(reinterpret_cast<uint64_t *>(to + i), uint64_t{0});
   for (; i < n; ++i) store_relaxed(to + i, static_cast<unsigned char>(0));
 }
 

@@ -46,8 +46,8 @@ struct sf_msg {
   uint32_t fds;
 };
 
-/* Chunk descriptors follow in the order of `chunk`; the policy image and maps likewise where flags say so. Maps of kinds
- * that each process has for itself (sf_map_per_process) are the session's own, and the client may write them. */
+/* Chunk descriptors follow in the order of `chunk`; the policy image and maps likewise where flags say so. Maps of
+ * kinds that each process has for itself (sf_map_per_process) are the session's own, and the client may write them. */
 struct sf_attached {
   uint64_t head_bytes;
   uint64_t session_bytes;

@@ -68,9 +68,10 @@ void sf_map_init(void *storage, const struct sf_map_shape *shape);
 int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *shape);
 
 /* The writers' lock, which functions of programs take by themselves. It lies in the storage, which the threads of one
- * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is not waited for; one that is not there any more (its thread ended, or left
- * the middle by longjmp and comes again) is relieved, and the map put in order. So no thread may come here while it
- * holds the lock: a signal handler must not run a program whose thread it has interrupted in one. */
+ * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is not waited
+ * for; one that is not there any more (its thread ended, or left the middle by longjmp and comes again) is relieved,
+ * and the map put in order. So no thread may come here while it holds the lock: a signal handler must not run a program
+ * whose thread it has interrupted in one. */
 int sf_map_lock(struct sf_map *map, uint32_t thread);
 void sf_map_unlock(struct sf_map *map);
 
