@@ -6,7 +6,7 @@
 
 #include "../host_text.h"
 #include "shortfuse/vm/image.h"
-#include "shared.h"
+#include "kinds.h"
 #include "shortfuse/vm/map.h"
 #include "system.h"
 
@@ -20,11 +20,13 @@ void *pointer(uint64_t value) { return reinterpret_cast<void *>(value); }
 
 struct sf_vm_env &env_of(void *env) { return *static_cast<struct sf_vm_env *>(env); }
 
+uint32_t thread_of(const struct sf_vm_env &env) { return env.thread != 0 ? env.thread : gettid(); }
+
 // One writer at a time.
 class Writing {
  public:
   Writing(struct sf_map *map, const struct sf_vm_env &env) : map_(map), result_(-EPERM) {
-    if (map->writable) result_ = sf_map_lock(map, env.thread != 0 ? env.thread : gettid());
+    if (map->writable) result_ = sf_map_lock(map, thread_of(env));
   }
   ~Writing() { if (result_ == 0) sf_map_unlock(map_); }
   int result() const { return result_; }
@@ -86,7 +88,9 @@ SF_VM_FUNCTION(sf_vm_map_peek) { return as_result(sf_map_peek(map_of(r1), pointe
 
 static void *reserve(struct sf_map *map, uint64_t bytes, const struct sf_vm_env &env) {
   Writing writing(map, env);
-  return writing.result() == 0 ? sf_ring_reserve(map, bytes, env.thread) : nullptr;
+  if (writing.result() == 0) return sf_ring_reserve(map, bytes, thread_of(env));
+  if (map->writable) ring_count_lost(*map);
+  return nullptr;
 }
 
 SF_VM_FUNCTION(sf_vm_ringbuf_output) {
@@ -95,7 +99,7 @@ SF_VM_FUNCTION(sf_vm_ringbuf_output) {
   void *record = reserve(map_of(r1), r3, env_of(env));
   if (record == nullptr) return as_result(-EAGAIN);
   copy_shared(record, pointer(r2), r3);
-  sf_ring_commit(record, 0);
+  sf_ring_commit(record, 0, thread_of(env_of(env)));
   return 0;
 }
 
@@ -104,12 +108,12 @@ SF_VM_FUNCTION(sf_vm_ringbuf_reserve) {
 }
 
 SF_VM_FUNCTION(sf_vm_ringbuf_submit) {
-  sf_ring_commit(pointer(r1), 0);
+  sf_ring_commit(pointer(r1), 0, thread_of(env_of(env)));
   return 0;
 }
 
 SF_VM_FUNCTION(sf_vm_ringbuf_discard) {
-  sf_ring_commit(pointer(r1), 1);
+  sf_ring_commit(pointer(r1), 1, thread_of(env_of(env)));
   return 0;
 }
 

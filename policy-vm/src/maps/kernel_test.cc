@@ -305,7 +305,7 @@ TEST(Kernel, RingBuffersHoldAsMuch) {
     if (!program) program = std::make_unique<KernelProgram>(leaves_record(kernel.fd(), size, discard));
     SKIP_WITHOUT(*program);
     void *record = sf_ring_reserve(&ours.handle, static_cast<uint64_t>(size), 1);
-    if (record != nullptr) sf_ring_commit(record, discard);
+    if (record != nullptr) sf_ring_commit(record, discard, 1);
     const auto run = program->run();
     ASSERT_EQ(0, run.result);
     ASSERT_EQ(run.value == 1, record != nullptr) << "step " << step << " size " << size;

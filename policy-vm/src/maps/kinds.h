@@ -29,6 +29,7 @@ extern const Kind kArray, kPercpuArray, kProgArray, kArrayOfMaps;  // array.cc
 extern const Kind kHash, kPercpuHash, kLruHash;                    // hash.cc
 extern const Kind kLpmTrie, kQueue, kStack, kBloomFilter;          // lpm_trie.cc, queue.cc, bloom.cc
 extern const Kind kRingbuf;                                        // ring.cc; its functions: map.h
+void ring_count_lost(const struct sf_map &map);                    // a record that could not be reserved
 
 // Null for a type that there is not.
 const Kind *kind_of(uint32_t type);

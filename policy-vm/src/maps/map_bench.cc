@@ -278,7 +278,7 @@ void BM_Ring_record(benchmark::State &state) {
   for (auto _ : state) {
     void *record = sf_ring_reserve(&ours.map, 16, 1);
     memset(record, 1, 16);
-    sf_ring_commit(record, 0);
+    sf_ring_commit(record, 0, 1);
     benchmark::DoNotOptimize(sf_ring_take(&ours.map, &position, out, sizeof out, 0));
   }
 }

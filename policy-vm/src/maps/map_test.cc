@@ -14,6 +14,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -316,11 +317,11 @@ TEST(Map, RingTakesWhatWasLeft) {
   auto *first = static_cast<char *>(sf_ring_reserve(&map.handle, 5, 1));
   auto *second = static_cast<char *>(sf_ring_reserve(&map.handle, 3, 1));
   memcpy(second, "two", 3);
-  sf_ring_commit(second, 0);
+  sf_ring_commit(second, 0, 1);
   EXPECT_EQ(-EBUSY, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << "in the order of reserving";
   memcpy(first, "first", 5);
-  sf_ring_commit(first, 0);
-  sf_ring_commit(sf_ring_reserve(&map.handle, 8, 1), 1);
+  sf_ring_commit(first, 0, 1);
+  sf_ring_commit(sf_ring_reserve(&map.handle, 8, 1), 1, 1);
   EXPECT_EQ(48u, sf_ring_query(&map.handle, 0));
   EXPECT_EQ(-ENOBUFS, sf_ring_take(&map.handle, &position, out, 4, 0));
   ASSERT_EQ(5, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
@@ -330,25 +331,96 @@ TEST(Map, RingTakesWhatWasLeft) {
   EXPECT_EQ(0u, sf_ring_query(&map.handle, 0));
   // A record whose writer never comes back.
   ASSERT_NE(nullptr, sf_ring_reserve(&map.handle, 5, 1));
-  sf_ring_commit(sf_ring_reserve(&map.handle, 7, 1), 0);
+  sf_ring_commit(sf_ring_reserve(&map.handle, 7, 1), 0, 1);
   EXPECT_EQ(-ENODATA, sf_ring_take(&map.handle, &position, out, sizeof out, 1));
   EXPECT_EQ(7, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
   EXPECT_EQ(nullptr, sf_ring_reserve(&map.handle, 5000, 1));
   EXPECT_EQ(1u, sf_ring_lost(&map.handle));
 }
 
+constexpr size_t kTaken = 8, kProducer = 9, kConsumer = 24;  // words of the storage
+
 TEST(Map, RingWithAnythingInItIsReadWithinItsBounds) {
   std::mt19937_64 random(8);
+  int left_behind = 0;
   for (int round = 0; round < 2000; ++round) {
     Map map(SF_MAP_RINGBUF, 0, 0, 4096);
-    uint64_t position = random() % 3 == 0 ? random() : 0;
-    for (size_t i = 8; i < map.bytes() / 8; ++i) map.word(i) = random() >> (random() % 64);
-    map.word(8) = position + random() % 9000;
+    uint64_t position = random() % 3 == 0 ? random() & ~uint64_t{7} : 0;
+    for (size_t i = kTaken; i < map.bytes() / 8; ++i) map.word(i) = random() >> (random() % 64);
+    map.word(kProducer) = position + random() % 9000;
     char out[4096];
     int64_t last = 0;
-    for (int calls = 0; calls < 2000 && last != -EAGAIN && last != -EBUSY; ++calls)
+    int calls = 0;
+    for (; calls < 2000 && last != -EAGAIN && last != -EBUSY; ++calls) {
+      const uint64_t before = position;
       last = sf_ring_take(&map.handle, &position, out, sizeof out, calls % 2);
+      left_behind += last == -EPROTO;
+      ASSERT_LE(position - before, 9000u);
+      ASSERT_EQ(position, map.word(kConsumer));
+    }
+    ASSERT_LT(calls, 2000);
   }
+  EXPECT_GT(left_behind, 500);
+}
+
+TEST(Map, RingPositionsThatMakeNoSenseAreLeftBehind) {
+  Map map(SF_MAP_RINGBUF, 0, 0, 4096);
+  static char out[8192];
+  // A reader that begins at 0 with a ring that has carried more than a length can say; and one of which it cannot.
+  for (uint64_t carried : {uint64_t{4096 + 8}, uint64_t{1} << 31, (uint64_t{1} << 40) + 5, uint64_t{0} - 8}) {
+    map.word(kProducer) = carried;
+    uint64_t position = 0;
+    EXPECT_EQ(-EPROTO, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << carried;
+    EXPECT_EQ(carried & ~uint64_t{7}, position);
+    EXPECT_EQ(position, map.word(kConsumer));
+    EXPECT_EQ(-EAGAIN, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << carried;
+  }
+  // Both sides go on from there.
+  map.word(kProducer) = map.word(kConsumer) = 1 << 20;
+  uint64_t position = 1 << 20;
+  sf_ring_commit(sf_ring_reserve(&map.handle, 24, 1), 0, 1);
+  EXPECT_EQ(24, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+}
+
+TEST(Map, RingRoomOfDiscardedRecordsIsFreeWhileTheNextIsWaitedFor) {
+  char out[4096];
+  for (bool busy : {true, false}) {
+    Map map(SF_MAP_RINGBUF, 0, 0, 4096);
+    uint64_t position = 0;
+    sf_ring_commit(sf_ring_reserve(&map.handle, 2000, 1), 1, 1);
+    void *next = sf_ring_reserve(&map.handle, 40, 1);
+    if (!busy) sf_ring_commit(next, 0, 1);
+    EXPECT_EQ(nullptr, sf_ring_reserve(&map.handle, 3000, 1));
+    const int expected = busy ? -EBUSY : -ENOBUFS;
+    EXPECT_EQ(expected, sf_ring_take(&map.handle, &position, out, busy ? sizeof out : 39, 0));
+    EXPECT_NE(nullptr, sf_ring_reserve(&map.handle, 3000, 1));
+  }
+}
+
+TEST(Map, RingRecordThatWasLeftOutIsNotCommittedLate) {
+  Map map(SF_MAP_RINGBUF, 0, 0, 4096);
+  uint64_t position = 0;
+  char out[4096];
+  auto *late = static_cast<char *>(sf_ring_reserve(&map.handle, 40, 1));
+  EXPECT_EQ(-ENODATA, sf_ring_take(&map.handle, &position, out, sizeof out, 1));
+  while (position < 4096 - 16) {  // once round, up to where the next record's bytes lie over the late one's header
+    sf_ring_commit(sf_ring_reserve(&map.handle, 8, 2), 0, 2);
+    ASSERT_EQ(8, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  }
+  sf_ring_commit(sf_ring_reserve(&map.handle, 0, 2), 0, 2);
+  ASSERT_EQ(0, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  ASSERT_EQ(4096u - 8, position);
+  sf_ring_commit(sf_ring_reserve(&map.handle, 0, 2), 0, 2);
+  ASSERT_EQ(0, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  auto *now = static_cast<char *>(sf_ring_reserve(&map.handle, 100, 2));
+  ASSERT_EQ(late, now);
+  sf_ring_commit(late, 0, 1);
+  EXPECT_EQ(-EBUSY, sf_ring_take(&map.handle, &position, out, sizeof out, 0)) << "another's, which is still written";
+  memset(now, 'x', 100);
+  sf_ring_commit(now, 0, 2);
+  sf_ring_commit(late, 1, 1);
+  ASSERT_EQ(100, sf_ring_take(&map.handle, &position, out, sizeof out, 0));
+  EXPECT_EQ(std::string(100, 'x'), std::string(out, 100));
 }
 
 /* A thread that does what a program would, until it is killed in the middle; then another takes the lock. */
@@ -369,7 +441,7 @@ class KilledWriter : public ::testing::TestWithParam<Writes> {
       memcpy(bytes + 4, &data, 4);
     }
     if (map->shape.type == SF_MAP_RINGBUF) {
-      if (void *record = sf_ring_reserve(map, random() % 60, 1)) sf_ring_commit(record, random() % 2 != 0);
+      if (void *record = sf_ring_reserve(map, random() % 60, 1)) sf_ring_commit(record, random() % 2 != 0, 1);
     } else if (map->shape.key_size == 0) {
       random() % 2 != 0 ? sf_map_push(map, value, kExist) : sf_map_pop(map, value);
     } else if (random() % 2 != 0) {

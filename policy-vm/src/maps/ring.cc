@@ -16,7 +16,9 @@ namespace {
 constexpr uint32_t kBusy = 1u << 31, kDiscard = 1u << 30, kLength = kDiscard - 1;
 constexpr uint64_t kPageBytes = 4096, kRecordBytesMax = ~0u / 4;
 
-struct RecordHeader { uint32_t length, thread; };
+// What is written of a record before its bytes: the length in the lower half, the thread in the upper one.
+using RecordHeader = uint64_t;
+constexpr uint64_t header_of_record(uint32_t length, uint32_t thread) { return uint64_t{thread} << 32 | length; }
 
 uint64_t bytes(const struct sf_map_shape &shape) {
   const uint64_t ring = shape.max_entries;
@@ -34,6 +36,8 @@ constexpr uint64_t bytes_of_record(uint64_t length) { return round8(length + siz
 
 }  // namespace
 
+void ring_count_lost(const struct sf_map &map) { __atomic_add_fetch(lost_of(map), 1, __ATOMIC_RELAXED); }
+
 const Kind kRingbuf = {.bytes = bytes};
 
 }  // namespace shortfuse::vm::maps
@@ -46,18 +50,22 @@ void *sf_ring_reserve(struct sf_map *map, uint64_t bytes, uint32_t thread) {
   const uint64_t position = load_relaxed(producer_of(*map));
   const bool fits = bytes <= kRecordBytesMax && bytes_of_record(bytes) < map->shape.max_entries &&
                     position + bytes_of_record(bytes) - load_acquire(consumer_of(*map)) < map->shape.max_entries;
-  if (!fits) return __atomic_add_fetch(lost_of(*map), 1, __ATOMIC_RELAXED), nullptr;
+  if (!fits) return ring_count_lost(*map), nullptr;
   RecordHeader *record = record_at(*map, position);
-  store_relaxed(&record->thread, thread);
-  store_relaxed(&record->length, static_cast<uint32_t>(bytes) | kBusy);
+  store_relaxed(record, header_of_record(static_cast<uint32_t>(bytes) | kBusy, thread));
   store_release(producer_of(*map), position + bytes_of_record(bytes));  // publishes the header
   return record + 1;
 }
 
-void sf_ring_commit(void *record, int discard) {
-  RecordHeader *header = static_cast<RecordHeader *>(record) - 1;
-  const uint32_t length = load_relaxed(&header->length) & kLength;
-  store_release(&header->length, length | (discard ? kDiscard : 0));  // publishes the record
+// A record that took too long was left out by the reader, and its place may hold anything by now: only what is still the
+// thread's own unfinished record is committed.
+void sf_ring_commit(void *record, int discard, uint32_t thread) {
+  RecordHeader *header = static_cast<RecordHeader *>(record) - 1, was = load_relaxed(header);
+  if ((was & kBusy) == 0 || was >> 32 != thread) return;
+  const uint32_t length = static_cast<uint32_t>(was) & kLength;
+  // Release: publishes the record.
+  __atomic_compare_exchange_n(header, &was, header_of_record(length | (discard ? kDiscard : 0), thread), false,
+                              __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
 uint64_t sf_ring_query(const struct sf_map *map, uint64_t what) {
@@ -74,30 +82,28 @@ uint64_t sf_ring_query(const struct sf_map *map, uint64_t what) {
 uint64_t sf_ring_lost(const struct sf_map *map) { return load_relaxed(lost_of(*map)); }
 
 int64_t sf_ring_take(const struct sf_map *map, uint64_t *position, void *out, size_t room, int skip_busy) {
-  const uint64_t ring = map->shape.max_entries, producer = load_acquire(producer_of(*map));
+  const uint64_t ring = map->shape.max_entries, producer = load_acquire(producer_of(*map)) & ~uint64_t{7};
   int64_t result = -EAGAIN;
-  // At most one round: positions that make no sense are left behind, with everything between.
+  // At most one round.
   for (uint64_t there; result == -EAGAIN && (there = producer - *position) != 0;) {
+    const bool in_order = there <= ring && there % 8 == 0;
     const RecordHeader *record = record_at(*map, *position);
-    const uint32_t word = there <= ring && there % 8 == 0 ? load_acquire(&record->length) : kLength;
+    const uint32_t word = in_order ? static_cast<uint32_t>(load_acquire(record)) : 0;
     const uint64_t length = word & kLength;
-    if (bytes_of_record(length) > there) {
-      *position = producer & ~uint64_t{7};
+    if (!in_order || bytes_of_record(length) > there) {
+      *position = producer;  // left behind, with everything between
       result = -EPROTO;
-    } else if ((word & kBusy) != 0 && !skip_busy) {
-      return -EBUSY;
-    } else {
-      if ((word & (kBusy | kDiscard)) == 0) {
-        if (length > room) return -ENOBUFS;
-        copy_shared(out, record + 1, length);
-        result = static_cast<int64_t>(length);
-      } else if ((word & kBusy) != 0) {
-        result = -ENODATA;
-      }
-      *position += bytes_of_record(length);
+    } else if ((word & kBusy) != 0) {
+      result = skip_busy ? -ENODATA : -EBUSY;
+    } else if ((word & kDiscard) == 0) {
+      result = length <= room ? static_cast<int64_t>(length) : -ENOBUFS;
+      if (result >= 0) copy_shared(out, record + 1, length);
     }
+    const bool passed = result == -EAGAIN || result >= 0 || result == -ENODATA;
+    if (passed) *position += bytes_of_record(length);
   }
-  store_release(consumer_of(*map), *position);  // frees the room
+  // Frees the room, that of discarded records before the one that is waited for as well.
+  store_release(consumer_of(*map), *position);
   return result;
 }
 

@@ -94,10 +94,10 @@ int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
  * ends after at most as many steps as the map has places. */
 int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu);
 
-/* Ring buffers. A record is reserved (the lock), filled, and committed (without): bytes that are aligned to 8, or NULL
- * when there is no room, which is counted. */
+/* Ring buffers. A record is reserved (the lock), filled, and committed (without) by the same thread: bytes that are
+ * aligned to 8, or NULL when there is no room, which is counted. One that the reader has left out is not committed. */
 void *sf_ring_reserve(struct sf_map *map, uint64_t bytes, uint32_t thread);
-void sf_ring_commit(void *record, int discard);
+void sf_ring_commit(void *record, int discard, uint32_t thread);
 /* bpf_ringbuf_query(): 0 bytes waiting, 1 size, 2 and 3 the consumer's and the producer's position. */
 uint64_t sf_ring_query(const struct sf_map *map, uint64_t what);
 uint64_t sf_ring_lost(const struct sf_map *map);
