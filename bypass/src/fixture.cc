@@ -290,6 +290,7 @@ std::vector<char> make_image(const std::vector<sf_op> &ops, int verdict) {
     code += sizeof insns;
     image->first[p.slot] = ++image->programs;
   }
+  image->key = sf_image_key(image);
   return bytes;
 }
 

@@ -44,7 +44,7 @@ Finished shortfuse(const std::string &arguments, const std::string &environment 
 
 TEST(Command, HelpIsEverywhereAndHasExamples) {
   for (const char *command : {"", "mount", "run", "swap", "status", "policy", "policy check", "policy disasm",
-                              "policy run", "policy dump-ir", "policy init", "doctor"}) {
+                              "policy run", "policy dump-ir", "policy aot", "policy init", "doctor"}) {
     const auto help = shortfuse(std::string(command) + " --help");
     EXPECT_EQ(help.status, 0) << command;
     EXPECT_THAT(help.output, HasSubstr("Example")) << command;
@@ -58,7 +58,7 @@ TEST(Command, WrongArgumentsAreUsageErrors) {
                             "run --", "mount", "mount -o bpftime=a.o", "mount -- true", "status a b",
                             "status -- /mnt", "status --watch 0", "run --frobnicate -- true", "policy run",
                             "policy run x --repeat 0", "policy run x --interp --jit", "policy dump-ir",
-                            "policy init"}) {
+                            "policy init", "policy aot", "policy aot x"}) {
     const auto result = shortfuse(wrong);
     EXPECT_EQ(result.status, 2) << wrong << "\n" << result.output;
     EXPECT_THAT(result.output, Not(IsEmpty())) << wrong;
@@ -244,6 +244,41 @@ TEST(PolicyDumpIr, AsLoweredAndOptimised) {
 }
 
 // Each kind builds, is accepted and passes its own test; nothing is ever overwritten.
+// A copy of the command, away from the library that compiles: an object is interpreted there, an .sfi is not.
+TEST(PolicyAot, RunsWhereNoCompilerIs) {
+  const TestDirectory directory;
+  const std::string sfi = directory.path + "/metacache.sfi", alone = directory.path + "/shortfuse";
+  const std::string object = SF_POLICIES "/metacache.bpf.o";
+  const auto made = shortfuse("policy aot " + object + " -o " + sfi);
+  ASSERT_EQ(made.status, 0) << made.output;
+  ASSERT_EQ(system(("cp " SF_COMMAND " " + alone).c_str()), 0);
+  const auto json = [&](const std::string &policy) {
+    FILE *pipe = popen((alone + " policy check --json " + policy).c_str(), "r");
+    std::string text;
+    for (int c; (c = fgetc(pipe)) != EOF;) text.push_back(static_cast<char>(c));
+    EXPECT_EQ(pclose(pipe), 0) << text;
+    return nlohmann::json::parse(text)[0];
+  };
+  EXPECT_EQ(json(sfi)["image"], "machine code");
+  EXPECT_THAT(json(object)["image"].get<std::string>(), HasSubstr("interpreted"));
+  EXPECT_THAT(json(sfi + ":" + object)["image"].get<std::string>(), HasSubstr("interpreted: some programs"));
+}
+
+TEST(PolicyAot, SaysWhatIsWrong) {
+  const TestDirectory directory;
+  const std::string sfi = directory.path + "/x.sfi", object = SF_POLICIES "/deny.bpf.o";
+  EXPECT_EQ(shortfuse("policy aot " + object + " -o /nowhere/x.sfi").status, 1);
+  EXPECT_THAT(shortfuse("policy aot " + object + " -o " + directory.path).output, HasSubstr("not a regular file"));
+  ASSERT_EQ(shortfuse("policy aot " + object + " -o " + sfi).status, 0);
+  EXPECT_EQ(shortfuse("policy check " + sfi).status, 0);
+  ASSERT_EQ(system(("chmod g+w " + sfi).c_str()), 0);
+  const auto refused = shortfuse("policy check " + sfi);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.output, HasSubstr("only its owner"));
+  ASSERT_EQ(system(("chmod 644 " + sfi + " && printf x >> " + sfi).c_str()), 0);
+  EXPECT_THAT(shortfuse("policy check " + sfi).output, HasSubstr("damaged"));
+}
+
 TEST(PolicyInit, ProjectsTestThemselves) {
   const TestDirectory directory;
   for (const char *kind : {"cache", "deny", "count"}) {

@@ -67,6 +67,9 @@ int policy_run_command(const Context &context, const PolicyRunArguments &argumen
 int policy_dump_ir_command(const Context &context, const std::string &chain, const std::string &section,
                            vm::CompilerStage stage);
 
+/// Writes a chain and its machine code to the file `output`.
+int policy_aot_command(const Context &context, const std::string &chain, const std::string &output);
+
 /// Writes a policy project into a new directory NAME.
 int policy_init_command(const Context &context, const std::string &name, const std::string &kind);
 

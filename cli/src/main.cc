@@ -41,6 +41,7 @@ struct Arguments {
   MapArguments map;
   std::vector<std::string> check_chains;
   std::string disasm_chain, disasm_section;
+  std::string aot_chain, aot_output;
   std::string dump_chain, dump_section;
   bool dump_optimised = false, dump_assembly = false;
   PolicyRunArguments policy_run;
@@ -130,6 +131,14 @@ void add_policy_tools(CLI::App &policy, Arguments &into) {
   dump->add_flag("--optimised", into.dump_optimised, "As machine code is made of it, rather than as lowered");
   dump->add_flag("--assembly", into.dump_assembly, "As the processor's instructions");
   dump->footer("Example:\n  shortfuse policy dump-ir metacache --section syscall/stat --optimised");
+  auto *aot = policy.add_subcommand("aot", "Compile ahead of time, for machines without a compiler");
+  aot->add_option("FILE", into.aot_chain, "A policy object; A.bpf.o:B.bpf.o is a chain")->required();
+  aot->add_option("-o,--output", into.aot_output, "The file to write, NAME.sfi")->type_name("FILE")->required();
+  aot->footer("Example:\n"
+              "  shortfuse policy aot metacache.bpf.o -o metacache.sfi && passthroughfs /data /mnt -o "
+              "bpftime=metacache.sfi\n"
+              "An .sfi file stands wherever a policy does, and holds machine code: it must belong to root or to whoever\n"
+              "mounts, and nobody else may be able to write it.");
   auto *init = policy.add_subcommand("init", "Write a policy project: source, Makefile, test, README");
   init->add_option("NAME", into.init_name, "The directory, which must not exist; its name is the policy's")
       ->required();
@@ -231,6 +240,7 @@ int dispatch_policy(const Context &context, const CLI::App &policy, const Argume
                                   a.dump_assembly    ? vm::CompilerStage::Assembly
                                   : a.dump_optimised ? vm::CompilerStage::Optimised
                                                      : vm::CompilerStage::Lowered);
+  if (policy.got_subcommand("aot")) return policy_aot_command(context, a.aot_chain, a.aot_output);
   if (policy.got_subcommand("init")) return policy_init_command(context, a.init_name, a.init_kind);
   return policy_check_command(context, a.check_chains, a.check_json);
 }

@@ -16,6 +16,7 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr size_t kCompilerStackBytes = 16u << 20;  // LLVM recurses; threads of a daemon may have small stacks
+constexpr size_t kCodeAlignment = 64;
 constexpr const char *kJitLibrary = "libshortfuse-jit.so";
 
 void *find_function(const char *name, std::string *why);
@@ -66,9 +67,14 @@ struct CompileJob {
   sf_jit_text_fn text = nullptr;  // or this one
   sf_jit_stage stage{};
 
-  explicit CompileJob(const Policy &from) {
+  /// `all`: also programs that came with their code.
+  CompileJob(const Policy &from, bool all) {
     std::map<std::vector<uint64_t>, size_t> distinct;
     for (const Policy::Program &p : from.programs) {
+      if (p.code_block >= 0 && !all) {
+        index.push_back(0);  // it has its code
+        continue;
+      }
       auto [entry, is_new] = distinct.try_emplace(p.insns, programs.size());
       if (is_new) programs.push_back({p.insns.data(), static_cast<uint32_t>(p.insns.size()), p.stack_bytes, 0});
       index.push_back(entry->second);
@@ -115,22 +121,42 @@ std::string run(CompileJob *job) {
 
 }  // namespace
 
-std::expected<MachineCode, std::string> compile(const Policy &policy) {
-  CompileJob job(policy);
+MachineCode precompiled_code(const Policy &policy) {
+  MachineCode out;
+  std::vector<size_t> begins;
+  for (const auto &block : policy.code_blocks) {
+    out.bytes.resize((out.bytes.size() + kCodeAlignment - 1) / kCodeAlignment * kCodeAlignment);
+    begins.push_back(out.bytes.size());
+    out.bytes.insert(out.bytes.end(), block.begin(), block.end());
+  }
+  for (const Policy::Program &p : policy.programs) {
+    const bool there = p.code_block >= 0;
+    out.entry.push_back(there ? static_cast<uint32_t>(begins[static_cast<size_t>(p.code_block)] + p.code_entry) : ~0u);
+  }
+  return out;
+}
+
+std::expected<MachineCode, std::string> machine_code(const Policy &policy) {
+  MachineCode out = precompiled_code(policy);
+  CompileJob job(policy, false);
+  if (job.programs.empty()) return out;
   std::string why;
   job.compile = reinterpret_cast<sf_jit_compile_fn>(find_function(SF_JIT_COMPILE_SYMBOL, &why));
   if (!job.compile || !(why = run(&job)).empty()) return std::unexpected(why);
-  MachineCode out;
-  out.bytes.assign(job.result.code, job.result.code + job.result.bytes);
-  for (size_t i : job.index) {
-    if (job.programs[i].entry >= out.bytes.size()) return std::unexpected("the compiler gave no entry");
-    out.entry.push_back(job.programs[i].entry);
+  out.bytes.resize((out.bytes.size() + kCodeAlignment - 1) / kCodeAlignment * kCodeAlignment);
+  const size_t begin = out.bytes.size();
+  out.bytes.insert(out.bytes.end(), job.result.code, job.result.code + job.result.bytes);
+  for (size_t i = 0; i < policy.programs.size(); i++) {
+    if (out.entry[i] != ~0u) continue;
+    const uint32_t entry = job.programs[job.index[i]].entry;
+    if (entry >= job.result.bytes) return std::unexpected("the compiler gave no entry");
+    out.entry[i] = static_cast<uint32_t>(begin + entry);
   }
   return out;
 }
 
 std::expected<std::string, Refusal> compiler_text(const Policy &policy, CompilerStage stage) {
-  CompileJob job(policy);
+  CompileJob job(policy, true);
   std::string why;
   job.text = reinterpret_cast<sf_jit_text_fn>(find_function(SF_JIT_TEXT_SYMBOL, &why));
   job.stage = static_cast<sf_jit_stage>(stage);

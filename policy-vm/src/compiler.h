@@ -11,10 +11,12 @@ namespace shortfuse::vm {
 
 struct MachineCode {
   std::vector<unsigned char> bytes;  // position-independent, without relocations
-  std::vector<uint32_t> entry;       // per program: offset of its entry
+  std::vector<uint32_t> entry;       // per program: offset of its entry; ~0: there is none
 };
 
-/// Machine code for all programs, or why there is none.
-std::expected<MachineCode, std::string> compile(const Policy &policy);
+/// Machine code for all programs: what came with them, the rest compiled. Or why there is none.
+std::expected<MachineCode, std::string> machine_code(const Policy &policy);
+/// Only what came with them; entry ~0: none.
+MachineCode precompiled_code(const Policy &policy);
 
 }  // namespace shortfuse::vm

@@ -7,6 +7,10 @@
 #include "host_functions.h"
 #include "insn.h"
 
+#ifndef SF_CODE_ABI
+#define SF_CODE_ABI 0  // builds for fuzzing
+#endif
+
 namespace {
 
 using namespace shortfuse::vm;
@@ -67,6 +71,19 @@ bool program_well_formed(const sf_image &image, uint32_t index) {
   return code_well_formed(image, reinterpret_cast<const RawInsn *>(base + p.insns_offset), p.insns);
 }
 
+// Eight bytes at a time: an image has tens of kilobytes and is looked at by every process.
+uint64_t add_words(uint64_t h, const void *data, uint64_t bytes) {
+  const auto *p = static_cast<const unsigned char *>(data);
+  for (uint64_t i = 0; i < bytes; i += 8) {
+    uint64_t word = 0;
+    for (uint64_t b = 0; b < 8 && bytes - i < 8 && b < bytes - i; b++) word |= uint64_t{p[i + b]} << 8 * b;
+    if (bytes - i >= 8) __builtin_memcpy(&word, p + i, 8);
+    h = (h ^ word) * 0x9fb21c651e98df25ull;
+    h ^= h >> 32;
+  }
+  return h;
+}
+
 uint64_t run_program(const sf_image *image, const sf_image_program &p, void *ctx, struct sf_vm_env *env) {
   const char *base = reinterpret_cast<const char *>(image);
   if (!p.code_offset) return sf_interpret(base + p.insns_offset, p.insns, ctx, env);
@@ -79,6 +96,19 @@ int clamp(uint64_t r0) {
 }
 
 }  // namespace
+
+extern "C" uint64_t sf_image_key(const struct sf_image *image) {
+  const char *base = reinterpret_cast<const char *>(image);
+  const uint64_t build[] = {SF_CODE_ABI, SF_ABI_VERSION, SF_IMAGE_FORMAT, image->image_bytes, image->code_offset};
+  uint64_t key = add_words(0, build, sizeof build);
+  key = add_words(key, image->map, image->maps * sizeof image->map[0]);
+  key = add_words(key, image->program, image->programs * sizeof image->program[0]);
+  for (uint32_t i = 0; i < image->programs; i++) {
+    const sf_image_program &p = image->program[i];
+    key = add_words(key, base + p.insns_offset, uint64_t{p.insns} * sizeof(RawInsn));
+  }
+  return add_words(key, base + image->code_offset, image->code_bytes);
+}
 
 extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
   if (bytes < sizeof(sf_image) || reinterpret_cast<uintptr_t>(bytes_of_image) % alignof(sf_image) != 0) return -EINVAL;
@@ -100,7 +130,7 @@ extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
     uint32_t first = image.first[slot];
     if (first != 0 && (first > image.programs || image.program[first - 1].slot != slot)) return -EINVAL;
   }
-  return 0;
+  return sf_image_key(&image) == image.key ? 0 : -ENOEXEC;
 }
 
 extern "C" uint64_t sf_program_run(const struct sf_image *image, uint32_t index, void *ctx, struct sf_vm_env *env) {

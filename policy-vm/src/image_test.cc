@@ -160,6 +160,11 @@ TEST(Image, CheckRefusesEveryBrokenField) {
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 3)->off = -100; }), -EINVAL);
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 4)->imm = 100; }), -EINVAL);
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 2)->code = 0xff; }), -EINVAL);
+  // Well-formed, and not what was made.
+  EXPECT_EQ(check([](sf_image *i) { i->key++; }), -ENOEXEC);
+  EXPECT_EQ(check([](sf_image *i) { i->map[3].value_size++; }), -ENOEXEC);
+  EXPECT_EQ(check([](sf_image *i) { reinterpret_cast<char *>(i)[i->code_offset + 5] ^= 1; }), -ENOEXEC);
+  EXPECT_EQ(check([&](sf_image *i) { insn(i, 6)->imm ^= 3; }), -ENOEXEC);
 }
 
 // Any bytes: a check that says yes or no, and a chain that ends either way. Machine code is left out, it would be run.

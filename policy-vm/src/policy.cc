@@ -10,6 +10,7 @@
 #include "elf_file.h"
 #include "host_functions.h"
 #include "object.h"
+#include "precompiled.h"
 #include "refusals.h"
 #include "shortfuse/vm/vm.h"
 #include "verifier.h"
@@ -65,6 +66,12 @@ std::expected<std::vector<unsigned char>, Refusal> read_file(const std::string &
     got += static_cast<size_t>(n);
   }
   bytes.resize(got);
+  // Machine code is trusted as a program is.
+  const bool ours = st.st_uid == 0 || st.st_uid == geteuid();
+  if (is_precompiled(bytes.data(), bytes.size()) && (!ours || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)) {
+    return refused({"file-untrusted", path + ": a compiled policy must belong to root or to you, and only its owner " +
+                                          "may be able to write it", ""});
+  }
   return bytes;
 }
 
@@ -108,35 +115,80 @@ std::expected<Verified, Refusal> verify_once(Accepted *accepted, LinkedProgram *
   return verified;
 }
 
+std::vector<uint64_t> words(const std::vector<RawInsn> &code) {
+  std::vector<uint64_t> out(code.size());
+  memcpy(out.data(), code.data(), code.size() * sizeof(RawInsn));
+  return out;
+}
+
+// Verifies what a file holds and puts it behind what the chain has.
+std::expected<void, Refusal> add_programs(Policy *policy, std::vector<Policy::Map> maps,
+                                          std::vector<LinkedProgram> programs, const std::string &shown,
+                                          uint64_t *steps_left) {
+  for (Policy::Map &map : maps) policy->maps.push_back(std::move(map));
+  if (policy->programs.size() + programs.size() > SF_IMAGE_PROGRAMS_MAX) {
+    return refused({"too-many-programs", shown + ": the chain has more than 256 programs", ""});
+  }
+  Accepted accepted;
+  for (LinkedProgram &program : programs) {
+    Policy::Program out;
+    out.linked = words(program.code);
+    auto verified = verify_once(&accepted, &program, *policy, shown, steps_left);
+    if (!verified) return refused(verified.error());
+    out.object = static_cast<uint32_t>(policy->paths.size());
+    out.stack_bytes = verified->stack_bytes;
+    out.info = {printable(program.section, false), printable(program.name, false), program.slot,
+                static_cast<uint32_t>(program.code.size()), verified->steps, program.attached,
+                verified->rounds};
+    out.insns = words(program.code);
+    for (const LinkedFunction &f : program.functions) out.functions.push_back({f.name, f.start, f.end});
+    policy->programs.push_back(std::move(out));
+  }
+  return {};
+}
+
+LinkPlace next_place(const Target &target, const Policy &policy) {
+  return {static_cast<uint32_t>(policy.paths.size()), static_cast<uint32_t>(policy.maps.size()),
+          static_cast<uint32_t>(policy.programs.size()), &target};
+}
+
 // Adds one object to the chain.
 std::expected<void, Refusal> add_object(const Target &target, Policy *policy, const void *elf, size_t bytes,
                                         const std::string &name, uint64_t *steps_left) {
   const std::string shown = name.substr(name.find_last_of('/') + 1);
   auto file = ElfFile::read(elf, bytes);
   if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
-  const auto object = static_cast<uint32_t>(policy->paths.size());
-  auto linked = link_object(*file, shown, {object, static_cast<uint32_t>(policy->maps.size()),
-                                           static_cast<uint32_t>(policy->programs.size()), &target});
+  auto linked = link_object(*file, shown, next_place(target, *policy));
   if (!linked) return refused(linked.error());
-  for (Policy::Map &map : linked->maps) policy->maps.push_back(std::move(map));
-  if (policy->programs.size() + linked->programs.size() > SF_IMAGE_PROGRAMS_MAX) {
-    return refused({"too-many-programs", shown + ": the chain has more than 256 programs", ""});
-  }
-  Accepted accepted;
-  for (LinkedProgram &program : linked->programs) {
-    auto verified = verify_once(&accepted, &program, *policy, shown, steps_left);
-    if (!verified) return refused(verified.error());
-    Policy::Program out;
-    out.object = object;
-    out.stack_bytes = verified->stack_bytes;
-    out.info = {printable(program.section, false), printable(program.name, false), program.slot,
-                static_cast<uint32_t>(program.code.size()), verified->steps, program.attached,
-                verified->rounds};
-    out.insns.resize(program.code.size());
-    memcpy(out.insns.data(), program.code.data(), program.code.size() * sizeof(RawInsn));
-    policy->programs.push_back(std::move(out));
-  }
+  auto ok = add_programs(policy, std::move(linked->maps), std::move(linked->programs), shown, steps_left);
   policy->paths.push_back(name);
+  return ok;
+}
+
+// Adds what was compiled ahead of time. Its machine code is used if it was made for exactly this.
+std::expected<void, Refusal> add_precompiled(const Target &target, Policy *policy, const void *bytes, size_t size,
+                                             const std::string &name, uint64_t *steps_left) {
+  const std::string shown = name.substr(name.find_last_of('/') + 1);
+  const LinkPlace place = next_place(target, *policy);
+  auto file = read_precompiled(bytes, size, shown, place);
+  if (!file) return refused(file.error());
+  const bool maps_where_they_were = place.first_map == 0 || file->maps.empty();
+  auto ok = add_programs(policy, std::move(file->maps), std::move(file->programs), shown, steps_left);
+  if (!ok) return ok;
+  policy->paths.push_back(name);
+  if (!maps_where_they_were) {
+    policy->notes.push_back(shown + ": its machine code is not used behind other files with maps");
+  } else if (file->key != code_key(policy->maps, policy->programs, place.first_map, place.first_program)) {
+    policy->notes.push_back(shown + ": its machine code was made for another version of shortfuse, or another machine");
+  } else {
+    policy->code_blocks.push_back(std::move(file->code));
+    for (size_t i = 0; i < file->entries.size(); i++) {
+      Policy::Program &p = policy->programs[place.first_program + i];
+      if (file->entries[i] == kNoEntry) continue;
+      p.code_block = static_cast<int32_t>(policy->code_blocks.size()) - 1;
+      p.code_entry = file->entries[i];
+    }
+  }
   return {};
 }
 
@@ -149,8 +201,10 @@ std::expected<Policy, Refusal> load_policy(const Target &target, const std::vect
   for (const std::string &path : paths) {
     auto bytes = read_file(path);
     if (!bytes) return refused(bytes.error());
-    if (auto ok = add_object(target, &policy, bytes->data(), bytes->size(), path, &steps_left); !ok)
-      return std::unexpected(ok.error());
+    const bool compiled = is_precompiled(bytes->data(), bytes->size());
+    auto ok = compiled ? add_precompiled(target, &policy, bytes->data(), bytes->size(), path, &steps_left)
+                       : add_object(target, &policy, bytes->data(), bytes->size(), path, &steps_left);
+    if (!ok) return std::unexpected(ok.error());
   }
   return policy;
 }

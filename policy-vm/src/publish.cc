@@ -19,12 +19,6 @@ namespace {
 
 constexpr size_t kPageBytes = 4096;
 
-uint64_t hash_bytes(uint64_t h, const void *data, size_t bytes) {  // FNV-1a
-  const auto *p = static_cast<const unsigned char *>(data);
-  for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 0x100000001b3ull;
-  return h;
-}
-
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 // ---- the image
@@ -53,7 +47,6 @@ std::vector<unsigned char> build_image(const Policy &policy, const MachineCode *
   image->image_bytes = out.size();
   image->programs = static_cast<uint32_t>(policy.programs.size());
   image->maps = static_cast<uint32_t>(policy.maps.size());
-  image->key = hash_bytes(0xcbf29ce484222325ull, &image->abi, sizeof image->abi);
   for (size_t i = 0; i < policy.maps.size(); i++) image->map[i] = policy.maps[i].def;
   size_t at = sizeof(sf_image);
   for (size_t i = 0; i < policy.programs.size(); i++) {
@@ -65,9 +58,8 @@ std::vector<unsigned char> build_image(const Policy &policy, const MachineCode *
     entry.insns_offset = static_cast<uint32_t>(at);
     memcpy(entry.name, p.info.name.data(), std::min(p.info.name.size(), sizeof entry.name - 1));
     memcpy(out.data() + at, p.insns.data(), p.insns.size() * sizeof(uint64_t));
-    image->key = hash_bytes(image->key, p.insns.data(), p.insns.size() * sizeof(uint64_t));
     at += p.insns.size() * sizeof(uint64_t);
-    if (code) entry.code_offset = static_cast<uint32_t>(code_offset + code->entry[i]);
+    if (code && code->entry[i] != ~0u) entry.code_offset = static_cast<uint32_t>(code_offset + code->entry[i]);
   }
   link_chains(policy, image);
   if (code) {
@@ -75,6 +67,7 @@ std::vector<unsigned char> build_image(const Policy &policy, const MachineCode *
     image->code_bytes = static_cast<uint32_t>(code->bytes.size());
     memcpy(out.data() + code_offset, code->bytes.data(), code->bytes.size());
   }
+  image->key = sf_image_key(image);
   return out;
 }
 
@@ -122,6 +115,13 @@ std::expected<PublishedImage, Refusal> publish_bytes(const std::vector<unsigned 
   return PublishedImage{memfd.release(), bytes.size(), ""};
 }
 
+// Nothing is said of machine code that was not used but made anew.
+std::string with_notes(const Policy &policy, std::string why) {
+  if (why.empty()) return why;
+  for (const std::string &note : policy.notes) why += "; " + note;
+  return why;
+}
+
 }  // namespace
 
 std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lowering lowering) {
@@ -130,21 +130,27 @@ std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lower
   }
   std::string why = "machine code was not asked for";
   if (lowering != Lowering::InterpretOnly) {
-    if (auto code = compile(policy)) {
+    auto code = machine_code(policy);
+    if (!code) why = code.error();
+    // Without a compiler, at least what was compiled ahead of time.
+    if (!code && lowering == Lowering::Auto && !policy.code_blocks.empty()) {
+      code = precompiled_code(policy);
+      why = "some programs: " + why;
+    } else if (code) {
+      why.clear();
+    }
+    if (code) {
       auto bytes = build_image(policy, &*code);
       Memfd memfd("shortfuse-image");
-      if (memfd.get() >= 0 && memfd.fill_and_seal(bytes) && memfd.executable(bytes.size())) {
-        return PublishedImage{memfd.release(), bytes.size(), ""};
-      }
+      if (memfd.get() >= 0 && memfd.fill_and_seal(bytes) && memfd.executable(bytes.size()))
+        return PublishedImage{memfd.release(), bytes.size(), with_notes(policy, why)};
       why = std::string("this machine does not let shared memory be executed: ") + strerror(errno);
-    } else {
-      why = code.error();
     }
     if (lowering == Lowering::Required)
       return std::unexpected(Refusal{"lowering-failed", "no machine code: " + why, ""});
   }
   auto published = publish_bytes(build_image(policy, nullptr));
-  if (published) published->why_interpreted = why;
+  if (published) published->why_interpreted = with_notes(policy, why);
   return published;
 }
 

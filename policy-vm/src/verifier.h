@@ -19,7 +19,7 @@ inline constexpr uint32_t kStatesPerPlaceMax = 64;
 
 // Rounds of a loop times those of the loops around it, where they are proved rather than walked: about a quarter of a
 // second of machine code. An accepted program ends, but a run may take more than the fuel that it is given (image.cc:
-// 2^20 back edges, or instructions where it is interpreted). It is then cut short with SF_PASS, which the host takes
+// 2^26 instructions). It is then cut short with SF_PASS, which the host takes
 // as "nothing decided": the operation goes its ordinary way, and what the program had written to maps until then
 // stays written. Verified::rounds says whether that can happen.
 inline constexpr uint64_t kRoundsMax = 1ull << 28;

@@ -43,7 +43,7 @@ struct sf_image {
   uint32_t format;
   uint32_t abi;            /* SF_ABI_VERSION */
   uint64_t image_bytes;
-  uint64_t key;            /* hash of bytecode, abi and CPU features the code was made for */
+  uint64_t key;            /* sf_image_key(): of everything in it, and of the layouts that code relies on */
   uint32_t programs;
   uint32_t maps;
   uint32_t first[SF_SLOTS]; /* index + 1 of a slot's first program; 0: none */
@@ -58,6 +58,10 @@ typedef uint64_t (*sf_image_entry)(void *ctx, struct sf_vm_env *env);
 /* 0 when `bytes` bytes at `image` are a well-formed image of this ABI, else -EINVAL (-ENOEXEC: other ABI). Checks
  * every offset; run it once after mapping. */
 int sf_image_check(const void *image, size_t bytes);
+
+/* Of a well-formed image. Different builds of shortfuse give different keys to the same bytes where machine code of one
+ * would not do for the other; sf_image_check() answers -ENOEXEC then. */
+uint64_t sf_image_key(const struct sf_image *image);
 
 /* Runs the slot's chain until a verdict other than SF_PASS (all of it for SF_SLOT_FUSE_EXIT). SF_PASS if there is
  * none. The result is clamped: SF_PASS, SF_SERVED or [-4095, -1]; anything else counts as SF_PASS.

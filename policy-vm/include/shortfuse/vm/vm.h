@@ -53,7 +53,7 @@ struct ProgramInfo {
   uint32_t states_explored;
   bool attached = true;  ///< false of SEC("?..."): reached by tail calls only
   /// The most rounds that its loops and callbacks may take, nested ones multiplied; 0: few. A run that takes more
-  /// than its fuel (2^20 rounds in machine code, instructions in the interpreter) is cut short with SF_PASS.
+  /// than its fuel (2^26 instructions) is cut short with SF_PASS.
   uint64_t rounds_max = 0;
 };
 
@@ -69,6 +69,7 @@ class Policy {
     std::string key_type, value_type;    ///< for people: see type_description.h; "" where only sizes are declared
     std::vector<sf_image_map> inner;     ///< of an ARRAY_OF_MAPS: what all its maps look like, once
   };
+  struct Function { std::string name; uint32_t start, end; };
   struct Program {
     ProgramInfo info;
     uint32_t object;
@@ -76,6 +77,10 @@ class Policy {
     std::vector<uint64_t> insns;         ///< struct bpf_insn, linked: map refs src=1/5 imm=map index, values src=2/6,
                                          ///< helper and kfunc calls as src=0 imm=enum sf_host_id, sub-programs src=1
                                          ///< (off = bytes of stack that the caller uses)
+    std::vector<uint64_t> linked;        ///< the same before it was verified
+    std::vector<Function> functions;     ///< the first is the program itself
+    int32_t code_block = -1;             ///< of code_blocks: machine code that came with it; below 0: none
+    uint32_t code_entry = 0;
   };
   std::vector<std::string> paths;
   std::vector<Map> maps;
@@ -83,9 +88,13 @@ class Policy {
   /// Machine code looks into maps by itself. False: every call goes through the host's table, for who wants to see
   /// them.
   bool calls_inlined = true;
+  /// Machine code of files that were compiled ahead of time, and why that of some is not used.
+  std::vector<std::vector<unsigned char>> code_blocks;
+  std::vector<std::string> notes;
 };
 
-/// Reads and verifies the objects of a chain in order. Never crashes on any bytes.
+/// Reads and verifies the files of a chain in order: objects, or policies compiled ahead of time (.sfi), which must
+/// belong to root or to the caller and be writable by nobody else. Never crashes on any bytes.
 std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths);
 /// The same for one object in memory (`name` for messages).
 std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name);
@@ -120,6 +129,9 @@ struct PublishedImage {
   std::string why_interpreted;
 };
 std::expected<PublishedImage, Refusal> publish_image(const Policy &policy, Lowering lowering);
+
+/// The contents of an .sfi file: the chain and its machine code.
+std::expected<std::vector<unsigned char>, Refusal> precompile(const Policy &policy);
 
 /// What the compiler makes of a policy, as text: LLVM's intermediate language before and after it is optimised, and
 /// assembly. Functions are named after the programs in the order of the policy, p0, p1, ...; programs of equal bytes
