@@ -104,6 +104,7 @@ json describe(const MapStorage &map) {
            {"key_type", type_of(map.key_type)}, {"value_type", type_of(map.value_type)}};
   if (def.type != SF_MAP_BLOOM_FILTER && !sf_map_per_process(def.type)) out["entries"] = sf_map_count(map.handle());
   if (def.type == SF_MAP_RINGBUF) out["lost"] = map.backlog.lost();
+  if (const uint32_t refused = sf_map_refused(map.handle()); refused != 0) out["refused"] = refused;
   return out;
 }
 
@@ -163,7 +164,7 @@ class Gathering {
     std::string sum(shape().value_size, '\0');
     bool there = false;
     for (const auto &[pid, own] : processes_) {
-      const void *first = sf_map_lookup(own, key.data(), 0);
+      const void *first = sf_map_lookup_foreign(own, key.data(), 0);
       if (!first) continue;
       there = true;
       std::string of_process(shape().value_size, '\0');
@@ -231,11 +232,15 @@ json dump_gathered(const Gathering &all, const std::string *after, size_t most) 
 json dump_shared(const sf_map &map, const std::string *after, size_t most) {
   json entries = json::array();
   std::string key(map.shape.key_size, '\0');
+  const uint64_t steps_max = sf_map_places(&map.shape);
+  uint64_t steps = 0;
   int result = sf_map_next_key(&map, after ? after->data() : nullptr, key.data());
-  for (; result == 0 && entries.size() < most; result = sf_map_next_key(&map, key.data(), key.data())) {
+  // Keys that come and go may send the way back to the start.
+  for (; result == 0 && entries.size() < most && ++steps <= steps_max;
+       result = sf_map_next_key(&map, key.data(), key.data())) {
     if (const void *value = sf_map_lookup(&map, key.data(), 0)) entries.push_back(entry(map.shape, key.data(), value));
   }
-  return {{"entries", std::move(entries)}, {"more", result == 0}};
+  return {{"entries", std::move(entries)}, {"more", result == 0 && steps <= steps_max}};
 }
 
 json dump_queue(const sf_map &map) {

@@ -46,7 +46,7 @@ std::expected<std::unique_ptr<MapMemory>, std::string> make_memory(const sf_imag
   if (bytes == MAP_FAILED) return std::unexpected(errno_text(what));
   // Taken where the system gives huge pages to shared memory (shmem_enabled=advise); else it changes nothing.
   if (memory->size >= kHugePageBytes) madvise(bytes, memory->size, MADV_HUGEPAGE);
-  memory->map = {bytes, shape, 1, 0};
+  memory->map = {bytes, shape, 1, 1};
   sf_map_init(bytes, &shape);
   const int own = writers == Writers::DaemonOnly ? F_SEAL_FUTURE_WRITE : 0;
   if (fcntl(memory->fd.get(), F_ADD_SEALS, own | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
@@ -66,7 +66,9 @@ void RingBacklog::add(int32_t pid, std::string bytes) {
 void RingBacklog::drain(const sf_map &ring, RingReader &reader, int32_t pid, bool gone, uint64_t now_ns) {
   static thread_local std::vector<char> room;
   room.resize(std::max<size_t>(room.size(), ring.shape.max_entries));
-  for (uint32_t i = 0; i < kDrainRecordsMax; i++) {
+  // Of the reader's own position: the producer's may go on for as long as we look.
+  const uint64_t start = reader.position;
+  for (uint32_t i = 0; i < kDrainRecordsMax && reader.position - start < ring.shape.max_entries; i++) {
     const bool stuck = reader.busy_at == reader.position && now_ns - reader.busy_since_ns > kBusyLimitNs;
     const int64_t got = sf_ring_take(&ring, &reader.position, room.data(), room.size(), gone || stuck);
     if (got >= 0) {

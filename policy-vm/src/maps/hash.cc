@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint32_t kKeyMax = 512;
 constexpr uint8_t kInUse = 1, kLookedAt = 2;
+constexpr uint32_t kForeignLinksMax = 64;  // a bucket has 8 keys on average and 12 places
 
 constexpr HashLayout layout_of(const struct sf_map_shape &shape) {
   return {shape.key_size, shape.value_size, shape.max_entries, shape.type == SF_MAP_PERCPU_HASH};
@@ -323,6 +324,13 @@ void repair(struct sf_map &map) {
 }
 
 }  // namespace
+
+void *percpu_hash_lookup_foreign(const struct sf_map &map, const void *key, uint32_t cpu) {
+  if (cpu >= SF_MAP_CPUS) return nullptr;
+  const Table table(map);
+  const uint32_t number = find_element(map.storage, table.layout(), table.hash(key), key, kForeignLinksMax);
+  return number != kNone ? table.value(number, cpu) : nullptr;
+}
 
 const Kind kHash = {.bytes = bytes, .lookup = lookup, .update = update, .erase = erase, .next_key = next_key,
                     .step = step, .repair = repair};

@@ -47,7 +47,8 @@ struct Header {
   uint32_t free_first, free_last;  // number + 1
   uint32_t hand;              // LRU
   uint32_t lock;              // the thread that writes
-  uint32_t reserved2[9];
+  uint32_t refused;           // writes that did not get the lock in time
+  uint32_t reserved2[8];
   uint64_t others[8];         // what somebody else writes (the reader of a ring)
 };
 static_assert(sizeof(struct sf_map_shape) == 16 && offsetof(Header, taken) == 64 && offsetof(Header, count) == 128 &&
@@ -162,8 +163,11 @@ SF_MAP_INLINE uint64_t slots_with(const Bucket *bucket, uint8_t tag) {
 }
 SF_MAP_INLINE uint32_t slot_of_bit(unsigned bit) { return bit >> 3 | (bit & 1) << 3; }
 
-// The number of the key's element, or kNone. Bounded, whatever the storage holds.
-SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, uint64_t hash, const void *key) {
+// The number of the key's element, or kNone. Bounded, whatever the storage holds; of a chain no more than `links_max`
+// elements are looked at.
+SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, uint64_t hash, const void *key,
+                                    uint32_t links_max = ~0u) {
+  const uint32_t links = links_max < l.elements() ? links_max : l.elements();
   const Bucket *bucket = bucket_at(storage, bucket_index(l, hash));
   for (int restart = 0; restart < kRestarts; ++restart) {
     const uint32_t taken = load_acquire(&header_of(storage)->taken);
@@ -180,7 +184,7 @@ SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, ui
     if (found == kNone) {
       uint32_t number = load_acquire(&bucket->chain) - 1;
       // What a dying writer or a reused element left behind may be a ring.
-      for (uint32_t steps = 0; steps < l.elements() && number < l.elements(); ++steps) [[unlikely]] {
+      for (uint32_t steps = 0; steps < links && number < l.elements(); ++steps) [[unlikely]] {
         if (same_key(key_at(storage, l, number), key, l.key_size)) {
           found = number;
           break;

@@ -32,14 +32,21 @@ const Kind *kind_of(uint32_t type) {
 
 namespace {
 
-constexpr int kSpins = 1000, kYields = 100, kSleeps = 20;
-constexpr long kSleepNs = 50'000;
+// An application's thread must not be held up: its program goes on without. The daemon's write is worth waiting for.
+constexpr int kSpins = 1000, kYields = 100, kSleeps = 20, kPatientSleeps = 1000;
+constexpr long kSleepNs = 50'000, kPatientSleepNs = 1'000'000;
 
 uint32_t *lock_of(const struct sf_map *map) { return &header_of(map->storage)->lock; }
 
 bool try_lock(struct sf_map *map, uint32_t thread, uint32_t *holder) {
   *holder = 0;
   return __atomic_compare_exchange_n(lock_of(map), holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+// In the place of a holder that is not there any more.
+bool try_relieve(struct sf_map *map, uint32_t thread, uint32_t holder) {
+  return holder != 0 && !thread_is_alive(holder) &&
+         __atomic_compare_exchange_n(lock_of(map), &holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
 // The lock is ours, and was another's who did not come to an end.
@@ -77,6 +84,7 @@ int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *s
 }
 
 int sf_map_lock(struct sf_map *map, uint32_t thread) {
+  if (sf_map_is_free_for_all(map->shape.type)) return 0;
   uint32_t holder = 0;
   for (int tries = 0; tries < kSpins + kYields; ++tries) {
     if (try_lock(map, thread, &holder)) return 0;
@@ -87,18 +95,21 @@ int sf_map_lock(struct sf_map *map, uint32_t thread) {
       yield();
     }
   }
-  if (!thread_is_alive(holder) &&
-      __atomic_compare_exchange_n(lock_of(map), &holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-    return take_over(map);
-  }
-  for (int tries = 0; tries < kSleeps; ++tries) {
+  const int sleeps = map->patient ? kPatientSleeps : kSleeps;
+  for (int tries = 0; tries < sleeps; ++tries) {
+    if (try_relieve(map, thread, holder)) return take_over(map);
+    sleep_ns(map->patient ? kPatientSleepNs : kSleepNs);
     if (try_lock(map, thread, &holder)) return 0;
-    sleep_ns(kSleepNs);
   }
+  __atomic_add_fetch(&header_of(map->storage)->refused, 1, __ATOMIC_RELAXED);
   return -EBUSY;
 }
 
-void sf_map_unlock(struct sf_map *map) { store_release(lock_of(map), 0u); }
+void sf_map_unlock(struct sf_map *map) {
+  if (!sf_map_is_free_for_all(map->shape.type)) store_release(lock_of(map), 0u);
+}
+
+uint32_t sf_map_refused(const struct sf_map *map) { return load_relaxed(&header_of(map->storage)->refused); }
 
 void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu) {
   switch (map->shape.type) {
@@ -108,6 +119,11 @@ void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu) {
   }
   const Kind *kind = kind_of(map->shape.type);
   return kind != nullptr && kind->lookup != nullptr ? kind->lookup(*map, key, cpu) : nullptr;
+}
+
+void *sf_map_lookup_foreign(const struct sf_map *map, const void *key, uint32_t cpu) {
+  if (map->shape.type == SF_MAP_PERCPU_HASH) return percpu_hash_lookup_foreign(*map, key, cpu);
+  return map->shape.type == SF_MAP_PERCPU_ARRAY ? sf_map_lookup(map, key, cpu) : nullptr;
 }
 
 int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu) {

@@ -530,6 +530,91 @@ TEST(Map, LockOfOneWhoIsAliveIsNotTaken) {
   EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid()))) << "left by longjmp, and back";
 }
 
+TEST(Map, WriterThatIsNotLetInIsCounted) {
+  for (uint32_t type : {uint32_t{SF_MAP_HASH}, uint32_t{SF_MAP_RINGBUF}}) {
+    Map map(type, type == SF_MAP_HASH ? 4 : 0, type == SF_MAP_HASH ? 8 : 0, 4096);
+    std::atomic<bool> held{false}, done{false};
+    std::thread holder([&] {
+      ASSERT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+      held = true;
+      while (!done) usleep(100);
+      sf_map_unlock(&map.handle);
+    });
+    while (!held) usleep(100);
+    sf_vm_env env{};
+    const uint64_t value = 1, at = reinterpret_cast<uint64_t>(&value), of = reinterpret_cast<uint64_t>(&map.handle);
+    if (type == SF_MAP_HASH) {
+      EXPECT_EQ(static_cast<uint64_t>(-EBUSY), sf_vm_map_update(of, at, at, 0, 0, &env));
+    } else {
+      EXPECT_EQ(static_cast<uint64_t>(-EAGAIN), sf_vm_ringbuf_output(of, at, sizeof value, 0, 0, &env));
+      EXPECT_EQ(1u, sf_ring_lost(&map.handle));
+    }
+    EXPECT_EQ(1u, sf_map_refused(&map.handle));
+    done = true;
+    holder.join();
+  }
+}
+
+TEST(Map, PatientWriterWaits) {
+  Map map(SF_MAP_HASH, 4, 8, 10);
+  map.handle.patient = 1;
+  std::atomic<bool> held{false};
+  std::thread holder([&] {
+    ASSERT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+    held = true;
+    usleep(50'000);  // much longer than one who is not patient waits
+    sf_map_unlock(&map.handle);
+  });
+  while (!held) usleep(100);
+  EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+  sf_map_unlock(&map.handle);
+  holder.join();
+  // One who dies while he is waited for.
+  held = false;
+  std::thread dies([&] {
+    ASSERT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+    held = true;
+    usleep(20'000);
+  });
+  while (!held) usleep(100);
+  EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid())));
+  EXPECT_EQ(0u, sf_map_refused(&map.handle));
+  dies.join();
+}
+
+TEST(Map, ArraysAndBloomFiltersHaveAsManyWritersAsLike) {
+  for (uint32_t type : {uint32_t{SF_MAP_ARRAY}, uint32_t{SF_MAP_PERCPU_ARRAY}, uint32_t{SF_MAP_PROG_ARRAY},
+                        uint32_t{SF_MAP_ARRAY_OF_MAPS}, uint32_t{SF_MAP_BLOOM_FILTER}}) {
+    Map map(type, type == SF_MAP_BLOOM_FILTER ? 0 : 4, 4, 10);
+    ASSERT_EQ(0, sf_map_lock(&map.handle, 1));
+    std::thread other([&] { EXPECT_EQ(0, sf_map_lock(&map.handle, static_cast<uint32_t>(gettid()))) << type; });
+    other.join();
+    sf_map_unlock(&map.handle);
+  }
+}
+
+/* Every bucket's chain is the same ring of elements, none of which is the key's. */
+TEST(Map, ForeignStorageIsLookedAtBriefly) {
+  constexpr uint32_t kEntries = 200'000, kLinks = 10'000;
+  Map map(SF_MAP_PERCPU_HASH, 8, 8, kEntries);
+  const maps::HashLayout layout{8, 8, kEntries, true};
+  for (uint64_t key = 0; key < 1000; ++key) ASSERT_EQ(0, map.update(key, key));
+  for (uint64_t key = 0; key < 1000; ++key) {
+    EXPECT_EQ(sf_map_lookup(&map.handle, &key, 3), sf_map_lookup_foreign(&map.handle, &key, 3));
+    EXPECT_NE(nullptr, sf_map_lookup_foreign(&map.handle, &key, 3));
+  }
+  const uint64_t far = 1'000'000;
+  for (uint32_t i = 0; i < kLinks; ++i)
+    *maps::chain_of(map.data(), layout, i + 1000) = i + 1000 + 1 < kLinks ? i + 1000 + 2 : 1;
+  const uint64_t hash = maps::hash_key(maps::header_of(map.data())->seed, &far, 8);
+  maps::bucket_at(map.data(), maps::bucket_index(layout, hash))->chain = 1001;
+  // The key lies far behind in the chain: further than is looked at in what others write.
+  memcpy(maps::key_at(map.data(), layout, 1000 + 500), &far, 8);
+  EXPECT_NE(nullptr, sf_map_lookup(&map.handle, &far, 0));
+  EXPECT_EQ(nullptr, sf_map_lookup_foreign(&map.handle, &far, 0));
+  EXPECT_EQ(nullptr, sf_map_lookup_foreign(&map.handle, &far, SF_MAP_CPUS));
+}
+
 TEST(Map, WhatCannotBePoppedIsZero) {
   Map map(SF_MAP_QUEUE, 0, 16, 3);
   map.handle.writable = 0;

@@ -49,8 +49,14 @@ struct sf_map {
   void *storage;
   struct sf_map_shape shape;  /* the policy's, so that nothing in shared memory decides a size */
   uint32_t writable;          /* not 0: this process may write the storage */
-  uint32_t reserved;
+  uint32_t patient;           /* not 0: sf_map_lock() waits for as long as the kernel's users would (the daemon) */
 };
+
+/* Kinds whose writers need no lock: sf_map_lock() does nothing. */
+static inline int sf_map_is_free_for_all(uint32_t type) {
+  return type == SF_MAP_ARRAY || type == SF_MAP_PERCPU_ARRAY || type == SF_MAP_PROG_ARRAY ||
+         type == SF_MAP_ARRAY_OF_MAPS || type == SF_MAP_BLOOM_FILTER;
+}
 
 /* Where an iteration stands. Zero it to begin. */
 struct sf_map_cursor {
@@ -68,16 +74,21 @@ void sf_map_init(void *storage, const struct sf_map_shape *shape);
 int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *shape);
 
 /* The writers' lock, which functions of programs take by themselves. It lies in the storage, which the threads of one
- * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is not waited
- * for; one that is not there any more (its thread ended, or left the middle by longjmp and comes again) is relieved,
- * and the map put in order. So no thread may come here while it holds the lock: a signal handler must not run a program
- * whose thread it has interrupted in one. */
+ * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is waited for
+ * about 2 ms, by a patient map 1 s, and then the write is refused and counted (sf_map_refused()). A holder that is not
+ * there any more (its thread ended, or left the middle by longjmp and comes again) is relieved, and the map put in
+ * order. So no thread may come here while it holds the lock: a signal handler must not run a program whose thread it
+ * has interrupted in one. */
 int sf_map_lock(struct sf_map *map, uint32_t thread);
 void sf_map_unlock(struct sf_map *map);
+uint32_t sf_map_refused(const struct sf_map *map);
 
 /* `cpu` matters to per-CPU maps only: whose value. Functions that a kind does not have answer NULL or -EOPNOTSUPP.
  * REQUIRES for all that write: map->writable, and the lock. */
 void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu);
+/* In storage of a per-CPU map that another process writes, and may have made expensive: looks at a few hundred elements
+ * at most. Of an honest map that finds what sf_map_lookup() finds. */
+void *sf_map_lookup_foreign(const struct sf_map *map, const void *key, uint32_t cpu);
 int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu);
 int sf_map_delete(struct sf_map *map, const void *key);
 int sf_map_push(struct sf_map *map, const void *value, uint64_t flags);
@@ -89,6 +100,8 @@ size_t sf_map_cpu_stride(const struct sf_map_shape *shape);
 uint32_t sf_map_count(const struct sf_map *map);
 
 /* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
+/* No more than so many steps lead through all keys (sf_map_next_key()), unless keys come and go meanwhile. */
+static inline uint64_t sf_map_places(const struct sf_map_shape *shape) { return 2ull * shape->max_entries + 64; }
 int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
 /* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; it
  * ends after at most as many steps as the map has places. */
