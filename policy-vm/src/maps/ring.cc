@@ -57,8 +57,8 @@ void *sf_ring_reserve(struct sf_map *map, uint64_t bytes, uint32_t thread) {
   return record + 1;
 }
 
-// A record that took too long was left out by the reader, and its place may hold anything by now: only what is still the
-// thread's own unfinished record is committed.
+// A record that took too long was left out by the reader, and its place may hold anything by now: only what is still
+// the thread's own unfinished record is committed.
 void sf_ring_commit(void *record, int discard, uint32_t thread) {
   RecordHeader *header = static_cast<RecordHeader *>(record) - 1, was = load_relaxed(header);
   if ((was & kBusy) == 0 || was >> 32 != thread) return;
