@@ -292,6 +292,8 @@ int sf_engine_compiled(const sf_engine *e) { return e->runtime && e->runtime->co
 int sf_engine_run(const sf_engine *e, int program, const void *context, uint64_t *result) {
   if (!program_of(e, program) || reinterpret_cast<uintptr_t>(context) % 8 != 0) return -EINVAL;
   if (!context && e->context_bytes != 0) return -EINVAL;
+  static const uint64_t no_context = 0;  // programs hold that r1 is not NULL
+  if (!context) context = &no_context;
   const auto [r0, out_of_fuel] = e->runtime->run_program(static_cast<uint32_t>(program), const_cast<void *>(context));
   if (result) *result = out_of_fuel ? 0 : r0;
   return out_of_fuel ? -ETIME : 0;

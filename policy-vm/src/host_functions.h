@@ -196,6 +196,18 @@ constexpr OutputBuffers make_output_buffers() {
   return t;
 }
 inline constexpr OutputBuffers kOutputBuffers = make_output_buffers();
+// What a call costs besides itself: a run pays one instruction of fuel for eight bytes that the function goes through.
+struct HostCost { uint8_t size; bool map_value; };  // the register of a buffer's size; the value of the map in r1
+constexpr HostCost host_cost_of(uint32_t id) {
+  HostCost cost{0, false};
+  if (id >= SF_HOST_COUNT) return cost;
+  for (uint8_t a = 0; a < 5; a++) {
+    const Arg arg = kHostFunctions[id].args[a];
+    if (arg == Arg::Size) cost.size = static_cast<uint8_t>(a + 1);
+    if (arg == Arg::MapValue || arg == Arg::MapValueOut) cost.map_value = true;
+  }
+  return cost;
+}
 constexpr OutputBuffer output_buffer_of(uint32_t id) {
   return id < SF_HOST_COUNT ? kOutputBuffers.of[id] : OutputBuffer{0, 0};
 }

@@ -80,7 +80,7 @@ void PathWalker::begin() {
   parent_ = before_ = -1;
   pieces_.clear();
   insns_since_save_ = jumps_since_save_ = 0;
-  findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint32_t>(program_.functions.size()), {}};
+  findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint8_t>(flow_.insns.size()), std::vector<uint32_t>(program_.functions.size()), {}};
   head_bytes_ = 0;
   rounds_max_ = stack_bytes_ = 0;
   judged_ = false;
@@ -93,7 +93,9 @@ bool PathWalker::walk_all() {
   entry.frames[0].reg[1] = {Type::Context, 0, 0, 0, Scalar::constant(0), 0, false};
   if (program_.memory_map >= 0) {
     const auto map = static_cast<uint16_t>(program_.memory_map);
-    entry.frames[0].reg[1] = {Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
+    const bool none = maps_[map].def.value_size == 0;
+    entry.frames[0].reg[1] = none ? Reg::number(Scalar::constant(0))
+                                  : Reg{Type::MapValue, 0, map, 0, Scalar::constant(0), 0, false};
     entry.frames[0].reg[2] = Reg::number(Scalar::constant(maps_[map].def.value_size));
   }
   pending_bytes_ += entry.bytes();

@@ -32,7 +32,7 @@ struct Verified {
 
 /// Verifies `program`; `maps` are all of the chain so far. On acceptance the code is completed: each local call's
 /// offset says how many bytes of stack its caller uses (also that of a call by address and of functions that take a
-/// callback), and instructions that no path reaches become exits.
+/// callback), instructions that no path reaches become exits, and jumps of which one way was walked always go it.
 /// `steps_left` is what may still be spent on the chain.
 std::expected<Verified, Refusal> verify_program(LinkedProgram *program, const std::vector<Policy::Map> &maps,
                                                 const std::string &object, uint64_t *steps_left);

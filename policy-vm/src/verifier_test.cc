@@ -700,5 +700,45 @@ TEST(Verifier, UnwalkedCodeBecomesExit) {
   EXPECT_EQ(dead.code, kOpExit);
 }
 
+// A jump that the verifier knows the answer to goes that way whatever it compares at run time.
+TEST(Verifier, JumpsWithOneWayAlwaysGoIt) {
+  auto policy = verified_policy({make_program({mov(0, 7), jump_imm(kEq, 10, 0, 2), jump_imm(kNe, 1, 0, 1), mov(0, 8),
+                                          leave()}, "fuse/read")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  for (auto [pc, off] : {std::pair{1, 0}, std::pair{2, 1}}) {
+    RawInsn in;
+    memcpy(&in, &policy->programs[0].insns[static_cast<size_t>(pc)], 8);
+    EXPECT_EQ(in.code, kClassJmp | kJumpAlways);
+    EXPECT_EQ(in.off, off);
+  }
+  auto image = Image::publish(*policy, Lowering::Required);
+  ASSERT_TRUE(image);
+  sf_fuse_ctx ctx{};
+  Host host;
+  EXPECT_EQ(image->interpret(0, &ctx, host.env()), 7u);
+  EXPECT_EQ(image->run_code(0, &ctx, host.env()), 7u);
+}
+
+// Functions that go through memory cost a run fuel by the byte: no program of few instructions runs for minutes.
+TEST(Verifier, BytesOfHostFunctionsCostFuel) {
+  auto policy = verified_policy({make_program(
+      Code{store_imm(8, 10, -8, 0), mov(6, 0)} + load_value(1, kRodata) + Code{mov(2, 8)} + load_value(3, kRodata) +
+          Code{call(SF_HOST_STRNCMP), alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 100, -8), mov(0, 0), leave()},
+      "fuse/read")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  auto image = Image::publish(*policy, Lowering::Required);
+  ASSERT_TRUE(image);
+  sf_fuse_ctx ctx{};
+  uint64_t left[2];
+  for (int compiled = 0; compiled < 2; compiled++) {
+    Host host;
+    if (compiled) image->run_code(0, &ctx, host.env());
+    else image->interpret(0, &ctx, host.env());
+    left[compiled] = host.env()->fuel;
+  }
+  EXPECT_EQ(left[0], left[1]);
+  EXPECT_LE(left[0], (1u << 20) - 100 - 99 * 8);
+}
+
 }  // namespace
 }  // namespace shortfuse::vm

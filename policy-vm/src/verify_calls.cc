@@ -203,6 +203,9 @@ void PathWalker::complete_code() {
     const Insn &in = flow_.insns[pc];
     if (!findings_.visited[pc]) {
       for (uint32_t i = 0; i < in.slots(); i++) program_.code[pc + i] = {kOpExit, 0, 0, 0};
+    } else if (in.kind == Kind::Jump && findings_.ways[pc] != (kWayOn | kWayTaken)) {
+      // Only one way was walked: there is no other, whatever the comparison says.
+      program_.code[pc] = {kClassJmp | kJumpAlways, 0, findings_.ways[pc] == kWayTaken ? in.off : int16_t{0}, 0};
     } else if (in.kind == Kind::Call || in.kind == Kind::CallReg) {
       const auto &calls = findings_.called_from;
       const auto at = std::lower_bound(calls.begin(), calls.end(), std::pair{pc, 0u});

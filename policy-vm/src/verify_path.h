@@ -74,11 +74,13 @@ class PathWalker {
     bool guess = false;  // about all rounds of a loop or of a callback
   };
   static constexpr uint32_t kNoPlace = ~0u;
+  static constexpr uint8_t kWayOn = 1, kWayTaken = 2;
   struct Place { std::vector<uint32_t> seen; uint32_t visits = 0; };
 
   // What the paths have shown so far; what an attempt showed is dropped with it.
   struct Findings {
     std::vector<bool> visited;
+    std::vector<uint8_t> ways;          // of a conditional jump: kWayOn, kWayTaken, or both
     std::vector<uint32_t> frame_bytes;  // per function
     // The pc of a call and a function that it enters, ascending. An attempt copies all of this.
     std::vector<std::pair<uint32_t, uint32_t>> called_from;
@@ -198,6 +200,7 @@ class PathWalker {
   Next jump(const Insn &in);
   Next jump_on_pointer(const Insn &in, const Reg &a, const Reg &b);
   Next split(State taken);
+  Next go_one_way(bool taken);
   void learn(State *state, const Reg &of);
   void decide_null(State *state, uint32_t id, bool null);
   bool need_readable(unsigned r);

@@ -170,25 +170,20 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
   };
   if (in.from_reg && in.src == in.dst) {  // the same value on both sides
     bool taken = in.jump == JumpOp::Set ? false : jump_taken<uint64_t>(in.jump, 0, 0);
-    if (in.jump != JumpOp::Set) {
-      pc_ = taken ? jump_target_ : pc_ + 1;
-      return Next::Continue;
-    }
-    return split(state_);
+    return in.jump != JumpOp::Set ? go_one_way(taken) : split(state_);
   }
   int decided = scalar_decide(in.jump, in.wide, a.value, b.value);
-  if (decided == 1) {
-    pc_ = jump_target_;
-    return Next::Continue;
-  }
-  if (decided == 0) {
-    pc_++;
-    return Next::Continue;
-  }
+  if (decided >= 0) return go_one_way(decided == 1);
   State taken = state_;
   assume(true, &taken);
   assume(false, &state_);
   return split(std::move(taken));
+}
+
+PathWalker::Next PathWalker::go_one_way(bool taken) {
+  findings_.ways[pc_] |= taken ? kWayTaken : kWayOn;
+  pc_ = taken ? jump_target_ : pc_ + 1;
+  return Next::Continue;
 }
 
 // Leaves the path on which the jump is taken for later and walks on with state_, where it is not.
@@ -196,6 +191,7 @@ PathWalker::Next PathWalker::split(State taken) {
   for (State *s : {&state_, &taken}) {
     if (!s->loops.empty()) s->loops.back().splits++;
   }
+  findings_.ways[pc_] = kWayOn | kWayTaken;
   if (!push_path(std::move(taken), jump_target_)) return Next::Refused;
   pc_++;
   return Next::Continue;
@@ -211,10 +207,7 @@ PathWalker::Next PathWalker::jump_on_pointer(const Insn &in, const Reg &a, const
     return Next::Refused;
   }
   bool taken_is_null = in.jump == JumpOp::Eq;
-  if (!may_be_null(a.type)) {  // never NULL
-    pc_ = taken_is_null ? pc_ + 1 : jump_target_;
-    return Next::Continue;
-  }
+  if (!may_be_null(a.type)) return go_one_way(!taken_is_null);
   State taken = state_;
   decide_null(&taken, a.id, taken_is_null);
   decide_null(&state_, a.id, !taken_is_null);

@@ -105,12 +105,11 @@ class FunctionLowering {
     if (is_program_) {
       env_ = LLVMGetParam(function_, 1);
       set_address(1, LLVMGetParam(function_, 0));
-      frame_ = LLVMConstNull(ptr_);
-      if (stack_bytes > 0) {
-        LLVMValueRef stack = LLVMBuildAlloca(builder_, LLVMArrayType2(i8_, stack_bytes), "stack");
-        LLVMSetAlignment(stack, 16);
-        frame_ = field(stack, stack_bytes);
-      }
+      // Also where nothing is stored there: r10 is never NULL.
+      if (stack_bytes == 0) stack_bytes = 16;
+      LLVMValueRef stack = LLVMBuildAlloca(builder_, LLVMArrayType2(i8_, stack_bytes), "stack");
+      LLVMSetAlignment(stack, 16);
+      frame_ = field(stack, stack_bytes);
     } else {
       for (unsigned r = 1; r <= 5; r++) set(r, LLVMGetParam(function_, r - 1));
       frame_ = LLVMGetParam(function_, 5);
@@ -410,10 +409,19 @@ class FunctionLowering {
   }
 
   // Fuel lives in a register; env->fuel is right where other functions look at it.
-  void pay(uint64_t instructions) {
+  void pay(uint64_t instructions) { pay(number(instructions)); }
+  void pay(LLVMValueRef instructions) {
     LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, fuel_, "");
-    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, number(instructions), ""), fuel_);
-    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, number(instructions), ""), stop_block());
+    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, instructions, ""), fuel_);
+    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, instructions, ""), stop_block());
+  }
+  void pay_for_call(uint32_t id) {
+    const HostCost cost = host_cost_of(id);
+    if (cost.size) pay(LLVMBuildLShr(builder_, get(cost.size), number(3), ""));
+    if (!cost.map_value) return;
+    constexpr size_t at = offsetof(sf_map, shape) + offsetof(sf_map_shape, value_size);
+    LLVMValueRef bytes = LLVMBuildLoad2(builder_, i32_, field(get_address(1), at), "");
+    pay(LLVMBuildLShr(builder_, LLVMBuildZExt(builder_, bytes, i64_, ""), number(3), ""));
   }
   void fetch_fuel() {
     LLVMBuildStore(builder_, LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), ""), fuel_);
@@ -532,6 +540,7 @@ class FunctionLowering {
   bool call_host(const Insn &in) {
     auto id = static_cast<uint32_t>(in.imm);
     if (id >= SF_HOST_LIMIT) return what_ = "a call without its function", false;
+    pay_for_call(id);
     if (OutputBuffer out = output_buffer_of(id); out.pointer) clear(out);
     LLVMValueRef result = call_inline(id);
     if (!result) result = call_table(id, {get(1), get(2), get(3), get(4), get(5)});
