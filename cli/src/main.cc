@@ -137,8 +137,8 @@ void add_policy_tools(CLI::App &policy, Arguments &into) {
   aot->footer("Example:\n"
               "  shortfuse policy aot metacache.bpf.o -o metacache.sfi && passthroughfs /data /mnt -o "
               "bpftime=metacache.sfi\n"
-              "An .sfi file stands wherever a policy does, and holds machine code: it must belong to root or to whoever\n"
-              "mounts, and nobody else may be able to write it.");
+              "An .sfi file stands wherever a policy does, and holds machine code: it must belong to root or to\n"
+              "whoever mounts, and nobody else may be able to write it.");
   auto *init = policy.add_subcommand("init", "Write a policy project: source, Makefile, test, README");
   init->add_option("NAME", into.init_name, "The directory, which must not exist; its name is the policy's")
       ->required();

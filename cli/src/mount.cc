@@ -238,7 +238,7 @@ int mount_command(const Context &context, const MountArguments &arguments) {
   if (options.chain.empty()) return refuse("-o bpftime=POLICY.bpf.o is missing", 2);
   const auto chain = find_chain(context.executable_directory, options.chain);
   if (!chain) return refuse(chain.error());
-  if (const auto policy = vm::load_policy(*chain); !policy) return refuse(policy.error().str());
+  if (const auto policy = vm::load_policy(*chain); !policy) return refuse(policy.error().text);
 
   // 2. The daemon: there, and open to the bridge.
   const auto program = inspect_program(arguments.command[0]);

@@ -78,7 +78,8 @@ void print(const Checked &c) {
     fmt::print("  program {:<24} {:<24} {:>5} instructions, {:>6} states\n", program.info.section, program.info.name,
                program.info.insns, program.info.states_explored);
     if (program.info.rounds_max > kRoundsOfFuel) {
-      fmt::print("          its loops may take {} rounds; a run ends after {}, and the operation goes its ordinary way\n",
+      fmt::print("          its loops may take {} rounds; a run ends after {}, and the operation goes its "
+                 "ordinary way\n",
                  program.info.rounds_max, kRoundsOfFuel);
     }
   }
@@ -95,7 +96,8 @@ Json to_json(const std::string &chain, const vm::Refusal &r) {
     path.push_back({{"file", step.file}, {"line", step.line}, {"source", step.source}, {"insn", step.insn},
                     {"what", step.what}});
   }
-  Json out = {{"policy", chain},       {"accepted", false}, {"code", r.code},     {"category", category_name(r.category)},
+  Json out = {{"policy", chain},       {"accepted", false},  {"code", r.code},
+              {"category", category_name(r.category)},
               {"text", r.text},        {"detail", r.detail}, {"reason", r.reason}, {"needed", r.needed},
               {"known", r.known},      {"path", path},       {"suggestion", r.suggestion}};
   if (!r.file.empty()) out.update({{"file", r.file}, {"line", r.line}, {"source", r.source}});

@@ -42,7 +42,8 @@ bool Bridge::stop() {
 
 std::expected<std::unique_ptr<Bridge>, std::string> Bridge::create(const Options &options) {
   auto policy = PolicySet::load(options.policies, nullptr, options.budget_bytes);
-  if (!policy) return std::unexpected(policy.error());
+  // One line, as for everything else that can be wrong with a mount.
+  if (!policy) return std::unexpected(policy.error().substr(0, policy.error().find('\n')));
   if (auto directory = Registry::prepare_directory(); !directory) return std::unexpected(directory.error());
   auto cache = cache::Cache::create({.budget_bytes = options.budget_bytes});
   if (!cache) return std::unexpected(cache.error());

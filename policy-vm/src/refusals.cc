@@ -14,6 +14,9 @@ constexpr RefusalCode kCodes[] = {
     {"elf-malformed", kNotSupported, "not an eBPF object as clang writes them",
      "compile with clang -target bpf -O2 -g"},
     {"elf-too-large", kNotSupported, "the object is larger than 16 MiB", ""},
+    {"sfi-malformed", kNotSupported, "not a precompiled policy, or a damaged one",
+     "make it anew: shortfuse policy aot"},
+    {"sfi-version", kNotSupported, "precompiled by another version", "make it anew: shortfuse policy aot"},
     {"btf-missing", kNotSupported, "no type information", "compile with -g"},
     {"btf-malformed", kNotSupported, "type information that contradicts itself", "compile with -g, and do not strip"},
     {"no-programs", kNotSupported, "nothing to attach", "put a function into a section such as SEC(\"fuse/read\")"},
@@ -154,7 +157,8 @@ std::string refusal_table() {
       "# Why policies are refused\n\n"
       "`shortfuse policy check` shows a code with every refusal; codes do not change. Categories: *unsafe*, the\n"
       "program does what none may; *could not prove*, it may be right, but that could not be shown (a refusal may be\n"
-      "of another category than its code where it knows better); *not supported here*. Made from `src/refusals.cc` (`SHORTFUSE_RENEW=1 vm_refusals_test`).\n\n"
+      "of another category than its code where it knows better); *not supported here*. Made from `src/refusals.cc`\n"
+      "(`SHORTFUSE_RENEW=1 vm_refusals_test`).\n\n"
       "| code | category | what it is about | what helps |\n|---|---|---|---|\n";
   for (const RefusalCode &c : kCodes) {
     const std::string category = category_name(c.category);

@@ -80,7 +80,8 @@ void PathWalker::begin() {
   parent_ = before_ = -1;
   pieces_.clear();
   insns_since_save_ = jumps_since_save_ = 0;
-  findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint8_t>(flow_.insns.size()), std::vector<uint32_t>(program_.functions.size()), {}};
+  findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint8_t>(flow_.insns.size()),
+               std::vector<uint32_t>(program_.functions.size()), {}};
   head_bytes_ = 0;
   rounds_max_ = stack_bytes_ = 0;
   judged_ = false;

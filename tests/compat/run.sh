@@ -73,7 +73,8 @@ for name in "${names[@]}"; do
   fi
   served=$(reports_served)
   [ "$served" -gt 0 ] || { echo "$name: nothing was served" >&2; failed+=("$name"); }
-  note "$name: $without_seconds s without, $((SECONDS - started - without_seconds)) s with the hook, $served calls served"
+  hooked_seconds=$((SECONDS - started - without_seconds))
+  note "$name: $without_seconds s without, $hooked_seconds s with the hook, $served calls served"
 done
 rm -rf "$T/mnt/out"
 unmount "$T/mnt"

@@ -162,7 +162,9 @@ struct Work {
   }
   static bool is_inline(LLVMValueRef f) { return name_of(f).starts_with(shortfuse::vm::kInlinePrefix); }
   // Lookups; the others are loops.
-  static bool always_inline(LLVMValueRef f) { return !name_of(f).ends_with("strncmp") && !name_of(f).ends_with("clear"); }
+  static bool always_inline(LLVMValueRef f) {
+    return !name_of(f).ends_with("strncmp") && !name_of(f).ends_with("clear");
+  }
 
   bool optimise(std::string *error) {
     PassOptions options(LLVMCreatePassBuilderOptions());
