@@ -3,8 +3,8 @@
 // r0..r9 are stack variables that LLVM's first pass turns into values, twice: as numbers, and as addresses where
 // known.h says that they are. r10 is a parameter of sub-programs and the end of one block of stack in the program
 // itself, so frames lie as in the interpreter. Fuel is paid where the interpreter pays: the verifier has shown that
-// loops end, this is the second defence. bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known can be inlined
-// into them; lookups in maps that are known are calls of functions that are inlined.
+// loops end, this is the second defence. bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known
+// can be inlined into them; lookups in maps that are known are calls of functions that are inlined.
 #include "lower.h"
 
 #include <errno.h>
