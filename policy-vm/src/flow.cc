@@ -1,6 +1,8 @@
 // The shape of a program.
 #include "flow.h"
 
+#include <span>
+
 namespace shortfuse::vm {
 namespace {
 
@@ -10,6 +12,28 @@ bool ends_path(const Insn &in) { return in.kind == Kind::Exit || in.kind == Kind
 bool jumps(const Insn &in) { return in.kind == Kind::Jump || in.kind == Kind::JumpAlways; }
 
 uint32_t target_of(const Insn &in, uint32_t pc) { return static_cast<uint32_t>(pc + in.distance()); }
+
+// Per instruction, the jumps that lead to it.
+class JumpsTo {
+ public:
+  explicit JumpsTo(const std::vector<Insn> &insns) : begin_(insns.size() + 1) {
+    const uint32_t count = static_cast<uint32_t>(insns.size());
+    for (uint32_t pc = 0; pc < count; pc++) {
+      if (jumps(insns[pc])) begin_[target_of(insns[pc], pc)]++;
+    }
+    for (uint32_t pc = 1; pc <= count; pc++) begin_[pc] += begin_[pc - 1];
+    from_.resize(begin_[count]);
+    for (uint32_t pc = 0; pc < count; pc++) {
+      if (jumps(insns[pc])) from_[--begin_[target_of(insns[pc], pc)]] = pc;
+    }
+  }
+  std::span<const uint32_t> at(uint32_t pc) const {
+    return std::span(from_).subspan(begin_[pc], begin_[pc + 1] - begin_[pc]);
+  }
+
+ private:
+  std::vector<uint32_t> begin_, from_;
+};
 
 struct Builder {
   const LinkedProgram &program;
@@ -112,18 +136,30 @@ struct Builder {
     return after;
   }
 
+  // An instruction is looked at again only when what follows it has changed, which it does at most once per register:
+  // sweeps over the whole program would be as many as there are jumps back.
   void find_live() {
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (uint32_t pc = static_cast<uint32_t>(flow.insns.size()); pc-- > 0;) {
-        const Insn &in = flow.insns[pc];
-        if (in.kind == Kind::Invalid) continue;
-        uint16_t after = 0;
-        if (!ends_path(in)) after |= flow.live[pc + in.slots()];
-        if (jumps(in)) after |= flow.live[target_of(in, pc)];
-        uint16_t before = live_before(in, after);
-        if (before != flow.live[pc]) flow.live[pc] = before, changed = true;
-      }
+    const uint32_t count = static_cast<uint32_t>(flow.insns.size());
+    const JumpsTo jumps_to(flow.insns);
+    std::vector<bool> waiting(count);
+    std::vector<uint32_t> work;
+    auto look_at = [&](uint32_t pc) {
+      if (!waiting[pc] && starts_insn(pc)) waiting[pc] = true, work.push_back(pc);
+    };
+    for (uint32_t pc = 0; pc < count; pc++) look_at(pc);
+    while (!work.empty()) {
+      const uint32_t pc = work.back();
+      work.pop_back();
+      waiting[pc] = false;
+      const Insn &in = flow.insns[pc];
+      uint16_t after = 0;
+      if (!ends_path(in)) after |= flow.live[pc + in.slots()];
+      if (jumps(in)) after |= flow.live[target_of(in, pc)];
+      const uint16_t before = live_before(in, after);
+      if (before == flow.live[pc]) continue;
+      flow.live[pc] = before;
+      if (pc > 0) look_at(starts_insn(pc - 1) ? pc - 1 : pc - 2);
+      for (uint32_t jump : jumps_to.at(pc)) look_at(jump);
     }
   }
 };
