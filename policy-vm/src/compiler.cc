@@ -6,16 +6,21 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
 
+#include "insn.h"
 #include "jit.h"
 
 namespace shortfuse::vm {
 namespace {
 
 constexpr size_t kCompilerStackBytes = 16u << 20;  // LLVM recurses; threads of a daemon may have small stacks
+// Mounting waits for the compiler: what would take more than about two seconds is interpreted, or calls what could have
+// been inlined.
+constexpr size_t kCompiledInsnsMax = 16384, kInlinedCallsMax = 512;
 constexpr size_t kCodeAlignment = 64;
 constexpr const char *kJitLibrary = "libshortfuse-jit.so";
 
@@ -86,6 +91,20 @@ struct CompileJob {
     }
     policy = {programs.data(), programs.size(), maps.data(), maps.size(), from.calls_inlined};
   }
+  size_t insns() const {
+    size_t count = 0;
+    for (const sf_jit_program &p : programs) count += p.count;
+    return count;
+  }
+  // At most so many; the second half of a constant may look like one.
+  size_t calls() const {
+    size_t count = 0;
+    for (const sf_jit_program &p : programs) {
+      count += static_cast<size_t>(std::count_if(p.insns, p.insns + p.count,
+                                                 [](uint64_t insn) { return (insn & 0xff) == kOpCall; }));
+    }
+    return count;
+  }
   ~CompileJob() { free(result.code); }
   CompileJob(const CompileJob &) = delete;
   CompileJob &operator=(const CompileJob &) = delete;
@@ -140,6 +159,9 @@ std::expected<MachineCode, std::string> machine_code(const Policy &policy) {
   MachineCode out = precompiled_code(policy);
   CompileJob job(policy, false);
   if (job.programs.empty()) return out;
+  if (job.calls() > kInlinedCallsMax) job.policy.inline_calls = 0;
+  if (job.insns() > kCompiledInsnsMax)
+    return std::unexpected("more than " + std::to_string(kCompiledInsnsMax) + " instructions");
   std::string why;
   job.compile = reinterpret_cast<sf_jit_compile_fn>(find_function(SF_JIT_COMPILE_SYMBOL, &why));
   if (!job.compile || !(why = run(&job)).empty()) return std::unexpected(why);
