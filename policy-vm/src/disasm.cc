@@ -70,8 +70,10 @@ std::string load_imm64(const Insn &in, uint32_t pc) {
 
 std::string call(const Insn &in, uint32_t pc) {
   if (in.src == kCallLocal) return "call function at " + std::to_string(pc + in.distance());
-  bool known = static_cast<uint32_t>(in.imm) < SF_HOST_COUNT;
-  return "call " + (known ? std::string(kHostFunctions[in.imm].name) : "unknown " + std::to_string(in.imm));
+  const uint32_t id = static_cast<uint32_t>(in.imm);
+  if (id < SF_HOST_COUNT) return std::string("call ") + kHostFunctions[id].name;
+  if (id < SF_HOST_LIMIT) return "call function " + std::to_string(id - SF_HOST_COUNT) + " of the host";
+  return "call unknown " + std::to_string(in.imm);
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ bool code_well_formed(const sf_image &image, const RawInsn *code, uint32_t count
       int64_t target = pc + in.distance();
       if (target < 0 || target >= count) return false;
     } else if (in.kind == Kind::Call) {
-      if (in.src != kCallHost || static_cast<uint32_t>(in.imm) >= SF_HOST_COUNT) return false;
+      // How many functions of an embedding application there are is known when a program runs.
+      if (in.src != kCallHost || static_cast<uint32_t>(in.imm) >= SF_HOST_LIMIT) return false;
     } else if (in.kind == Kind::LoadImm64) {
       if (in.src > kImmMapValue && in.src != kImmFunction) return false;
       const int64_t function = pc + in.distance();

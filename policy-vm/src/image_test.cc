@@ -156,6 +156,9 @@ TEST(Image, CheckRefusesEveryBrokenField) {
   EXPECT_EQ(check([](sf_image *i) { i->program[0].insns = 0; }), -EINVAL);
   EXPECT_EQ(check([](sf_image *i) { memset(i->program[0].name, 'x', 32); }), -EINVAL);
   EXPECT_EQ(check([](sf_image *i) { memset(i->map[0].name, 'x', 32); }), -EINVAL);
+  EXPECT_EQ(check([&](sf_image *i) { *insn(i, 2) = {kOpCall, 0, 0, SF_HOST_LIMIT}; }), -EINVAL);
+  auto calls_application = [&](sf_image *i) { *insn(i, 2) = {kOpCall, 0, 0, SF_HOST_COUNT}, i->key = sf_image_key(i); };
+  EXPECT_EQ(check(calls_application), 0);
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 3)->off = 100; }), -EINVAL);
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 3)->off = -100; }), -EINVAL);
   EXPECT_EQ(check([&](sf_image *i) { insn(i, 4)->imm = 100; }), -EINVAL);

@@ -244,6 +244,16 @@ const Single kSingles[] = {
   {"goto 2", {raw(kClassJmp32 | kJumpAlways, 0, 0, 0, 1), mov(6, 1), mov(7, 2)}, 9, 0, 9},
 };
 
+TEST(Instructions, CallsAreNamed) {
+  auto text = [](int32_t id) {
+    const RawInsn call{kOpCall, 0, 0, id};
+    Insn in;
+    return decode_insn(&call, 1, &in) ? "" : disassemble(in, 0);
+  };
+  EXPECT_EQ(text(SF_HOST_COUNT + 2), "call function 2 of the host");
+  EXPECT_EQ(text(SF_HOST_LIMIT), "call unknown " + std::to_string(SF_HOST_LIMIT));
+}
+
 TEST(Instructions, Singles) {
   Bench bench;
   for (const Single &s : kSingles) {

@@ -94,6 +94,14 @@ struct Bounds {
   void visit(uint64_t, const sf_map_cursor &) {}
 };
 
+bool writes_frame_pointer(const Insn &in) {
+  switch (in.kind) {
+    case Kind::Alu: case Kind::Endian: case Kind::LoadImm64: case Kind::Load: return in.dst == kFramePointer;
+    case Kind::Atomic: return in.fetch && in.src == kFramePointer;
+    default: return false;
+  }
+}
+
 std::expected<void, std::string> check_target(uint32_t pc, const Insn &in, const std::vector<bool> &starts) {
   const int64_t target = pc + in.distance();
   if (target < 0 || target >= static_cast<int64_t>(starts.size()) || !starts[static_cast<size_t>(target)])
@@ -146,6 +154,7 @@ std::expected<RawProgram, std::string> RawProgram::read(std::span<const unsigned
   for (uint32_t pc = 0; pc < count; pc++) {
     const Insn &in = insns[pc];
     if (!starts[pc]) continue;
+    if (writes_frame_pointer(in)) return std::unexpected(at(pc, "it writes r10, which is read-only"));
     const bool call = in.kind == Kind::Call;
     const bool jump = in.kind == Kind::Jump || in.kind == Kind::JumpAlways;
     if (jump || in.calls_local() || in.takes_function_address()) {

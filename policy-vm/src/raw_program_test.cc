@@ -44,6 +44,11 @@ TEST(RawProgram, GetsItsMemory) {
   EXPECT_EQ(both({store_imm(1, 1, 0, 9), testing::load(1, 0, 1, 0), leave()}, {1, 2, 3}), 9u);
 }
 
+TEST(RawProgram, LeavesTheFramePointerAlone) {
+  for (const Code &code : {Code{mov(10, 1), leave()}, Code{testing::load(8, 10, 1, 0), leave()}})
+    EXPECT_FALSE(program_of(code));
+}
+
 TEST(RawProgram, CallsItsOwnFunctionsWithFramesOfTheirOwn) {
   // Both use the top of their frames.
   Code code{store_imm(8, 10, -8, 7), call_local(2), testing::load(8, 0, 10, -8), leave(),
