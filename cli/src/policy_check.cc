@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "files.h"
+#include "shortfuse/vm/map.h"
 #include "shortfuse/vm/vm.h"
 
 namespace shortfuse::cli {
@@ -27,8 +28,16 @@ std::string map_name(const vm::Policy::Map &map) {
   return {map.def.name, strnlen(map.def.name, sizeof map.def.name)};
 }
 
+// With its header, hash buckets, copies per CPU and so on: what mounting takes for it.
 uint64_t map_bytes(const vm::Policy::Map &map) {
-  return static_cast<uint64_t>(map.def.max_entries) * (map.def.key_size + map.def.value_size);
+  const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
+  return sf_map_bytes(&shape);
+}
+
+uint64_t all_map_bytes(const vm::Policy &policy) {
+  uint64_t all = 0;
+  for (const auto &map : policy.maps) all += map_bytes(map);
+  return all;
 }
 
 constexpr uint64_t kRoundsOfFuel = 1u << 20;  // of machine code; the interpreter counts instructions
@@ -88,6 +97,7 @@ void print(const Checked &c) {
                map_type(map.def.type), map.def.max_entries, map.def.key_size, map.def.value_size, map_bytes(map),
                map.frozen ? ", read-only" : "");
   }
+  if (!p.maps.empty()) fmt::print("  maps take {} bytes in all\n", all_map_bytes(p));
 }
 
 Json to_json(const std::string &chain, const vm::Refusal &r) {
@@ -123,11 +133,12 @@ Json to_json(const Checked &c) {
                     {"key_bytes", map.def.key_size},
                     {"value_bytes", map.def.value_size},
                     {"max_entries", map.def.max_entries},
+                    {"bytes", map_bytes(map)},
                     {"read_only", map.frozen}});
   }
   return {{"policy", c.chain},           {"accepted", true}, {"verify_ms", c.verify_ms},
           {"publish_ms", c.publish_ms}, {"image_bytes", c.image_bytes}, {"image", c.lowered}, {"programs", programs},
-          {"maps", maps}};
+          {"maps", maps}, {"map_bytes", all_map_bytes(*c.policy)}};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "map_declaration.h"
 
 #include <optional>
+#include <set>
 
 #include "shortfuse/vm/map.h"
 #include "type_description.h"
@@ -117,6 +118,9 @@ std::optional<Refusal> check_map(const MapDeclaration &map) {
   if (of_maps != !map.inner.empty())
     return bad(of_maps ? "an ARRAY_OF_MAPS declares what its maps look like: __array(values, struct ...)"
                        : "its `values` are maps, which only an ARRAY_OF_MAPS holds");
+  const sf_map_shape shape{map.type, map.key_size, map.value_size, map.max_entries};
+  if (sf_map_bytes(&shape) == 0)
+    return Refusal{"map-size", "map \"" + map.name + "\": this many entries of this size are not supported", ""};
   if (of_maps) {
     const MapDeclaration &inner = map.inner[0];
     if (inner.type == SF_MAP_ARRAY_OF_MAPS || inner.type == SF_MAP_PROG_ARRAY)
@@ -161,9 +165,11 @@ std::expected<MapDeclaration, Refusal> read_map(const btf *b, const std::string 
       {"key_size", &MapDeclaration::key_size}, {"value_size", &MapDeclaration::value_size},
       {"map_flags", &MapDeclaration::flags}, {"pinning", &MapDeclaration::pinning},
       {"map_extra", &MapDeclaration::extra}};
+  std::set<std::string> seen;
   for (uint32_t i = 0; i < btf_vlen(type); i++) {
     const btf_member *member = btf_members(type) + i;
     const std::string field = btf_string(b, member->name_off);
+    if (!seen.insert(field).second) return bad_map(name, "field \"" + field + "\" is declared twice");
     const btf_type *declared = resolve_type(b, member->type);
     if (declared && field == "values") {
       if (auto bad = read_values(b, declared, btf_member_bit_offset(type, i) / 8, is_inner, &map))

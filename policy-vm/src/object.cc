@@ -19,6 +19,7 @@ namespace {
 constexpr uint32_t kRelocAddress = 1;  // R_BPF_64_64
 constexpr uint32_t kRelocPointer = 2;  // R_BPF_64_ABS64
 constexpr uint32_t kRelocCall = 10;    // R_BPF_64_32
+constexpr size_t kMissingTextMax = 240;
 constexpr uint32_t kValuesMax = 1u << 16;  // entries of a map with static contents
 
 using Unexpected = std::unexpected<Refusal>;
@@ -30,13 +31,20 @@ bool is_data_section(const ElfSection &s) {
          (starts_with(s.name, ".rodata") || starts_with(s.name, ".data") || starts_with(s.name, ".bss"));
 }
 
+// Names of maps reach terminals and file systems.
+bool belongs_in_name(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
+}
+
 // "metacache.bpf.o" and ".rodata" make "metacache.rodata", as with libbpf; the stem is cut where it is too long.
 std::string data_map_name(const std::string &object, const std::string &section) {
   std::string stem = object.substr(object.find_last_of('/') + 1);
   stem = stem.substr(0, stem.find('.'));
   size_t room = sizeof(sf_image_map{}.name) - 1;
   std::string tail = section.substr(0, room);
-  return stem.substr(0, room - tail.size()) + tail;
+  std::string name = stem.substr(0, room - tail.size()) + tail;
+  std::ranges::replace_if(name, [](char c) { return c != '-' && !belongs_in_name(c); }, '_');
+  return name;
 }
 
 void set_name(char (&out)[32], const std::string &name) {
@@ -108,6 +116,8 @@ class Linker {
       return Unexpected(Refusal{r.code, out_.name + ": " + r.text, r.detail});
     }
     for (const MapDeclaration &d : *declared) {
+      if (!std::ranges::all_of(d.name, belongs_in_name))
+        return refuse("map-malformed", "a map's name has other characters than A-Z a-z 0-9 _ .");
       const ElfSymbol *symbol = map_symbol(d.name);
       if (!symbol) return refuse("map-malformed", "map \"" + d.name + "\" has no symbol in .maps");
       map_at_[symbol->value] = place_.first_map + static_cast<uint32_t>(out_.maps.size());
@@ -202,7 +212,8 @@ class Linker {
       if (r.offset < begin || r.offset >= end) continue;
       const uint64_t index = (r.offset - begin) / 8;
       uint64_t addend = 0;
-      if ((r.offset - begin) % 8 != 0 || r.type != kRelocPointer || r.offset + 8 > section.data.size())
+      if ((r.offset - begin) % 8 != 0 || r.type != kRelocPointer ||
+          r.offset > section.data.size() || section.data.size() - r.offset < sizeof addend)
         return refuse("map-malformed", what + "one of its `values` is no address");
       if (index >= map.def.max_entries) return refuse("map-malformed", what + "more `values` than max_entries");
       memcpy(&addend, section.data.data() + r.offset, sizeof addend);
@@ -287,6 +298,8 @@ class Linker {
                                                 const CoreRelocation &core, const std::string &where) const {
     auto missing = apply_core_relocation(out_.btf.types(), place_.target->types, core, &program->code[pc], left);
     if (!missing) return refuse("core-malformed", where + ": " + missing.error());
+    // Every copy of every instruction may have one, and names in an object have any length.
+    if (missing->size() > kMissingTextMax) missing->replace(kMissingTextMax - 3, std::string::npos, "...");
     if (!missing->empty()) program->missing[pc] = *missing;
     return {};
   }

@@ -3,12 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <thread>
 
 #include "shortfuse/vm/map.h"
+#include "shortfuse/vm/runtime.h"
 #include "testing.h"
 
 namespace shortfuse::vm {
@@ -196,6 +199,7 @@ TEST(Object, Refusals) {
       {"mapkind", "map-type-unsupported", "map \"events\" is of kind PERF_EVENT_ARRAY (4), which is not supported here",
        "RINGBUF"},
       {"mapempty", "map-malformed", "max_entries is 0 or missing", ""},
+      {"mapsize", "map-size", "map \"m\": this many entries of this size", ""},
       {"mapflags", "map-malformed", "map_flags are not supported here for a HASH", ""},
       {"maparraykey", "map-malformed", "keys of a PERCPU_ARRAY have 4 bytes", ""},
       {"mapringkey", "map-malformed", "a RINGBUF has no keys", ""},
@@ -225,6 +229,32 @@ TEST(Object, Refusals) {
     EXPECT_EQ(policy.error().text.find(std::string(c.object) + ".bpf.o: "), 0u) << policy.error().text;
     EXPECT_EQ(policy.error().text.find('\n'), std::string::npos);
   }
+}
+
+// What no compiler makes, but what a file may say.
+TEST(Object, RefusesNamesThatAreNoNames) {
+  const std::string changed = ::testing::TempDir() + "/changed.bpf.o";
+  auto text_of_changed = [&](const char *object, const std::string &from, const std::string &to) {
+    std::vector<char> bytes = bytes_of(path_of(object));
+    auto at = bytes.begin();
+    while ((at = std::search(at, bytes.end(), from.begin(), from.end())) != bytes.end())
+      at = std::copy(to.begin(), to.end(), at);
+    std::ofstream(changed, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    auto policy = load_policy({changed});
+    std::filesystem::remove(changed);
+    return policy ? "accepted" : policy.error().text;
+  };
+  EXPECT_NE(text_of_changed("mapsame", "map_extra", "map_flags").find("\"map_flags\" is declared twice"),
+            std::string::npos);
+  EXPECT_NE(text_of_changed("whole", "seen", "\x1b[7m").find("a map's name has other characters"), std::string::npos);
+}
+
+// Of every kind, a RINGBUF without values among them.
+TEST(Object, MapsOfEveryKindAreMadeInThisProcess) {
+  auto policy = load_policy({path_of("mapkinds")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  auto runtime = Runtime::create(*policy, Lowering::InterpretOnly);
+  EXPECT_TRUE(runtime) << runtime.error().str();
 }
 
 // A refusal by the verifier points at the source.

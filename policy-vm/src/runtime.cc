@@ -38,17 +38,12 @@ uint64_t uid_gid(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
   return static_cast<uint64_t>(getgid()) << 32 | getuid();
 }
 
-uint64_t compare_strings(uint64_t a, uint64_t size, uint64_t b, uint64_t, uint64_t, void *) {
-  const int order = strncmp(reinterpret_cast<const char *>(a), reinterpret_cast<const char *>(b), size);
-  return static_cast<uint64_t>(int64_t{order});
-}
-
 bool holds_handles(uint32_t type) { return type == SF_MAP_PROG_ARRAY || type == SF_MAP_ARRAY_OF_MAPS; }
 
 // Globals are the one element of an ARRAY; static contents of maps of maps and programs are a number per element.
 int fill(sf_map *handle, const Policy::Map &map) {
   const size_t each = holds_handles(map.def.type) ? sizeof(uint32_t) : map.def.value_size;
-  for (uint32_t i = 0; i < map.initial.size() / each; i++) {
+  for (uint32_t i = 0; each != 0 && i < map.initial.size() / each; i++) {  // a RINGBUF has no values
     const unsigned char *value = map.initial.data() + i * each;
     uint32_t number = 0;
     if (holds_handles(map.def.type)) memcpy(&number, value, sizeof number);
@@ -121,7 +116,6 @@ void Runtime::add_process_functions() {
   host_[SF_HOST_PRANDOM] = prandom;
   host_[SF_HOST_PID_TGID] = pid_tgid;
   host_[SF_HOST_UID_GID] = uid_gid;
-  host_[SF_HOST_STRNCMP] = compare_strings;
 }
 
 void Runtime::set_function(uint32_t id, sf_host_fn fn) { host_[id] = fn; }

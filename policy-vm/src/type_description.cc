@@ -40,7 +40,7 @@ std::string fields_of(const btf *b, const btf_type *type, int depth, int *left) 
       return "";
     out += (out.empty() ? "" : ",") + std::string("{\"name\":\"") + name + "\",\"offset\":" +
            number(btf_member_bit_offset(type, i) / 8) + ",\"type\":" + describe(b, member->type, depth + 1, left) + "}";
-    if (out.size() > kTextMax) return "";
+    if (out.size() > kTextMax || *left < 0) return "";
   }
   return out;
 }

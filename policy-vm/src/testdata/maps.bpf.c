@@ -56,6 +56,15 @@ PASS
 struct { KIND(HASH); __type(key, u64); __type(value, u64); } m SEC(".maps");
 PASS
 #endif
+#ifdef CASE_mapsize
+struct { KIND(HASH); ENTRIES(500000000); __type(key, u64); __uint(value_size, 4096); } m SEC(".maps");
+PASS
+#endif
+#ifdef CASE_mapsame
+struct { KIND(HASH); ENTRIES(1); __type(key, u64); __type(value, u64); __uint(map_flags, 1); __uint(map_extra, 0); }
+    m SEC(".maps");
+PASS
+#endif
 #ifdef CASE_mapflags
 struct { KIND(HASH); ENTRIES(1); __uint(map_flags, 4); __type(key, u64); __type(value, u64); } m SEC(".maps");
 PASS
