@@ -87,7 +87,7 @@ class Reader {
   Reader(const unsigned char *at, size_t left) : at_(at), left_(left) {}
   bool raw(void *to, size_t n) {
     if (n > left_) return ok_ = false;
-    memcpy(to, at_, n);
+    if (n > 0) memcpy(to, at_, n);  // neither may be NULL for it
     at_ += n;
     left_ -= n;
     return true;
