@@ -1,8 +1,7 @@
 // The kernel as oracle: random programs that both verifiers accept run in the kernel, in the interpreter and as machine
 // code, from equal memory, and must leave equal memory and equal results.
 //
-// What only one of the two verifiers accepts is counted by reason and printed with SHORTFUSE_SOAK=1 (docs/verifiers.md
-// explains the differences).
+// What only one of the two verifiers accepts is counted by reason and printed with SHORTFUSE_SOAK=1.
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <gtest/gtest.h>
