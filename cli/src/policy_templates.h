@@ -103,65 +103,10 @@ expect 'would keep the reply: 10 s; what does not exist: 2 s' --section fuse_exi
 
 // ---- deny
 
-inline constexpr char kDenySource[] = R"(
-/* @NAME@: nobody gets at the paths of this list, with the hook or without it. */
-#include <shortfuse/policy.h>
-
-#define EPERM 1
-#define ENOENT 2
-#define EACCES 13
-#define PATH_BYTES 256 /* a program has 512 bytes of stack */
-
-/* Relative to the mount, without a slash at either end; what lies below is denied too. */
-#define NAME_BYTES 64
-static const char denied[][NAME_BYTES] = {
-  "secret",
-  "private/key.pem",
-};
-
-static __always_inline u32 length_of(const char *name) {
-  u32 n = 0;
-  while (n < NAME_BYTES - 2 && name[n]) n++;
-  return n;
-}
-
-/* Denied: what is on the list, and what lies below it; with `moves` also what lies above, since moving a directory
- * carries away what is in it. `unknown` is the answer where no path leads to the node. */
-static __always_inline int judge(void *ctx, int moves, int unknown) {
-  char path[PATH_BYTES];
-  int length = sf_path(ctx, path, sizeof path);
-
-  if (length == -ENOENT) return unknown;
-  if (length < 0 || length >= PATH_BYTES) return -EACCES; /* too long to judge: a guard must not fail open */
-  for (u32 i = 0; i < sizeof denied / sizeof denied[0]; i++) {
-    u32 n = length_of(denied[i]);
-    if (bpf_strncmp(path, n, denied[i]) == 0 && (path[n] == 0 || path[n] == '/')) return -EACCES;
-    if (moves && length > 0 && length < NAME_BYTES && denied[i][length] == '/' &&
-        bpf_strncmp(path, length, denied[i]) == 0)
-      return -EACCES;
-  }
-  return SF_PASS;
-}
-
-/* In the daemon, where every request comes by, with the hook or without it. Requests that name something in a
- * directory, and requests for a node found before: one without a path is an open file that has been deleted. */
-#define GUARD_NAME(op) SEC("fuse/" #op) int guard_##op(struct sf_fuse_ctx *ctx) { return judge(ctx, 0, -EACCES); }
-#define GUARD_NODE(op) SEC("fuse/" #op) int guard_##op(struct sf_fuse_ctx *ctx) { return judge(ctx, 0, SF_PASS); }
-#define GUARD_MOVE(op) SEC("fuse/" #op) int guard_##op(struct sf_fuse_ctx *ctx) { return judge(ctx, 1, -EACCES); }
-
-GUARD_NAME(lookup) GUARD_NAME(create) GUARD_NAME(mkdir) GUARD_NAME(mknod) GUARD_NAME(symlink)
-GUARD_NAME(unlink) GUARD_NAME(rmdir)
-GUARD_NODE(getattr) GUARD_NODE(setattr) GUARD_NODE(access) GUARD_NODE(open) GUARD_NODE(opendir) GUARD_NODE(read)
-GUARD_NODE(write) GUARD_NODE(readdir) GUARD_NODE(readdirplus) GUARD_NODE(readlink)
-GUARD_NODE(getxattr) GUARD_NODE(listxattr) GUARD_NODE(setxattr) GUARD_NODE(removexattr)
-
-/* What is moved away is judged here, what is moved over a denied name is not: policies/deny.bpf.o of shortfuse does
- * that too, and examples/policies/deny.bpf.c shows how. A second name for a file would lead round the list. */
-GUARD_MOVE(rename) GUARD_MOVE(rename2)
-SEC("fuse/link") int guard_link(struct sf_fuse_ctx *ctx) { return -EPERM; }
-
-char LICENSE[] SEC("license") = "GPL";
-)";
+// The example itself, so that a guard that somebody starts from has no gap that the example does not have.
+inline constexpr char kDenySource[] =
+#include "deny_source.inc"
+    ;
 
 inline constexpr char kDenyTest[] = R"(
 expect 'fuse/lookup: -13 (denied: EACCES)' --section fuse/lookup --path secret
