@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -21,8 +22,12 @@
 namespace shortfuse::tests {
 namespace {
 
-// Contents are kept only when the last change is 20 ms old, as an older time stamp could not tell another from it.
+// Contents are kept only when the last change is 20 ms old, as an older time stamp could not tell another from it. So
+// the reader dwells on some states: for this time, and, as a busy machine may let it sleep all that time, for so many
+// looks.
 constexpr auto kDwell = std::chrono::milliseconds(40);
+constexpr unsigned kDwellLooks = 200;
+constexpr uint64_t kDwells = 12;  // over all rounds in step
 
 struct Board {
   std::atomic<uint64_t> started{0}, published{0}, looks{0};
@@ -82,13 +87,14 @@ bool look(Board &board, Subject &subject, const std::string &name) {
 SF_WORKER(reader) {
   Shared<Board> board(args.at(0));
   std::unique_ptr<Subject> subject(make_subject(args.at(2), args.at(1)));
-  uint64_t rounds = std::stoull(args.at(3));
+  const uint64_t rounds = rounds_in_step(*subject, std::stoull(args.at(3)));
+  const uint64_t between_dwells = std::max<uint64_t>(rounds / kDwells, 1);
   try {
-    for (uint64_t seq = 1; seq <= rounds_in_step(*subject, rounds); ++seq) {
+    for (uint64_t seq = 1; seq <= rounds; ++seq) {
       if (!board->turn.await(1, board->stop)) return 3;
-      unsigned looks = 1 + static_cast<unsigned>(seq % 3);
-      auto dwell = seq % 256 == 0 ? kDwell : std::chrono::milliseconds(0);
-      auto until = std::chrono::steady_clock::now() + dwell;
+      const bool dwells = seq % between_dwells == 0;
+      const unsigned looks = dwells ? kDwellLooks : 1 + static_cast<unsigned>(seq % 3);
+      const auto until = std::chrono::steady_clock::now() + (dwells ? kDwell : std::chrono::milliseconds(0));
       for (unsigned i = 0; i < looks || std::chrono::steady_clock::now() < until; ++i) {
         if (look(*board, *subject, args.at(2) + " in step")) continue;
         board->stop.store(1);
