@@ -8,7 +8,7 @@
 #include <cstring>
 #include <memory>
 
-#include "testing.h"
+#include "testing/testing.h"
 
 using namespace shortfuse::vm;
 

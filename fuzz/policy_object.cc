@@ -1,7 +1,7 @@
 // Any bytes as an object: loading ends with a policy or a refusal, and a policy does only what it may.
 #include <cstdlib>
 
-#include "testing.h"
+#include "testing/testing.h"
 
 using namespace shortfuse::vm;
 

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "testing.h"
+#include "testing/testing.h"
 
 using namespace shortfuse::vm;
 

@@ -2,9 +2,9 @@
 // whatever its relocations say changes instructions and nothing else.
 #include <cstring>
 
-#include "btf_info.h"
-#include "map_declaration.h"
-#include "testing.h"
+#include "object/btf_info.h"
+#include "object/map_declaration.h"
+#include "testing/testing.h"
 
 using namespace shortfuse::vm;
 

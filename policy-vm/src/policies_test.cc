@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <set>
 
-#include "testing.h"
+#include "testing/testing.h"
 
 namespace shortfuse::vm {
 namespace {

@@ -7,13 +7,13 @@
 
 #include <unordered_map>
 
-#include "elf_file.h"
-#include "host_functions.h"
-#include "object.h"
-#include "precompiled.h"
+#include "isa/host_functions.h"
+#include "object/elf_file.h"
+#include "object/object.h"
+#include "publish/precompiled.h"
 #include "refusals.h"
 #include "shortfuse/vm/vm.h"
-#include "verifier.h"
+#include "verify/verifier.h"
 
 namespace shortfuse::vm {
 namespace {

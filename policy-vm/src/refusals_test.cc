@@ -1,4 +1,4 @@
-// What people read when a policy is refused: the texts beside testdata/refused.bpf.c, and refusals.md.
+// What people read when a policy is refused: the texts beside testing/testdata/refused.bpf.c, and refusals.md.
 #include "refusals.h"
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <regex>
 #include <set>
 
-#include "testing.h"
+#include "testing/testing.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -36,7 +36,8 @@ Refusal refusal_of(const std::string &name) {
 TEST(Refusals, ReadAsTheyShould) {
   for (const char *name : kCases) {
     const Refusal r = refusal_of(name);
-    expect_file(std::string(SF_SOURCE) + "/testdata/refused/" + name + ".txt", "[" + r.code + "]\n" + r.str() + "\n");
+    const std::string file = std::string(SF_SOURCE) + "/testing/testdata/refused/" + name + ".txt";
+    expect_file(file, "[" + r.code + "]\n" + r.str() + "\n");
   }
 }
 

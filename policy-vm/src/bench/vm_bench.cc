@@ -37,9 +37,9 @@
 #include <string>
 #include <vector>
 
-#include "../kernel_oracle.h"
-#include "../testing.h"
-#include "programs.h"
+#include "bench/programs.h"
+#include "testing/testing.h"
+#include "testing/kernel_oracle.h"
 
 extern "C" {
 extern input native_in;

@@ -3,8 +3,8 @@
 //
 // A shape's sizes arrive as constants and fold. Keys of the usual sizes have functions of their own, so that the loops
 // over them are gone before a policy is compiled.
-#include "../host_text.h"
-#include "../maps/lookup.h"
+#include "isa/host_text.h"
+#include "maps/lookup.h"
 
 using namespace shortfuse::vm;
 

@@ -3,7 +3,7 @@
 // A whole policy is one module, optimised by a short list of passes and emitted as an object file in memory, of which
 // the code is the .text section. Position-independent code of the small model without constants, tables or calls to
 // outside needs no relocation; should one appear all the same, the policy is interpreted instead.
-#include "jit.h"
+#include "lower/jit.h"
 
 #include <elf.h>
 #include <llvm-c/Analysis.h>
@@ -24,7 +24,7 @@
 #include <string>
 #include <string_view>
 
-#include "lower.h"
+#include "lower/lower.h"
 
 extern "C" const char sf_inline_bitcode[], sf_inline_bitcode_end[];
 

@@ -1,8 +1,8 @@
-#include "known.h"
+#include "lower/known.h"
 
 #include <algorithm>
 
-#include "../host_functions.h"
+#include "isa/host_functions.h"
 
 namespace shortfuse::vm {
 namespace {

@@ -11,7 +11,7 @@
 #include <map>
 #include <vector>
 
-#include "../insn.h"
+#include "isa/insn.h"
 
 namespace shortfuse::vm {
 

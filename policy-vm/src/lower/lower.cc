@@ -5,7 +5,7 @@
 // itself, so frames lie as in the interpreter. Fuel is paid where the interpreter pays: the verifier has shown that
 // loops end, this is the second defence. bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known
 // can be inlined into them; lookups in maps that are known are calls of functions that are inlined.
-#include "lower.h"
+#include "lower/lower.h"
 
 #include <errno.h>
 #include <llvm-c/Analysis.h>
@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
-#include "../host_functions.h"
-#include "../insn.h"
-#include "known.h"
+#include "isa/host_functions.h"
+#include "isa/insn.h"
+#include "lower/known.h"
 #include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {

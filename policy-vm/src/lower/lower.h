@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../jit.h"
+#include "lower/jit.h"
 
 namespace shortfuse::vm {
 

@@ -2,7 +2,7 @@
 // (index of a map in the policy + 1), where 0 is no reference. Values are written in place, by as many writers as like.
 #include <errno.h>
 
-#include "kinds.h"
+#include "maps/kinds.h"
 
 namespace shortfuse::vm::maps {
 namespace {

@@ -2,7 +2,7 @@
 // many bits as the kernel takes for them.
 #include <errno.h>
 
-#include "kinds.h"
+#include "maps/kinds.h"
 
 namespace shortfuse::vm::maps {
 namespace {

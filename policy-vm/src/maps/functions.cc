@@ -4,11 +4,11 @@
 // shape says.
 #include <errno.h>
 
-#include "../host_text.h"
+#include "isa/host_text.h"
+#include "maps/kinds.h"
+#include "maps/system.h"
 #include "shortfuse/vm/image.h"
-#include "kinds.h"
 #include "shortfuse/vm/map.h"
-#include "system.h"
 
 using namespace shortfuse::vm::maps;
 

@@ -7,8 +7,8 @@
 // the hand last came by is spared once. Readers in other processes map the storage read-only and leave no trace.
 #include <errno.h>
 
-#include "kinds.h"
-#include "pool.h"
+#include "maps/kinds.h"
+#include "maps/pool.h"
 
 namespace shortfuse::vm::maps {
 namespace {

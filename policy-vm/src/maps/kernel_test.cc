@@ -9,8 +9,8 @@
 #include <set>
 #include <string>
 
-#include "kernel_maps.h"
-#include "testing.h"
+#include "maps/kernel_maps.h"
+#include "maps/testing.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 // A function that is not there: the kind has none (-EOPNOTSUPP). Shapes have passed `bytes` before anything else sees
 // them; writers hold the lock.
 #pragma once
-#include "lookup.h"
+#include "maps/lookup.h"
 #include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm::maps {

@@ -16,7 +16,7 @@
 // two, one behind the other: 63 to 80 ns for 4 bytes, 168 for 64 (std::unordered_map 165 and 364). Huge pages behind
 // the table changed nothing.
 #pragma once
-#include "shared.h"
+#include "maps/shared.h"
 #include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm::maps {

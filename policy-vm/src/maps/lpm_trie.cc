@@ -5,8 +5,8 @@
 // it was or as it is. Prefixes grow from node to node, so every way down ends. Nodes come from a pool (pool.h).
 #include <errno.h>
 
-#include "kinds.h"
-#include "pool.h"
+#include "maps/kinds.h"
+#include "maps/pool.h"
 
 namespace shortfuse::vm::maps {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <errno.h>
 
-#include "kinds.h"
-#include "system.h"
+#include "maps/kinds.h"
+#include "maps/system.h"
 
 using namespace shortfuse::vm::maps;
 

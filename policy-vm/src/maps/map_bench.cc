@@ -21,8 +21,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kernel_maps.h"
-#include "lookup.h"
+#include "maps/kernel_maps.h"
+#include "maps/lookup.h"
 
 namespace {
 

@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "testing.h"
+#include "maps/testing.h"
 
 namespace {
 

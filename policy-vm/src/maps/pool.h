@@ -9,7 +9,7 @@
 //
 // A writer that is killed half-way leaves at worst an element that is neither in use nor free: rebuild().
 #pragma once
-#include "lookup.h"
+#include "maps/lookup.h"
 
 namespace shortfuse::vm::maps {
 

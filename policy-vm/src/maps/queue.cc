@@ -4,7 +4,7 @@
 // that finds it where it was has copied a value that was there all the time.
 #include <errno.h>
 
-#include "kinds.h"
+#include "maps/kinds.h"
 
 namespace shortfuse::vm::maps {
 namespace {

@@ -11,8 +11,8 @@
 #include <set>
 #include <utility>
 
+#include "maps/testing.h"
 #include "shortfuse/vm/abi.h"
-#include "testing.h"
 
 namespace {
 

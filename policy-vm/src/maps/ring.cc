@@ -8,7 +8,7 @@
 // nothing: its position is its own, every length is loaded once and checked, and each call ends after one round.
 #include <errno.h>
 
-#include "kinds.h"
+#include "maps/kinds.h"
 
 namespace shortfuse::vm::maps {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "lookup.h"
+#include "maps/lookup.h"
 #include "shortfuse/vm/map.h"
 
 namespace maps = shortfuse::vm::maps;
