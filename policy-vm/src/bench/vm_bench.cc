@@ -6,22 +6,23 @@
 //
 //   build/bin/vm_bench [--json] [PROGRAM...]
 //
-// On two cores of an AMD EPYC, Linux 6.18, clang 19.1 (busy with other work, so a tenth is noise):
+// On two cores of an AMD EPYC, Linux 6.18, clang 19.1 (medians of three runs of it; busy with other work, so a tenth is
+// noise, and now and then the branches of one program are predicted wrong for a whole run, four times as slow):
 //
 //   ns per run        interpreter      image     native     kernel   im/nat   ker/im
-//   arithmetic              21064       1616       1841       1633     0.88     1.01
-//   hash_bytes              19549       1097       1089       1119     1.01     1.02
-//   compare                  8089        201         78        230     2.59     1.14
-//   lookup_hit_4             2812        334        731       1617     0.46     4.85
-//   lookup_miss_4            2473        231        531       1172     0.43     5.07
-//   lookup_hit_64            4234        731       1317       2643     0.55     3.62
-//   count_in_array           2646         44        125         97     0.35     2.23
-//   loop_callback           25911       1098       2689       7881     0.41     7.18
-//   sub_programs             6867        175        387       2166     0.45    12.35
-//   path_match               1205         29         26         56     1.13     1.90
-//   branches                 8672        418        533        377     0.78     0.90
-//   copy_on_stack            5414        248        290        319     0.86     1.29
-//   checksum                 8762        229         67        308     3.42     1.35
+//   arithmetic              21064       1617       1815       1634     0.89     1.01
+//   hash_bytes              19549       1099       1090       1120     1.01     1.02
+//   compare                  8089         81         78        230     1.04     2.83
+//   lookup_hit_4             2812        335        770       1604     0.43     4.79
+//   lookup_miss_4            2473        227        578       1177     0.39     5.19
+//   lookup_hit_64            4234        721       1314       2741     0.55     3.80
+//   count_in_array           2646         40        125         98     0.32     2.43
+//   loop_callback           25686       1082       2689       7617     0.40     7.04
+//   sub_programs             6729        176        381       2166     0.46    12.34
+//   path_match               1178         27         25         55     1.08     2.04
+//   branches                 8753        307        538        376     0.57     1.22
+//   copy_on_stack            4558        280        294        318     0.95     1.14
+//   checksum                 8762         71         67        309     1.06     4.37
 //
 // The image beats native C where a call is left there: the maps' functions, sub-programs that were asked not to be
 // inlined, bpf_loop(). The kernel's JIT inlines lookups in ARRAY maps only.

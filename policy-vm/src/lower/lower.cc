@@ -3,13 +3,14 @@
 // r0..r9 are stack variables that LLVM's first pass turns into values, twice: as numbers, and as addresses where
 // known.h says that they are. r10 is a parameter of sub-programs and the end of one block of stack in the program
 // itself, so frames lie as in the interpreter. Fuel is paid where the interpreter pays: the verifier has shown that
-// loops end, this is the second defence. bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known
+// loops end, this is the second defence (strips.h: where it is asked for). bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known
 // can be inlined into them; lookups in maps that are known are calls of functions that are inlined.
 #include "lower/lower.h"
 
 #include <errno.h>
-#include <llvm-c/Analysis.h>
+#include <llvm-c/DebugInfo.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <map>
@@ -20,6 +21,7 @@
 #include "isa/host_functions.h"
 #include "isa/insn.h"
 #include "lower/known.h"
+#include "lower/strips.h"
 #include "shortfuse/vm/map.h"
 
 namespace shortfuse::vm {
@@ -52,6 +54,7 @@ class FunctionLowering {
     start_ = start;
     is_program_ = is_program;
     if (!find_blocks(start)) return *what = "a jump leaves the program", false;
+    for (auto [first, last] : find_strips(code_, count_, back_edges_)) strips_[first].last = last;
     std::vector<uint32_t> leaders;
     for (auto &block : blocks_) leaders.push_back(block.first);
     known_in_ = know_blocks(code_, count_, start, is_program, leaders);
@@ -62,8 +65,15 @@ class FunctionLowering {
     }
     return true;
   }
+  bool has_strips() const { return !strips_.empty(); }
 
  private:
+  struct Strip {
+    uint32_t last = 0;
+    LLVMValueRef rounds = nullptr;      // since it was entered
+    LLVMBasicBlockRef end = nullptr;
+  };
+
   // ---- shape
 
   bool find_blocks(uint32_t start) {
@@ -83,6 +93,7 @@ class FunctionLowering {
           leaders.insert(target);
           work.push_back(target);
           if (in.kind == Kind::Jump) leaders.insert(pc + 1);
+          if (target <= pc) back_edges_.push_back({pc, target});
         }
         if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways) break;
         pc += in.slots();
@@ -102,6 +113,10 @@ class FunctionLowering {
       LLVMBuildStore(builder_, number(0), number_[r]);
     }
     fuel_ = LLVMBuildAlloca(builder_, i64_, "");
+    for (auto &[first, strip] : strips_) {
+      strip.rounds = LLVMBuildAlloca(builder_, i32_, "");
+      LLVMBuildStore(builder_, LLVMConstInt(i32_, 0, false), strip.rounds);
+    }
     if (is_program_) {
       env_ = LLVMGetParam(function_, 1);
       set_address(1, LLVMGetParam(function_, 0));
@@ -122,16 +137,17 @@ class FunctionLowering {
   bool lower_block(uint32_t pc, uint32_t end) {
     LLVMPositionBuilderAtEnd(builder_, blocks_[pc]);
     known_ = known_in_[pc];
+    uint32_t last = pc;
     while (pc < end) {
       Insn in;
       if (const char *wrong = decode_insn(code_ + pc, count_ - pc, &in)) return what_ = wrong, false;
       if (!lower_insn(in, pc)) return false;
       step(in, &known_);
       if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways || in.kind == Kind::Jump) return true;
+      last = pc;
       pc += in.slots();
     }
-    LLVMBuildBr(builder_, blocks_[end]);
-    return true;
+    return branch(last, end);
   }
 
   bool lower_insn(const Insn &in, uint32_t pc) {
@@ -369,7 +385,8 @@ class FunctionLowering {
     }
     LLVMValueRef condition = LLVMBuildICmp(builder_, predicate(in.jump), a, b, "");
     auto target = static_cast<uint32_t>(pc + in.distance());
-    LLVMBuildCondBr(builder_, condition, edge(pc, target), blocks_[pc + 1]);
+    LLVMBasicBlockRef there = edge(pc, target);
+    LLVMBuildCondBr(builder_, condition, there, edge(pc, pc + 1));
     return true;
   }
 
@@ -378,15 +395,61 @@ class FunctionLowering {
     return true;
   }
 
-  // The block to go to: forwards the target itself, backwards one that pays first.
+  // The block to go to: the target itself, or one that pays, asks or counts first.
   LLVMBasicBlockRef edge(uint32_t pc, uint32_t target) {
-    if (target > pc) return blocks_[target];
-    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_), back = new_block("back");
-    LLVMPositionBuilderAtEnd(builder_, back);
-    pay(pc - target + 1);
-    LLVMBuildBr(builder_, blocks_[target]);
+    Strip *around = strip_around(pc);
+    const auto entered = strips_.find(target);
+    const bool back = target <= pc, leaves = around && target > around->last, enters = entered != strips_.end();
+    if (!back && !leaves && !enters) return blocks_[target];
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_), way = new_block(back ? "back" : "way");
+    LLVMPositionBuilderAtEnd(builder_, way);
+    if (back && around) {
+      pay_without_asking(number(pc - target + 1));
+      LLVMBuildBr(builder_, end_of_round(around, target));
+    } else {
+      if (back) pay(pc - target + 1);
+      if (leaves) ask_for_fuel();
+      if (enters) LLVMBuildStore(builder_, LLVMConstInt(i32_, 0, false), entered->second.rounds);
+      LLVMBuildBr(builder_, blocks_[target]);
+    }
     LLVMPositionBuilderAtEnd(builder_, here);
-    return back;
+    return way;
+  }
+
+  Strip *strip_around(uint32_t pc) {
+    auto it = strips_.upper_bound(pc);
+    return it != strips_.begin() && pc <= std::prev(it)->second.last ? &std::prev(it)->second : nullptr;
+  }
+
+  // Where all rounds of a strip end: every kStripRounds-th asks for fuel.
+  LLVMBasicBlockRef end_of_round(Strip *strip, uint32_t first) {
+    if (strip->end) return strip->end;
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_), ask = new_block("ask"), next = new_block("next");
+    strip->end = new_block("round");
+    LLVMPositionBuilderAtEnd(builder_, strip->end);
+    LLVMValueRef one = LLVMConstInt(i32_, 1, false), rest = LLVMConstInt(i32_, kStripRounds - 1, false);
+    LLVMValueRef rounds = LLVMBuildAdd(builder_, LLVMBuildLoad2(builder_, i32_, strip->rounds, ""), one, "");
+    LLVMBuildStore(builder_, rounds, strip->rounds);
+    LLVMValueRef in_strip = LLVMBuildAnd(builder_, rounds, rest, "");
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntNE, in_strip, LLVMConstInt(i32_, 0, false), ""), next, ask);
+    LLVMPositionBuilderAtEnd(builder_, ask);
+    ask_for_fuel();
+    LLVMBuildBr(builder_, next);
+    LLVMPositionBuilderAtEnd(builder_, next);
+    annotate(LLVMBuildBr(builder_, blocks_[first]), "llvm.loop", LLVMMetadataAsValue(context_, unrolled()));
+    LLVMPositionBuilderAtEnd(builder_, here);
+    return strip->end;
+  }
+  // A loop's name, which is a node that begins with itself, and how far it is to be unrolled.
+  LLVMMetadataRef unrolled() {
+    static constexpr char kCount[] = "llvm.loop.unroll.count";
+    LLVMMetadataRef wish[] = {LLVMMDStringInContext2(context_, kCount, sizeof kCount - 1),
+                              LLVMValueAsMetadata(LLVMConstInt(i32_, kStripRounds, false))};
+    LLVMMetadataRef itself = LLVMTemporaryMDNode(context_, nullptr, 0);
+    LLVMMetadataRef parts[] = {itself, LLVMMDNodeInContext2(context_, wish, 2)};
+    LLVMMetadataRef name = LLVMMDNodeInContext2(context_, parts, 2);
+    LLVMMetadataReplaceAllUsesWith(itself, name);
+    return name;
   }
 
   LLVMBasicBlockRef new_block(const char *name) { return LLVMAppendBasicBlockInContext(context_, function_, name); }
@@ -408,12 +471,22 @@ class FunctionLowering {
     LLVMPositionBuilderAtEnd(builder_, go);
   }
 
-  // Fuel lives in a register; env->fuel is right where other functions look at it.
+  // Fuel lives in a register; env->fuel is right where other functions look at it. It is signed here: what a strip
+  // (strips.h) pays without asking may bring it below 0.
+  LLVMValueRef fuel() { return LLVMBuildLoad2(builder_, i64_, fuel_, ""); }
+  void require_more_fuel_than(LLVMValueRef instructions, LLVMValueRef left) {
+    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntSGT, left, instructions, ""), stop_block());
+  }
+  void pay_without_asking(LLVMValueRef instructions) {
+    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel(), instructions, ""), fuel_);
+  }
+  void ask_for_fuel() { require_more_fuel_than(number(0), fuel()); }
   void pay(uint64_t instructions) { pay(number(instructions)); }
+  // REQUIRES: fewer than 2^62, so that nothing wraps.
   void pay(LLVMValueRef instructions) {
-    LLVMValueRef fuel = LLVMBuildLoad2(builder_, i64_, fuel_, "");
-    LLVMBuildStore(builder_, LLVMBuildSub(builder_, fuel, instructions, ""), fuel_);
-    go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntUGT, fuel, instructions, ""), stop_block());
+    LLVMValueRef before = fuel();
+    pay_without_asking(instructions);
+    require_more_fuel_than(instructions, before);
   }
   void pay_for_call(uint32_t id) {
     const HostCost cost = host_cost_of(id);
@@ -637,6 +710,8 @@ class FunctionLowering {
   LLVMValueRef function_ = nullptr, env_ = nullptr, frame_ = nullptr;
   LLVMValueRef number_[kFramePointer] = {}, address_[kFramePointer] = {}, fuel_ = nullptr, nothing_ = nullptr;
   LLVMBasicBlockRef entry_ = nullptr, stop_ = nullptr;
+  std::vector<BackEdge> back_edges_;
+  std::map<uint32_t, Strip> strips_;  // by their first instruction
   uint32_t start_ = 0;
   std::map<uint32_t, LLVMBasicBlockRef> blocks_;
   std::map<uint32_t, KnownRegisters> known_in_;
@@ -695,12 +770,14 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
     pc += in.slots();
   }
   lowered->functions |= !functions.empty();
-  if (!FunctionLowering(module, given, policy, functions).lower(program, 0, true, given.stack_bytes, what))
-    return false;
-  for (auto &[start, f] : functions) {
-    if (!FunctionLowering(module, given, policy, functions).lower(f, start, false, 0, what)) return false;
-  }
-  return true;
+  auto lower = [&](LLVMValueRef function, uint32_t start) {
+    FunctionLowering lowering(module, given, policy, functions);
+    const bool done = lowering.lower(function, start, function == program, given.stack_bytes, what);
+    lowered->strips |= lowering.has_strips();
+    return done;
+  };
+  if (!lower(program, 0)) return false;
+  return std::all_of(functions.begin(), functions.end(), [&](auto &f) { return lower(f.second, f.first); });
 }
 
 }  // namespace shortfuse::vm

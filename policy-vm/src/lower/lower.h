@@ -13,7 +13,7 @@ inline constexpr const char *kInlinePrefix = "sf_inline_";
 
 /// What there is to optimise.
 struct Lowered {
-  bool loops = false, functions = false;
+  bool loops = false, strips = false, functions = false;
 };
 
 /// Adds the function `name`(ctx, env) for a program, and one internal function per sub-program. The code has no

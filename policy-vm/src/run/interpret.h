@@ -38,7 +38,7 @@ struct SavedFrame {
 
 // Fuel counts instructions where it can be done rarely: a jump backwards pays for what it will run again, the end of a
 // function for the way through it. So a run executes at most as many instructions as it had fuel, and the length of the
-// program; machine code pays the same and ends in the same place.
+// program; machine code pays the same, and cuts the same runs short (lower/strips.h).
 inline bool pay(sf_vm_env *env, uint64_t instructions) {
   if (env->fuel <= instructions) return env->fuel = 0, false;
   env->fuel -= instructions;

@@ -86,7 +86,7 @@ struct sf_vm_env {
                                  has at the same time; what bpf_get_smp_processor_id() says */
   uint32_t thread;            /* the thread's id, for the lock of a map's writers; 0: the kernel is asked for it */
   /* Instructions left, counted at jumps backwards, at ends of functions and per round of a callback, in the interpreter
-     and in machine code alike; 0: the run ends with SF_PASS. */
+     and in machine code alike; 0: the run ends with SF_PASS. Below 2^62. */
   uint64_t fuel;
   const struct sf_image *image;
   uint32_t slot;              /* that is run; a tail call leads to programs for the same one only */
