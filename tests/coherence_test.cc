@@ -1,4 +1,3 @@
-// ctest-timeout: 400
 // Once a call that changes something has returned, no call that starts later returns the older state: with a writer
 // that has no hook and a reader that has it, the other way round, and both hooked.
 //

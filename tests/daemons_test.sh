@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# ctest-timeout: 300
 # Daemons that nobody changed, under `shortfuse mount`: programs read the same with the hook as without, and are served.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -1,4 +1,3 @@
-// ctest-timeout: 400
 // A mount and a plain directory get the same random operations and must not be told apart: by a process with the hook
 // and one without it, which take turns on one tree, or work at the same time on two. See differential/differ.h.
 //

@@ -1,4 +1,3 @@
-// ctest-timeout: 300
 // kill -9: of hooked readers at any moment, and of the daemon. Nothing hangs, nobody else is harmed, nothing is left.
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# ctest-timeout: 200
 # A directory read while its files go, by a file system that numbers the entries of a list it makes at the handle's
 # first READDIR (libfuse's high-level interface); the working directory as the first thing that a process knows of a
 # mount; another mount namespace.

@@ -1,4 +1,3 @@
-// ctest-timeout: 120
 // A policy with a map of every kind on a real mount: counted in hooked processes, added up and followed by the
 // command, changed by people, kept across a remount.
 #include <gtest/gtest.h>

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# ctest-timeout: 400
 # Real programs on passthroughfs with datacache: the same output, status and files with the hook as without.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -1,4 +1,3 @@
-// ctest-timeout: 300
 // A policy is replaced a thousand times while hooked processes read: no call fails, no answer is wrong, and neither the
 // daemon nor the readers grow.
 #include <gtest/gtest.h>

@@ -50,7 +50,7 @@ ANSWER(statfs, sf_serve_statfs)
 
 KEEP(lookup) KEEP(getattr) KEEP(setattr)
 KEEP(create) KEEP(mkdir) KEEP(mknod) KEEP(symlink) KEEP(link) /* their replies describe the new file */
-KEEP(opendir) KEEP(readdir) KEEP(readdirplus)
+KEEP(readdir) KEEP(readdirplus)
 KEEP(readlink) KEEP(getxattr) KEEP(listxattr)
 
 SEC("fuse_exit/statfs") int exit_statfs(struct sf_fuse_exit_ctx *ctx) {

@@ -129,6 +129,17 @@ class BridgeTest : public ::testing::Test {
   alignas(8) std::byte buffer_[1 << 16];
 };
 
+TEST_F(BridgeTest, WhatAPolicyDropsIsNotKept) {
+  start("keepnothing");
+  lookup(FUSE_ROOT_ID, "there", 5, 100);
+  EXPECT_EQ(cached_size(5), std::nullopt);
+  EXPECT_EQ(cached_name(FUSE_ROOT_ID, "there"), std::nullopt);
+  EXPECT_EQ(exchange(FUSE_GETATTR, 5, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(100))).error, 0);
+  EXPECT_EQ(cached_size(5), std::nullopt);
+  EXPECT_EQ(exchange(FUSE_LOOKUP, FUSE_ROOT_ID, {text("missing")}, -ENOENT).error, -ENOENT);
+  EXPECT_EQ(cached_name(FUSE_ROOT_ID, "missing"), 0u);
+}
+
 TEST_F(BridgeTest, KeepsWhatAReplyTells) {
   start("metacache");
   lookup(1, "f", 5, 10);

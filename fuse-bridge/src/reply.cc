@@ -247,6 +247,8 @@ void Bridge::unlearn(const Pending &pending, Bytes body) {
 
 void Bridge::keep_reply(Pending &pending, int error, Bytes body, const ProgramRun &run) {
   const Request &request = pending.request;
+  // A reply to LOOKUP can say that there is nothing without being an error.
+  if (error == 0 && run.ttl_ns == SF_DROP && request.header.opcode != FUSE_LOOKUP) return;
   switch (request.header.opcode) {
     case FUSE_LOOKUP: case FUSE_MKNOD: case FUSE_MKDIR: case FUSE_SYMLINK: case FUSE_LINK: case FUSE_CREATE:
       return keep_entry(pending, error, body, run);
@@ -278,11 +280,12 @@ void Bridge::keep_entry(Pending &pending, int error, Bytes body, const ProgramRu
   if (!pending.nid || is_dot(request.name)) return;
   auto entry = read_struct<fuse_entry_out>(body);
   if (error == -ENOENT || (entry && entry->nodeid == 0)) {
-    if (request.header.opcode == FUSE_LOOKUP && run.negative_ttl_ns != ~0ull)
+    if (request.header.opcode == FUSE_LOOKUP && run.negative_ttl_ns != SF_DROP)
       cache_->fill_dentry(pending.moment, pending.nid, request.name, 0, run.negative_ttl_ns);
     return;
   }
-  if (error != 0 || !entry || entry->attr.flags & FUSE_ATTR_SUBMOUNT || is_hidden_by_libfuse(request.name)) return;
+  if (error != 0 || !entry || run.ttl_ns == SF_DROP) return;
+  if (entry->attr.flags & FUSE_ATTR_SUBMOUNT || is_hidden_by_libfuse(request.name)) return;
   const cache::Nid child = cache_->nid_of(entry->nodeid);
   if (!child) return;
   if (keeps_attr(entry->attr)) cache_->fill_attr(pending.moment, child, entry->attr, run.ttl_ns);
@@ -322,7 +325,7 @@ void Bridge::keep_xattr(Pending &pending, int error, Bytes body, const ProgramRu
   if (!pending.nid || (error == 0 && request.length == 0)) return;
   if (request.header.opcode == FUSE_LISTXATTR) {
     if (is_everyones_list(request.header, body)) cache_->fill_xlist(pending.moment, pending.nid, body);
-  } else if (error == 0 || run.negative_ttl_ns != ~0ull) {
+  } else if (error == 0 || run.negative_ttl_ns != SF_DROP) {
     cache_->fill_xattr(pending.moment, pending.nid, request.name, error == 0 ? body : Bytes(), error);
   }
 }

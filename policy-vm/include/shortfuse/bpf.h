@@ -38,7 +38,8 @@ typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64; typede
 #define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
 #endif
 
-/* ---- helpers with the kernel's numbers and meaning. */
+/* ---- helpers with the kernel's numbers and meaning. Who runs is the caller: in the daemon as FUSE names it, whose pid
+ * is the calling thread's. */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
@@ -61,8 +62,9 @@ static long (*const bpf_loop)(u32 nr_loops, void *callback, void *callback_ctx, 
 static long (*const bpf_strncmp)(const char *s1, u32 s1_size, const char *s2) = (void *)182;
 static void *(*const bpf_map_lookup_percpu_elem)(void *map, const void *key, u32 cpu) = (void *)195;
 
-/* ---- maps, declared as with libbpf in SEC(".maps"); with pinning LIBBPF_PIN_BY_NAME the contents survive swap and
- * remount. A program in a section "?fuse/read" is verified and not attached: tail calls reach it, by a PROG_ARRAY with
+/* ---- maps, declared as with libbpf in SEC(".maps"). Contents survive a swap to a policy that declares the same map,
+ * with pinning LIBBPF_PIN_BY_NAME a remount too (not those of RINGBUF, PROG_ARRAY, ARRAY_OF_MAPS, nor of per-CPU kinds
+ * whose values are not all counters). A program in a section "?fuse/read" is verified and not attached: tail calls reach it, by a PROG_ARRAY with
  * __array(values, int (void *)) and .values = {[0] = (void *)&program}. */
 #ifndef _UAPI__LINUX_BPF_H__
 enum {

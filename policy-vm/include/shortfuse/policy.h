@@ -9,7 +9,9 @@
  *
  * Verdicts of every program: SF_PASS, SF_SERVED, or a negative errno, which denies. Sections:
  *   syscall/OP    in the application; OP of enum sf_op: stat access readlink open read readdir getxattr
- *                 listxattr statfs. May serve from the cache, deny or pass. May not write shared maps.
+ *                 listxattr statfs. Runs once the path has been found in the cache. May serve from the cache, deny or
+ *                 pass; a denial here alone protects nothing, as other processes ask the kernel: deny in fuse/ too.
+ *                 May not write shared maps.
  *   fuse/OP       in the daemon, when a request arrives; OP is the FUSE opcode in lower case (lookup, getattr,
  *                 open, opendir, read, readdir, readdirplus, readlink, getxattr, listxattr, statfs, unlink, ...).
  *                 May serve from the cache, deny or pass.
@@ -48,8 +50,8 @@ struct sf_syscall_ctx {
   SF_U64 node;     /* the node (an opaque number, unique while the daemon runs) the call is about */
   SF_U64 ino;      /* always 0 here for now: reserved */
   SF_U64 offset;   /* read: file offset. readdir: cookie */
-  SF_U64 length;   /* read, readdir, getxattr: size of the caller's buffer */
-  SF_U32 flags;    /* as passed: AT_*, O_*; access: the mode asked for */
+  SF_U64 length;   /* read, readdir, readlink, getxattr, listxattr: size of the caller's buffer */
+  SF_U32 flags;    /* open: O_*; stat: 0 or AT_SYMLINK_NOFOLLOW; access: the mode asked for */
   SF_U32 pid, tid;
   SF_U32 uid, gid; /* the caller's file-system ids */
   SF_U32 reserved;
@@ -75,29 +77,31 @@ struct sf_fuse_exit_ctx {
   SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr */
 } SF_BY_NAME;
 
-/* As a time to live for sf_keep(): do not keep. */
+/* As a time to live for sf_keep(): do not keep. That of what exists, or that of what does not. */
 #define SF_DROP (~0ull)
 
 #ifdef __bpf__
 /* ---- serving; usable in syscall/OP and, where a request of that meaning exists, in fuse/OP.
  * SF_SERVED when the cache held what the call needs and it has been answered, SF_PASS when not. They answer the
  * call that the context describes and no other: return their result. */
-extern int sf_serve_attr(void *ctx) __ksym;    /* stat, access; fuse/getattr, fuse/access */
-extern int sf_serve_entry(void *ctx) __ksym;   /* fuse/lookup: entry and attributes */
+extern int sf_serve_attr(void *ctx) __ksym;    /* stat, access; fuse/getattr */
+extern int sf_serve_entry(void *ctx) __ksym;   /* fuse/lookup, of what does not exist */
 extern int sf_serve_link(void *ctx) __ksym;    /* readlink */
 extern int sf_serve_data(void *ctx) __ksym;    /* read */
 extern int sf_serve_listing(void *ctx) __ksym; /* readdir */
 extern int sf_serve_xattr(void *ctx) __ksym;   /* getxattr, listxattr */
 extern int sf_serve_statfs(void *ctx) __ksym;  /* statfs */
 
-/* ---- keeping; fuse_exit/OP only. Puts what the reply tells into the cache for ttl_ns nanoseconds (0: until
- * something changes it through the mount); negative_ttl_ns likewise for "no such entry" (SF_DROP: do not keep).
+/* ---- keeping; fuse_exit/OP only. Puts what the reply tells into the cache: attributes, names and statfs for ttl_ns
+ * nanoseconds (0: until something changes it through the mount), contents (data, listing, link, xattrs) for as long as
+ * the attributes that they belong to; negative_ttl_ns likewise for "no such entry". SF_DROP: not at all.
  * Covers every kind of reply that can be kept (lookup, getattr, setattr, create..., readdir(plus), readlink, read,
  * getxattr, listxattr, statfs). 0 on success; -ENOTSUP for replies that have nothing to keep. */
 extern int sf_keep(struct sf_fuse_exit_ctx *ctx, u64 ttl_ns, u64 negative_ttl_ns) __ksym;
 /* Forget what is cached of the request's node. */
 extern int sf_forget(void *ctx) __ksym;
-/* fuse/OP, fuse_exit/OP: have the bridge read [offset, offset + length) of the request's node into the cache. */
+/* fuse/OP, fuse_exit/OP: have the bridge read [offset, offset + length) of the request's node into the cache. 0, or
+ * -EINVAL: for a request of the bridge's own, or in a policy without fuse_exit/read. */
 extern int sf_prefetch(void *ctx, u64 offset, u64 length) __ksym;
 
 /* ---- looking. */

@@ -23,8 +23,8 @@ struct sf_call {
   long arg[6];
 };
 
-/* Once, from the library's constructor: no other thread exists. Finds the registry, attaches to accelerated mounts
- * (quietly nothing when there are none), looks at the descriptors and the working directory inherited. envp for
+/* Once, from the library's constructor: no other thread exists. Finds the registry, notes which mounts are announced
+ * (quietly nothing when there are none; it attaches at the first use), looks at the descriptors and the working directory inherited. envp for
  * SHORTFUSE_*. auxv_vdso: AT_SYSINFO_EHDR, for the clock. Returns 0 when the process must never use the hook (secure
  * execution, SHORTFUSE_DISABLE, a FUSE daemon). */
 int sf_bypass_start(char **envp, unsigned long auxv_vdso);

@@ -33,7 +33,7 @@ struct sf_image_program {
 struct sf_image_map {
   uint32_t type, key_size, value_size, max_entries;
   uint32_t flags, object;  /* BPF_F_*; position in the chain */
-  uint32_t pinning;        /* 1 (LIBBPF_PIN_BY_NAME): the contents survive swap and remount */
+  uint32_t pinning;        /* 1 (LIBBPF_PIN_BY_NAME): the contents survive a remount (bpf.h) */
   uint32_t extra;          /* map_extra: of a BLOOM_FILTER the number of hash functions; 0: as many as fit */
   char name[32];
 };

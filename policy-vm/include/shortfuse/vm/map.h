@@ -99,9 +99,9 @@ size_t sf_map_cpu_stride(const struct sf_map_shape *shape);
 /* Elements in it, as far as the kind counts them (max_entries for arrays). */
 uint32_t sf_map_count(const struct sf_map *map);
 
-/* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
 /* No more than so many steps lead through all keys (sf_map_next_key()), unless keys come and go meanwhile. */
 static inline uint64_t sf_map_places(const struct sf_map_shape *shape) { return 2ull * shape->max_entries + 64; }
+/* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
 int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
 /* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; it
  * ends after at most as many steps as the map has places. */
