@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -124,7 +125,9 @@ TEST(Status, ShowsTheTableOrTheJson) {
   EXPECT_EQ(nlohmann::json::parse(json.output)["ops"]["stat"]["served"], 12);
   EXPECT_THAT(shortfuse("status").output, HasSubstr(mount.path));
   bool listed = false;
-  for (const auto &entry : nlohmann::json::parse(shortfuse("status --json").output)) {
+  // What other daemons of this machine say, or do not say, is none of this test's business.
+  const std::string all = shortfuse("status --json").output;
+  for (const auto &entry : nlohmann::json::parse(all.substr(std::min(all.find('['), all.size())))) {
     listed = listed || entry["mount"]["point"] == mount.path;
   }
   EXPECT_TRUE(listed);

@@ -122,7 +122,7 @@ std::expected<Answer, std::string> receive_packet(int fd) {
   if (got < 0 && errno == EAGAIN) return std::unexpected("the daemon does not answer");
   if (got < 0) return failed("no answer from the daemon");
   const Fd attached = first_descriptor(message);
-  if (got == 0) return std::unexpected("the daemon closed the connection without an answer");
+  if (got == 0) return std::unexpected("the daemon closed the connection without an answer (is it of another version?)");
 
   sf_msg head;
   if (static_cast<size_t>(got) < sizeof head || (message.msg_flags & MSG_TRUNC) != 0) {

@@ -64,8 +64,8 @@ static void *(*const bpf_map_lookup_percpu_elem)(void *map, const void *key, u32
 
 /* ---- maps, declared as with libbpf in SEC(".maps"). Contents survive a swap to a policy that declares the same map,
  * with pinning LIBBPF_PIN_BY_NAME a remount too (not those of RINGBUF, PROG_ARRAY, ARRAY_OF_MAPS, nor of per-CPU kinds
- * whose values are not all counters). A program in a section "?fuse/read" is verified and not attached: tail calls reach it, by a PROG_ARRAY with
- * __array(values, int (void *)) and .values = {[0] = (void *)&program}. */
+ * whose values are not all counters). A program in a section "?fuse/read" is verified and not attached: tail calls
+ * reach it, by a PROG_ARRAY with __array(values, int (void *)) and .values = {[0] = (void *)&program}. */
 #ifndef _UAPI__LINUX_BPF_H__
 enum {
   BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 3, BPF_MAP_TYPE_PERCPU_HASH = 5,

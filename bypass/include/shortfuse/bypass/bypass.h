@@ -24,9 +24,9 @@ struct sf_call {
 };
 
 /* Once, from the library's constructor: no other thread exists. Finds the registry, notes which mounts are announced
- * (quietly nothing when there are none; it attaches at the first use), looks at the descriptors and the working directory inherited. envp for
- * SHORTFUSE_*. auxv_vdso: AT_SYSINFO_EHDR, for the clock. Returns 0 when the process must never use the hook (secure
- * execution, SHORTFUSE_DISABLE, a FUSE daemon). */
+ * (quietly nothing when there are none; it attaches at the first use), looks at the descriptors and the working
+ * directory inherited. envp for SHORTFUSE_*. auxv_vdso: AT_SYSINFO_EHDR, for the clock. Returns 0 when the process
+ * must never use the hook (secure execution, SHORTFUSE_DISABLE, a FUSE daemon). */
 int sf_bypass_start(char **envp, unsigned long auxv_vdso);
 
 /* 1: handled, *result is the call's result (-errno for errors); the original call has been made inside, if at all.

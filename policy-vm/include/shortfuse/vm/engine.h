@@ -93,8 +93,8 @@ SF_ENGINE_API const char *sf_engine_program_section(const sf_engine *engine, int
 /* 1: runs as machine code; 0: is interpreted. */
 SF_ENGINE_API int sf_engine_compiled(const sf_engine *engine);
 
-/* Runs it; r0 into *result (NULL: not wanted). -EINVAL: no such program, or a context that is missing or not aligned; -ETIME: it
- * used up its fuel (2^26, about 67 million, instructions) and was ended, *result is 0. */
+/* Runs it; r0 into *result (NULL: not wanted). -EINVAL: no such program, or a context that is missing or not aligned;
+ * -ETIME: it used up its fuel (2^26, about 67 million, instructions) and was ended, *result is 0. */
 SF_ENGINE_API int sf_engine_run(const sf_engine *engine, int program, const void *context, uint64_t *result);
 
 /* ---- maps, numbered from 0; a program's variables are the maps "NAME.data", "NAME.bss" and "NAME.rodata", of one
