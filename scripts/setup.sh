@@ -7,6 +7,7 @@ set -euo pipefail
 build=(
   cmake ninja-build g++ pkg-config binutils
   clang-19 llvm-19-dev                     # policies to BPF; BPF to machine code
+  libzstd-dev                              # what LLVM's archives are linked with
   libclang-rt-19-dev                       # libFuzzer
   libfuse3-dev fuse3                       # what daemons are made of; fusermount3
   libbpf-dev libelf-dev zlib1g-dev         # reading policy objects
