@@ -323,15 +323,16 @@ struct Checker {
   }
 };
 
-std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0) {
+std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,
+                              uint64_t fuel) {
   const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx)};
   Side side = side_of_slot(slot);
   Checker checker{*this, reinterpret_cast<uint64_t>(ctx), context_bytes[static_cast<int>(side)],
                   side == Side::Syscall};
-  env_.fuel = 50'000'000;
+  env_.fuel = fuel;
   *r0 = interpret(reinterpret_cast<const RawInsn *>(insns.data()), static_cast<uint32_t>(insns.size()), ctx, &env_,
                   checker);
-  if (env_.fuel == 0) return "it did not end";
+  if (env_.fuel == 0) return checker.wrong.empty() ? kOutOfFuel : checker.wrong;
   if (checker.wrong.empty() && !checker.records.empty()) return "a record was reserved and not given back";
   return checker.wrong;
 }

@@ -160,8 +160,10 @@ class Host {
   std::vector<std::vector<uint64_t>> calls;  // id, then numbers that do not depend on addresses
 
   /// The interpreter, every access checked against the context, the stack and the map values. What it did wrong, or
-  /// "".
-  std::string checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0);
+  /// "", or kOutOfFuel.
+  std::string checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,
+                          uint64_t fuel = 50'000'000);
+  static constexpr const char *kOutOfFuel = "it did not end";
 
  private:
   friend struct Checker;

@@ -44,7 +44,18 @@ template <typename T> T next_down(T v, const std::vector<uint64_t> &rungs) {
 // Joins what is related: the classes of the result are the pairs of classes that the two have.
 class Joiner {
  public:
-  explicit Joiner(uint32_t *next_id) : next_id_(next_id) {}
+  Joiner(uint32_t *next_id, const PinnedIds *pinned) : next_id_(next_id), pinned_(pinned) {}
+
+  // What was reserved on both ways is one reservation from here on, whatever its ids were.
+  bool join_reservations(std::vector<uint32_t> *a, const std::vector<uint32_t> &b) {
+    if (a->size() != b.size()) return false;
+    for (size_t i = 0; i < b.size(); i++) {
+      const uint32_t id = (*a)[i] == b[i] ? b[i] : (*next_id_)++;
+      reserved_.push_back({(*a)[i], b[i], id, 0});
+      (*a)[i] = id;
+    }
+    return true;
+  }
 
   // False: nothing can be said of the place.
   bool join(Reg *a, const Reg &b) {
@@ -58,15 +69,22 @@ class Joiner {
       case Type::Stack: case Type::MapValue: case Type::MapKey:
         if (a->frame != b.frame || a->map != b.map) return false;
         a->value = scalar_join(a->value, b.value);
-        a->forget_relation();
+        if (is_pinned_as(*a, b)) cover(a, b);
+        else a->forget_relation();
         return true;
       case Type::MapValueOrNull: case Type::MapOrNull:
         if (a->map != b.map || !(a->value == b.value)) return false;
         a->id = class_of(*a, b);
         return true;
-      default:
-        return a->map == b.map && a->frame == b.frame && a->id == b.id && a->bytes == b.bytes && a->value == b.value;
+      case Type::RingRecordOrNull:
+        return a->value == b.value && join_record(a, b);
+      case Type::RingRecord:
+        a->value = scalar_join(a->value, b.value);
+        return join_record(a, b);
+      case Type::Context: case Type::Map: case Type::Function:
+        return a->map == b.map && a->value == b.value;
     }
+    return false;
   }
 
  private:
@@ -81,14 +99,42 @@ class Joiner {
     return classes_.back().id;
   }
 
+  // A record is a reservation: what is none any more on one of the ways is none.
+  bool join_record(Reg *a, const Reg &b) {
+    for (const Class &c : reserved_) {
+      if (c.a != a->id || c.b != b.id) continue;
+      a->id = c.id;
+      return a->map == b.map && a->bytes == b.bytes;
+    }
+    return false;
+  }
+
+  bool is_pinned_as(const Reg &a, const Reg &b) const {
+    return a.id != 0 && a.id == b.id && pinned_ && pinned_->has(a.id);
+  }
+
+  // Anything between where the two are.
+  static void cover(Reg *a, const Reg &b) {
+    constexpr int64_t kFar = 1ll << 40;
+    const auto apart = static_cast<int64_t>(b.delta - a->delta);
+    if (a->modulo32 != b.modulo32 || apart < -kFar || apart > kFar || a->spread > kFar || b.spread > kFar)
+      return a->forget_relation();
+    const int64_t low = std::min<int64_t>(0, apart);
+    const int64_t high = std::max(static_cast<int64_t>(a->spread), apart + static_cast<int64_t>(b.spread));
+    a->delta += static_cast<uint64_t>(low);
+    a->spread = static_cast<uint64_t>(high - low);
+  }
+
   void relate(Reg *a, const Reg &b) {
+    if (is_pinned_as(*a, b)) return cover(a, b);
     if (a->id == 0 || b.id == 0 || a->modulo32 != b.modulo32 || a->spread != 0 || b.spread != 0)
       return a->forget_relation();
     a->id = class_of(*a, b);
   }
 
   uint32_t *next_id_;
-  std::vector<Class> classes_;
+  const PinnedIds *pinned_;
+  std::vector<Class> classes_, reserved_;
 };
 
 void join_slot(Slot *a, const Slot &b, Joiner *joiner) {
@@ -138,13 +184,14 @@ Scalar scalar_widen(const Scalar &before, const Scalar &grown, const std::vector
   return r;
 }
 
-bool join_states(State *into, const State &other, uint32_t *next_id) {
-  if (into->frames.size() != other.frames.size() || into->reservations != other.reservations) return false;
+bool join_states(State *into, const State &other, uint32_t *next_id, const PinnedIds *pinned) {
+  if (into->frames.size() != other.frames.size()) return false;
   for (size_t f = 0; f < other.frames.size(); f++) {
     const Frame &a = into->frames[f], &b = other.frames[f];
     if (a.return_pc != b.return_pc || a.role != b.role || a.head != b.head) return false;
   }
-  Joiner joiner(next_id);
+  Joiner joiner(next_id, pinned);
+  if (!joiner.join_reservations(&into->reservations, other.reservations)) return false;
   for (size_t f = 0; f < other.frames.size(); f++) {
     Frame &a = into->frames[f];
     const Frame &b = other.frames[f];
@@ -154,6 +201,8 @@ bool join_states(State *into, const State &other, uint32_t *next_id) {
     if (a.stack.size() > b.stack.size()) a.stack.resize(b.stack.size());
     for (uint32_t i = 0; i < a.stack.size(); i++) join_slot(&a.stack[i], b.stack[i], &joiner);
   }
+  into->widened = std::max(into->widened, other.widened);
+  into->crowded |= other.crowded;
   return true;
 }
 

@@ -17,8 +17,9 @@ Scalar scalar_join(const Scalar &a, const Scalar &b);
 Scalar scalar_widen(const Scalar &before, const Scalar &grown, const std::vector<uint64_t> &rungs);
 
 /// Makes `into` include `other` as well. What the two have no common description for becomes unreadable. Relations
-/// stay where both have them, under fresh ids. False: the two are in different places and cannot be joined.
-bool join_states(State *into, const State &other, uint32_t *next_id);
+/// stay where both have them, under fresh ids; how far a place is from what was pinned becomes a range, where `pinned`
+/// is given. False: the two are in different places, or have reserved different things, and cannot be joined.
+bool join_states(State *into, const State &other, uint32_t *next_id, const PinnedIds *pinned = nullptr);
 
 // A register or part of a saved slot, by name: the same in all states of one loop.
 using PlaceKey = uint32_t;

@@ -14,6 +14,8 @@ class Finder {
   explicit Finder(const std::vector<Insn> &insns) : insns_(insns), number_(insns.size(), kNone) {
     nest_.innermost.assign(insns.size(), -1);
     nest_.headed_by.assign(insns.size(), -1);
+    nest_.order.resize(insns.size());
+    std::iota(nest_.order.begin(), nest_.order.end(), 0u);
   }
 
   void add_function(uint32_t start) {
@@ -59,6 +61,7 @@ class Finder {
         continue;
       }
       last_[number_[top.pc]] = static_cast<uint32_t>(pc_of_.size()) - 1;
+      nest_.order[top.pc] = static_cast<uint32_t>(insns_.size()) - finished_++;
       stack.pop_back();
     }
   }
@@ -120,7 +123,7 @@ class Finder {
   Numbers number_;              // per slot
   Numbers pc_of_, last_, set_, member_of_;
   std::vector<Numbers> back_, other_;  // edges that arrive: from below, and all others
-  uint32_t base_ = 0;
+  uint32_t base_ = 0, finished_ = 0;
   LoopNest nest_;
 };
 

@@ -21,6 +21,8 @@ struct LoopNest {
   std::vector<Loop> loops;
   std::vector<int32_t> innermost;  // per slot; -1: in no loop
   std::vector<int32_t> headed_by;  // per slot: the loop that begins there; -1: none
+  // Per slot, ascending along every path that goes round no loop; within a loop its header comes first.
+  std::vector<uint32_t> order;
 
   bool contains(uint32_t loop, uint32_t pc) const {
     int32_t l = innermost[pc];

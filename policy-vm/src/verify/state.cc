@@ -19,6 +19,7 @@ struct Comparison {
     if (now.id == 0 || seen.modulo32 != now.modulo32) return false;
     const uint64_t shift = now.delta - seen.delta;
     if (pinned.has(seen.id)) return moved_alike(seen, now);
+    if (now.spread != 0) return false;  // only about so far apart
     return same_ids(seen.id, now.id, shift);
   }
 
@@ -88,6 +89,7 @@ Slot widened_slot(const Slot &a, const Slot &b, Comparison *c) {
 State widened(const State &a, const State &b, const PinnedIds &pinned) {
   State out = a;
   Comparison comparison{pinned, {}};
+  for (size_t i = 0; i < a.reservations.size(); i++) comparison.same_ids(a.reservations[i], b.reservations[i]);
   for (size_t f = 0; f < out.frames.size(); f++) {
     Frame &frame = out.frames[f];
     const Frame &other = b.frames[f];

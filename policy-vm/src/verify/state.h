@@ -107,6 +107,7 @@ struct State {
   std::vector<uint32_t> reservations;  // ids of the RingRecords that must be given back
   std::vector<LoopRound> loops;
   int32_t widened = -1;  // the last loop on the path of which not every round was walked
+  bool crowded = false;  // several paths were joined on the way (verify_crowds.cc)
   Frame &top() { return frames.back(); }
   const Frame &top() const { return frames.back(); }
   size_t bytes() const;
@@ -126,7 +127,7 @@ struct State {
 void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const PinnedIds &pinned);
 
 /// A state that includes both and that repeated joining soon does not change any more: numbers that differ become
-/// unknown, other things that differ become unreadable. Both have the same frames.
+/// unknown, other things that differ become unreadable. Both have the same frames and as many reservations.
 State widened(const State &a, const State &b, const PinnedIds &pinned);
 
 /// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are

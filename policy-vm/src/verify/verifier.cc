@@ -50,30 +50,41 @@ PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &m
       loops_(flow_.nest.loops.size()) {}
 
 std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
-  std::optional<Refusal> first;
+  std::optional<Refusal> first, of_crowd;
   bool accepted = false;
   while (true) {
     begin();
     steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left - std::min(spent_, *steps_left));
     accepted = walk_all() && check_stack();
     spent_ += steps_ + attempt_steps_;
-    if (accepted || !walk_more_closely()) break;
+    if (accepted) break;
+    if (joined_ && spent_ < *steps_left) {  // maybe only because of that
+      of_crowd = refusal_;
+      joins_crowds_ = false;
+      continue;
+    }
+    if (!walk_more_closely()) break;
     if (!first) first = refusal_;
   }
   *steps_left -= std::min(*steps_left, spent_);
   if (!accepted) {
+    if (of_crowd && refusal_.code == "verify-too-complex") return std::unexpected(*of_crowd);
     // What stood in the way of judging loops as a whole says more than that walking their rounds takes too long.
     const bool endless = first && first->code == "verify-endless-loop";
     if (first && !endless && refusal_.code == "verify-too-complex") return std::unexpected(*first);
     return std::unexpected(refusal_);
   }
   complete_code();
-  return Verified{static_cast<uint32_t>(spent_), stack_bytes_, rounds_max_};
+  return Verified{static_cast<uint32_t>(spent_), stack_bytes_, most_rounds()};
 }
 
 // Everything at its beginning.
 void PathWalker::begin() {
   pending_.clear();
+  waiting_.clear();
+  crowds_.clear();
+  region_ = regions_ = 0;
+  joined_ = false;
   seen_.clear();
   places_.assign(flow_.insns.size(), {});
   seen_bytes_ = pending_bytes_ = steps_ = attempt_steps_ = charged_bytes_ = 0;
@@ -81,9 +92,10 @@ void PathWalker::begin() {
   pieces_.clear();
   insns_since_save_ = jumps_since_save_ = 0;
   findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint8_t>(flow_.insns.size()),
-               std::vector<uint32_t>(program_.functions.size()), {}};
+               std::vector<uint32_t>(program_.functions.size()), {}, {}};
   head_bytes_ = 0;
-  rounds_max_ = stack_bytes_ = 0;
+  nests_.clear();
+  stack_bytes_ = 0;
   judged_ = false;
   for (LoopRecord &loop : loops_) loop = {false, loop.walk_rounds, loop.without_counter, 0, {}};
 }
@@ -117,9 +129,14 @@ bool PathWalker::walk_more_closely() {
   return loops_[static_cast<size_t>(state_.widened)].walk_rounds = true;
 }
 
-// Walks the paths left for later, the last first, until `until` of them are left.
+// Walks the paths left for later, the last first, until `until` of them are left; then those of this region that wait.
 bool PathWalker::walk_pending(size_t until) {
-  while (pending_.size() > until) {
+  while (true) {
+    if (pending_.size() <= until) {
+      if (waiting_.empty() || waiting_.rbegin()->first[0] != region_) return true;
+      if (!walk_crowd()) return false;
+      continue;
+    }
     Pending next = std::move(pending_.back());
     pending_.pop_back();
     pending_bytes_ -= next.state.bytes();
@@ -151,10 +168,8 @@ bool PathWalker::walk_path(bool met) {
       if (next == Next::Continue && pc_ != behind) end_piece(at);
     }
     if (next == Next::Refused) return false;
-    if (next == Next::PathEnds) {
-      path_ended();
-      return true;
-    }
+    if (next == Next::PathEnds) path_ended();
+    if (next != Next::Continue) return true;
   }
 }
 
@@ -214,9 +229,13 @@ PathWalker::Next PathWalker::meet() {
       return Next::PathEnds;
     }
     if (seen.branches == 0 || seen.guess || !in_same_rounds(seen.state)) continue;
-    if (state_includes(state_, seen.state, live, pinned_, &looked_at)) return endless_loop();
+    const bool same = state_includes(state_, seen.state, live, pinned_, &looked_at);
+    if (same && is_on_this_path(static_cast<int32_t>(place.seen[i]))) return endless_loop();
   }
-  if (const int32_t loop = flow_.nest.headed_by[pc_]; loop >= 0) {
+  const int32_t loop = flow_.nest.headed_by[pc_];
+  if (loop >= 0) enter_round(static_cast<uint32_t>(loop));
+  if (const Next next = wait_in_crowd(); next != Next::Continue) return next;
+  if (loop >= 0) {
     const Next next = at_loop(static_cast<uint32_t>(loop));
     if (next != Next::Continue) return next;
   }
@@ -273,15 +292,42 @@ void PathWalker::save_state() {
   if (place.seen.size() >= kStatesPerPlaceMax || seen_bytes_ + bytes > kStateBytesMax) return;
   seen_bytes_ += bytes;
   place.seen.push_back(static_cast<uint32_t>(seen_.size()));
-  seen_.push_back({state_, parent_, 1, pc_, innermost_guess(), false});
+  seen_.push_back({state_, parent_, 1, pc_, innermost_guess()});
   parent_ = static_cast<int32_t>(seen_.size()) - 1;
   insns_since_save_ = jumps_since_save_ = 0;
 }
 
-// A state is finished when every path from it is.
-void PathWalker::path_ended() {
-  for (int32_t p = parent_; p >= 0 && --seen_[static_cast<size_t>(p)].branches == 0;)
-    p = seen_[static_cast<size_t>(p)].parent;
+// Unfinished states are what paths came from: ours, or where others wait.
+bool PathWalker::is_on_this_path(int32_t index) {
+  if (!joined_) return true;
+  std::vector<int32_t> from{parent_};
+  std::vector<bool> met(seen_.size());
+  while (!from.empty()) {
+    const int32_t at = from.back();
+    from.pop_back();
+    if (at == index) return true;
+    if (at < index || met[static_cast<size_t>(at)]) continue;  // states come behind those that they come from
+    met[static_cast<size_t>(at)] = true;
+    charge(sizeof(Reg));
+    const Seen &seen = seen_[static_cast<size_t>(at)];
+    from.push_back(seen.parent);
+    from.insert(from.end(), seen.more_parents.begin(), seen.more_parents.end());
+  }
+  return false;
+}
+
+// A path from `parent` has ended. A state is finished when every path from it has.
+void PathWalker::finish(int32_t parent) {
+  std::vector<int32_t> ended{parent};
+  while (!ended.empty()) {
+    int32_t p = ended.back();
+    ended.pop_back();
+    while (p >= 0 && --seen_[static_cast<size_t>(p)].branches == 0) {
+      const Seen &seen = seen_[static_cast<size_t>(p)];
+      ended.insert(ended.end(), seen.more_parents.begin(), seen.more_parents.end());
+      p = seen.parent;
+    }
+  }
 }
 
 // Handling states costs time too: so many bytes are counted as one instruction.
@@ -318,7 +364,8 @@ bool PathWalker::refuse(const char *code, const std::string &sentence, const std
   refusal_.needed = needed;
   refusal_.known = known;
   if (attempts_.empty()) explain(&refusal_, about_);
-  if (surely_) refusal_.category = RefusalCategory::Unsafe;
+  if (surely_ && !state_.crowded) refusal_.category = RefusalCategory::Unsafe;
+  if (state_.crowded && !known.empty()) refusal_.known += ", as far as it is known on all of many paths that meet";
   surely_ = false;
   about_ = -1;
   return false;

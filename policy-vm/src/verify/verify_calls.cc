@@ -114,9 +114,9 @@ uint64_t PathWalker::callback_rounds(size_t frame) const {
 
 // A callback's rounds count as those of a loop.
 void PathWalker::note_callback(const Frame &body) {
-  const uint64_t rounds = rounds_of_body(body);
-  rounds_max_ = std::max(rounds_max_, multiply_saturated(callback_rounds(0), rounds));
+  note_callback_rounds(body);
   if (attempts_.empty()) return;
+  const uint64_t rounds = rounds_of_body(body);
   Attempt &a = *attempts_.back();
   a.inner_rounds = std::max(a.inner_rounds, multiply_saturated(callback_rounds(a.frames), rounds));
 }

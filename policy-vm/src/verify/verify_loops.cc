@@ -30,7 +30,8 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr uint32_t kRoundsWalked = 64;       // before a loop is judged as a whole,
-constexpr uint64_t kStepsWalked = 4096;      // or as soon as its rounds have cost so much,
+constexpr uint64_t kStepsWalked = 4096;      // or as soon as its rounds have cost so much, less where loops are many,
+constexpr uint64_t kStepsWalkedMin = 64, kStepsWalkedOfAll = kStepsMax / 8;
 constexpr uint32_t kSplitsWalked = 16;       // or left so many paths open
 constexpr uint32_t kCandidatesMax = 40;      // of one attempt
 constexpr uint32_t kHeldCandidates = 3;      // in which what depends on the number of rounds waits for that
@@ -149,15 +150,21 @@ bool rung_ahead(const Scalar &before, const Scalar &grown, const std::vector<uin
 
 // ---- when
 
-// The path that arrived at the header of `loop` goes on there, unless the loop can be judged at once.
-PathWalker::Next PathWalker::at_loop(uint32_t loop) {
+// A path has arrived at the header of `loop`.
+void PathWalker::enter_round(uint32_t loop) {
   const auto frame = static_cast<uint16_t>(state_.frames.size() - 1);
   const bool again = !state_.loops.empty() && state_.loops.back().loop == loop && state_.loops.back().frame == frame;
   if (again) state_.loops.back().rounds++;
   else state_.loops.push_back({loop, frame, 0, loops_[loop].proved ? 0 : kRoundsWalked, 0, steps_});
+  note_walked_round(loop);
+}
+
+// It goes on there, unless the loop can be judged at once.
+PathWalker::Next PathWalker::at_loop(uint32_t loop) {
   const LoopRound &round = state_.loops.back();
+  const uint64_t steps_walked = std::clamp(kStepsWalkedOfAll / loops_.size(), kStepsWalkedMin, kStepsWalked);
   const bool dear = round.rounds >= 2 && round.next_try <= kRoundsWalked &&
-                    (steps_ - round.steps >= kStepsWalked || round.splits >= kSplitsWalked);
+                    (steps_ - round.steps >= steps_walked || round.splits >= kSplitsWalked);
   if ((round.rounds < round.next_try && !dear) || !may_judge(loop)) return Next::Continue;
   return judge_loop(loop);
 }
@@ -183,7 +190,7 @@ void PathWalker::leave_loops() {
 
 PathWalker::Next PathWalker::judge_loop(uint32_t loop) {
   const Mark mark{state_,        pc_,           parent_, pending_.size(), pending_bytes_, head_bytes_,
-                  seen_.size(), pieces_.size(), before_, piece_start_,    findings_};
+                  seen_.size(), pieces_.size(), before_, piece_start_,    findings_, region_};
   const uint64_t steps_before = steps_;
   if (attempts_.empty()) attempt_limit_ = steps_ + attempt_steps_ + kAttemptStepsMax;
   Attempt attempt;
@@ -212,6 +219,7 @@ PathWalker::Next PathWalker::judge_loop(uint32_t loop) {
 
 void PathWalker::rewind(const Mark &mark) {
   pending_.erase(pending_.begin() + static_cast<ptrdiff_t>(mark.pending), pending_.end());
+  waiting_.erase(waiting_.upper_bound({mark.region, ~0u}), waiting_.end());
   pending_bytes_ = mark.pending_bytes;
   head_bytes_ = mark.head_bytes;
   forget_seen(mark.seen);
@@ -303,11 +311,13 @@ bool PathWalker::walk_round(Attempt *t, int32_t parent) {
   parent_ = t->invariant;
   attempts_.push_back(t);
   pinned_.ranges.push_back(t->pinned);
+  const uint32_t region_around = std::exchange(region_, ++regions_);
   charge(4 * state_.bytes());
   const size_t open = pending_.size();
   bool ok = walk_path(true) && walk_pending(open);
   attempts_.pop_back();
   pinned_.ranges.pop_back();
+  region_ = region_around;
   return ok;
 }
 
@@ -420,15 +430,16 @@ std::vector<uint64_t> PathWalker::rungs_of(const Attempt &t, const Watched &w) c
   return rungs;
 }
 
-// The most rounds that there can be after the first, as far as the candidate is to be believed.
-uint64_t PathWalker::rounds_of(Attempt *t) const {
+// The most rounds that there can be after the first, as far as the candidate is to be believed: for who begins as the
+// loop was met, or in any of its rounds.
+uint64_t PathWalker::rounds_of(Attempt *t, bool from_anywhere) const {
   uint64_t alone = kEndless, together = 0;
   std::vector<bool> moved(t->ways.size(), false);
   for (size_t i = 0; i < t->watched.size(); i++) {
     const Watched &w = t->watched[i];
     const Reg *entry = find_place(&t->entry, w.key), *back = find_place(&*t->arrived, w.key);
     if (!w.stepped || !entry || !back || (w.least == 0 && w.most == 0)) continue;
-    const uint64_t room = room_of(w, entry->value, back->value);
+    const uint64_t room = room_of(w, from_anywhere ? w.value : entry->value, back->value);
     if (room == kEndless) continue;
     if (w.least > 0) alone = std::min(alone, room / static_cast<uint64_t>(w.least));
     else if (w.most < 0) alone = std::min(alone, room / (0 - static_cast<uint64_t>(w.most)));
@@ -450,7 +461,7 @@ PathWalker::Judgement PathWalker::judge(Attempt *t, State *candidate) {
     t->nest_rounds = std::max<uint64_t>(t->inner_rounds, 1);
     return Judgement::Holds;
   }
-  const uint64_t rounds = rounds_of(t);
+  const uint64_t rounds = rounds_of(t, false);
   State next = t->bare, back = *t->arrived;
   if (!join_states(&next, back, &next_id_)) return Judgement::Failed;
   bool idle = true;
@@ -574,6 +585,8 @@ void PathWalker::relate_to_outer(const Attempt &t, const std::vector<Claim> &cla
 PathWalker::Next PathWalker::accept_loop(Attempt *t) {
   LoopRecord &record = loops_[t->loop];
   state_ = t->entry;
+  pc_ = t->header;
+  const uint32_t nest = nest_here(t->loop).nest;
   record.proved = true;
   record.hints.clear();
   for (const Watched &w : t->watched) {
@@ -586,8 +599,10 @@ PathWalker::Next PathWalker::accept_loop(Attempt *t) {
                                    multiply_saturated(t->nest_rounds, callback_rounds(around.frames)));
   }
   judged_ = true;
-  rounds_max_ = std::max(rounds_max_, multiply_saturated(t->nest_rounds, callback_rounds(0)));
   const std::vector<Claim> claims = outer_claims(t);
+  const bool joined_anywhere = !t->counted_from_entry && t->arrived;  // by paths to come
+  const uint64_t rounds_after = joined_anywhere ? std::max(t->rounds, rounds_of(t, true)) : t->rounds;
+  note_judged_rounds(nest, add_saturated(rounds_after, 1), t->joined_others);
   for (Pending &exit : t->exits) relate_to_outer(*t, claims, &exit.state);
   if (t->counted_from_entry) {
     // What was concluded from the number of rounds holds for who begins as this path did, not for who is in the

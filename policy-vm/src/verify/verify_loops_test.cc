@@ -297,6 +297,50 @@ Code call_rounds(int rounds) {
          Code{mov_reg(3, 10), alu_imm(kAdd, 3, -8), mov(4, 0), call(SF_HOST_LOOP)};
 }
 
+// Two registers that are the same number when the loop is met, and of which each round moves one by something that is
+// not known, are not the same number in later rounds. The first call lets the loop be judged as soon as it is met again.
+TEST(Loops, MovingByARangeEndsARelation) {
+  const Code callee = Code{mov_reg(6, 1), mov_reg(7, 2), mov_reg(8, 4), store(8, 10, -8, 3)} + load_value(9, kBss) +
+                      Code{jump_imm(kGt, 8, 99999, 10), load(8, 3, 10, -8), jump_imm(kEq, 3, 0, 4),
+                           jump_imm(kGt, 7, 63, 7), mov_reg(2, 9), alu_reg(kAdd, 2, 6), load(1, 0, 2, 0),
+                           load(1, 0, 9, 0), alu_reg(kAdd, 6, 0), alu_imm(kAdd, 8, 1), jump_imm(kLt, 8, 100000, -10)} +
+                      pass();
+  const Code program = Code{load(8, 6, 1, 8), load(8, 9, 1, kNode), mov(4, 0), mov(1, 0), mov(2, 0), mov(3, 0),
+                            call_local(7), mov_reg(1, 6), mov_reg(2, 6), mov(3, 1), mov_reg(4, 9), call_local(2)} +
+                       pass();
+  auto policy = verified_policy({make_program(program + callee, "fuse/read", {14})});
+  ASSERT_FALSE(policy) << "accepted";
+  EXPECT_EQ(policy.error().code, "verify-map-bounds") << policy.error().str();
+}
+
+// What Verified::rounds says is at least what a run does, also where rounds are walked inside of judged ones, where a
+// callback's are, and where a path joins one that came from elsewhere.
+TEST(Loops, RoundsAreNotUnderstated) {
+  auto rounds = [](const LinkedProgram &program) -> uint64_t {
+    auto policy = verified_policy({program});
+    EXPECT_TRUE(policy) << policy.error().str();
+    return policy ? policy->programs[0].info.rounds_max : 0;
+  };
+  auto between = [](uint64_t low, uint64_t value, uint64_t high) { return low <= value && value <= high; };
+  // 50 rounds, few enough to be walked one by one, in each of 100,000.
+  const Code inner{mov(7, 0), alu_imm(kAdd, 7, 1), jump_imm(kLt, 7, 50, -2)};
+  uint64_t n = rounds(make_program(Code{mov(6, 0)} + inner + Code{alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 100000, -5)} +
+                                       pass(), "fuse/read"));
+  EXPECT_TRUE(between(5'000'000, n, 11'000'000)) << n;
+  // The same in a callback of 1000 rounds, and in a function that is called in a loop.
+  n = rounds(assemble(Code{store_imm(8, 10, -8, 0)} + call_rounds(1000) + pass(), {inner + pass()}, "fuse/read"));
+  EXPECT_TRUE(between(50'000, n, 110'000)) << n;
+  n = rounds(make_program(Code{mov(6, 0), call_local(4), alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 3000, -3)} + pass() +
+                              inner + pass(), "fuse/read", {6}));
+  EXPECT_TRUE(between(150'000, n, 310'000)) << n;
+  // Met with a counter of 90,000 first, then with 0: the second path joins the first one's rounds.
+  n = rounds(make_program(Code{load(8, 2, 1, kNode), mov(6, 0), jump_imm(kEq, 2, 5, 1), mov(6, 90000),
+                               alu_imm(kAdd, 6, 1), jump_imm(kLt, 6, 100000, -2)} + pass(), "fuse/read"));
+  EXPECT_TRUE(between(100'000, n, 200'000)) << n;
+  // No loop is proved: nothing to say.
+  EXPECT_EQ(rounds(make_program(inner + pass(), "fuse/read")), 0u);
+}
+
 // Rounds of callbacks and rounds of loops, in each other.
 TEST(Loops, WithCallbacks) {
   auto refusal = [](const Code &code, const std::vector<Code> &functions) -> std::string {

@@ -1,7 +1,9 @@
 // The verifier's inside: one walk over all paths of one program. Split over verifier.cc (paths, states),
-// verify_calls.cc (sub-programs, callbacks), verify_loops.cc (loops as a whole), verify_values.cc (arithmetic,
-// branches), verify_memory.cc and verify_host.cc (host functions).
+// verify_crowds.cc (places where many paths meet), verify_calls.cc (sub-programs, callbacks), verify_loops.cc (loops
+// as a whole), verify_rounds.cc (how many rounds there may be), verify_values.cc (arithmetic, branches),
+// verify_memory.cc and verify_host.cc (host functions).
 #pragma once
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -52,7 +54,7 @@ class PathWalker {
   std::expected<Verified, Refusal> run(uint64_t *steps_left);
 
  private:
-  enum class Next { Continue, PathEnds, Refused };
+  enum class Next { Continue, PathEnds, Waits, Refused };
   enum class Use { Read, Write };
   // Instructions [first, last] that a path took one after the other, and what was before.
   struct Piece { uint32_t first, last; int32_t before; };
@@ -72,10 +74,38 @@ class PathWalker {
     uint32_t pc;         // kNoPlace: not to be joined
     int32_t depends;     // the guess (Seen) of which it was part; -1: none
     bool guess = false;  // about all rounds of a loop or of a callback
+    std::vector<int32_t> more_parents = {};  // of a state that several paths were joined into
   };
   static constexpr uint32_t kNoPlace = ~0u;
   static constexpr uint8_t kWayOn = 1, kWayTaken = 2;
   struct Place { std::vector<uint32_t> seen; uint32_t visits = 0; };
+
+  // Where a path is, in the order in which a program runs (verify_crowds.cc).
+  using Position = std::vector<uint32_t>;
+  // Those that meet at one position,
+  struct Crowd {
+    uint32_t walked_apart = 0, walked_together = 0;
+    int32_t together = -1;
+    std::vector<uint32_t> kinds;  // as tell_apart()
+  };
+  // and those of them that wait to be walked on as one.
+  struct Waiting {
+    State state;
+    uint32_t pc;
+    std::vector<int32_t> parents;
+    int32_t before;
+    uint32_t piece_start;
+  };
+
+  // Rounds of a nest (verify_rounds.cc): walked in each owner's, and proved each time that it is met.
+  struct NestRounds {
+    struct Walked { uint32_t owner, region = 0; uint64_t in_region = 0, most = 0, sum = 0; };
+    std::vector<Walked> walked;
+    uint64_t judged = 0, judged_sum = 0;
+    bool callback = false, joined_others = false;
+  };
+  struct NestPlace { uint32_t nest, owner; };
+  static constexpr uint32_t kNoLoop = ~0u;
 
   // What the paths have shown so far; what an attempt showed is dropped with it.
   struct Findings {
@@ -84,6 +114,7 @@ class PathWalker {
     std::vector<uint32_t> frame_bytes;  // per function
     // The pc of a call and a function that it enters, ascending. An attempt copies all of this.
     std::vector<std::pair<uint32_t, uint32_t>> called_from;
+    std::vector<NestRounds> rounds;     // per nest
   };
   // Everything that an attempt to judge a loop may have to undo.
   struct Mark {
@@ -96,6 +127,7 @@ class PathWalker {
     int32_t before;
     uint32_t piece_start;
     Findings findings;
+    uint32_t region;
   };
   // How often a place was widened, and what it could have been widened to a few times before.
   struct Climb { PlaceKey key; uint32_t count; std::vector<uint64_t> rungs; };
@@ -145,10 +177,20 @@ class PathWalker {
   bool in_same_rounds(const State &other) const;
   Next endless_loop();
   void save_state();
-  void path_ended();
+  void path_ended() { finish(parent_); }
+  void finish(int32_t parent);
   void charge(uint64_t bytes);
   bool push_path(State state, uint32_t pc);
   std::vector<uint16_t> live_registers() const;
+  bool is_on_this_path(int32_t seen);
+
+  // ---- crowds (verify_crowds.cc)
+  Position position() const;
+  uint32_t kind_of_state() const;
+  void tell_apart(Position *here, Crowd *crowd) const;
+  Next wait_in_crowd();
+  bool let_wait(const Position &here, Crowd *crowd);
+  bool walk_crowd();
 
   // ---- calls (verify_calls.cc)
   Next call_function(uint32_t target);
@@ -166,6 +208,7 @@ class PathWalker {
   void complete_code();
 
   // ---- loops (verify_loops.cc)
+  void enter_round(uint32_t loop);
   Next at_loop(uint32_t loop);
   bool may_judge(uint32_t loop) const;
   void leave_loops();
@@ -184,12 +227,21 @@ class PathWalker {
   void forget_seen(size_t from);
   void note_comparison(const Insn &in, const Reg &a, const Reg &b);
   std::vector<uint64_t> rungs_of(const Attempt &t, const Watched &w) const;
-  uint64_t rounds_of(Attempt *t) const;
+  uint64_t rounds_of(Attempt *t, bool from_anywhere) const;
   Judgement judge(Attempt *t, State *candidate);
   Judgement settle(Attempt *t, State next, const State &back, uint64_t rounds, State *candidate);
   static Climb &climb_of(Attempt *t, PlaceKey key);
   const Scalar *hint_for(uint32_t loop, PlaceKey key) const;
   Next accept_loop(Attempt *t);
+
+  // ---- rounds (verify_rounds.cc)
+  uint32_t nest_in(uint32_t outer, uint32_t label);
+  NestPlace nest_here(uint32_t loop);
+  NestRounds &rounds_in(uint32_t nest);
+  void note_walked_round(uint32_t loop);
+  void note_judged_rounds(uint32_t nest, uint64_t rounds, bool joined_others);
+  void note_callback_rounds(const Frame &body);
+  uint64_t most_rounds();
 
   // ---- values (verify_values.cc)
   bool alu(const Insn &in);
@@ -269,6 +321,10 @@ class PathWalker {
   int32_t parent_ = -1;   // the last saved state on it
   uint32_t insns_since_save_ = 0, jumps_since_save_ = 0;
   std::vector<Pending> pending_;
+  std::map<Position, Waiting> waiting_;
+  std::map<Position, Crowd> crowds_;
+  uint32_t region_ = 0, regions_ = 0;  // 0, or which of the rounds that were walked for all
+  bool joins_crowds_ = true, joined_ = false;
   std::vector<Seen> seen_;
   std::vector<Place> places_;
   uint64_t seen_bytes_ = 0, pending_bytes_ = 0;
@@ -290,7 +346,7 @@ class PathWalker {
   PinnedIds pinned_;                   // by them
   uint64_t attempt_steps_ = 0, attempt_limit_ = 0;
   bool judged_ = false;                // some loop was accepted as a whole
-  uint64_t rounds_max_ = 0;            // of a nest of such loops and callbacks
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> nests_;  // in which nest, and what: its number, from 1
   uint64_t most_rounds_ = 0;           // of one that was not, because these are too many,
   uint32_t most_rounds_pc_ = 0;        // and where
   bool walk_all_rounds_ = false;       // no loop is judged as a whole
