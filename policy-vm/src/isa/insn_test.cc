@@ -8,12 +8,26 @@
 #include <functional>
 
 #include "isa/disasm.h"
+#include "testing/opcodes.h"
 #include "testing/testing.h"
 
 namespace shortfuse::vm {
 namespace {
 
 using namespace testing;
+
+// When all tests of this file have run, every instruction has, in both ways.
+class EveryOpcode : public ::testing::Environment {
+  void TearDown() override {
+    const auto *tests = ::testing::UnitTest::GetInstance();
+    if (tests->test_to_run_count() != tests->total_test_count()) return;
+    EXPECT_EQ(opcodes_of_tests().interpreted.missing(), "");
+    EXPECT_EQ(opcodes_of_tests().compiled.missing(), "");
+    EXPECT_GT(all_opcodes().size(), 150u);
+  }
+};
+[[maybe_unused]] ::testing::Environment *const kEveryOpcode =
+    ::testing::AddGlobalTestEnvironment(new EveryOpcode);
 
 // Programs in one image (compiled once), each with two operands: ctx->node in r6 and ctx->nodeid in r7.
 class Bench {
@@ -271,6 +285,21 @@ TEST(Instructions, Singles) {
   }
 }
 
+// Of a map's value, and of a map: even keys are found.
+TEST(Instructions, AddressesOfMaps) {
+  Bench bench;
+  const uint32_t value = bench.add(load_value(1, kRodata) + Code{load(8, 0, 1, 0), leave()});
+  const uint32_t behind = bench.add(load_value(1, kRodata, 5) + Code{load(1, 0, 1, 0), leave()});
+  const uint32_t map = bench.add(Code{store(8, 10, -8, 6), mov_reg(2, 10), alu_imm(kAdd, 2, -8)} +
+                                 load_map(1, kHashMap) +
+                                 Code{call(SF_HOST_MAP_LOOKUP), jump_imm(kEq, 0, 0, 1), load(1, 0, 0, 1), leave()});
+  ASSERT_NO_FATAL_FAILURE(bench.finish());
+  EXPECT_EQ(bench.run(value, 0, 0), 0x746e6174736e6f63u);  // "constant"
+  EXPECT_EQ(bench.run(behind, 0, 0), uint64_t{'a'});
+  EXPECT_EQ(bench.run(map, 1, 0), 0u);
+  EXPECT_EQ(bench.run(map, 2, 0), 37u);
+}
+
 TEST(Instructions, MemoryOfEverySize) {
   Bench bench;
   std::vector<uint32_t> loads, sign_loads, immediates;
@@ -423,7 +452,9 @@ struct Both {
     one.env()->fuel = two.env()->fuel = fuel;
     const char *base = reinterpret_cast<const char *>(image->get());
     const sf_image_program &p = image->get()->program[0];
-    uint64_t interpreted = sf_interpret(base + p.insns_offset, p.insns, &ctx, one.env());
+    opcodes_of_tests().interpreted.add(image->insns(0), p.insns);
+    opcodes_of_tests().compiled.add(image->insns(0), p.insns);
+    uint64_t interpreted = sf_interpret(image->insns(0), p.insns, &ctx, one.env());
     uint64_t compiled =
         reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset))(&ctx, two.env());
     EXPECT_EQ(interpreted, compiled);

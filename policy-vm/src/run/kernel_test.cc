@@ -1,7 +1,8 @@
 // The kernel as oracle: random programs that both verifiers accept run in the kernel, in the interpreter and as machine
 // code, from equal memory, and must leave equal memory and equal results.
 //
-// What only one of the two verifiers accepts is counted by reason and printed with SHORTFUSE_SOAK=1.
+// What only one of the two verifiers accepts is counted by reason and printed with SHORTFUSE_SOAK=1; each must be one
+// of the differences of differences.md.
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <gtest/gtest.h>
@@ -9,8 +10,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <map>
 
+#include "testing/differences.h"
 #include "testing/kernel_oracle.h"
 #include "testing/kernel_programs.h"
 
@@ -154,10 +158,16 @@ class KernelOracle : public ::testing::Test {
       auto theirs = KernelProgram::load(program, *maps_);
       generated_++;
       if (ours && theirs) return {std::move(program), std::move(*theirs)};
-      if (ours) only_here_[reason(theirs.error())]++;
-      if (theirs) only_there_[ours.error().code]++;
+      if (ours && !theirs) note(kOnlyHere, reason(theirs.error()), program, &only_here_);
+      if (theirs && !ours) note(kOnlyThere, ours.error().code, program, &only_there_);
       if (ours.has_value() != theirs.has_value() && getenv("SF_SHOW")) show(program, ours, theirs);
     }
+  }
+  static void note(const std::vector<Difference> &known, const std::string &said, const LinkedProgram &program,
+                   Reasons *met) {
+    const std::string name = difference_of(known, said);
+    EXPECT_NE(name, "") << "not in differences.md: " << said << "\n" << text_of(program);
+    (*met)[name + ": " + said]++;
   }
   static void show(const LinkedProgram &program, const std::expected<Policy, Refusal> &ours,
                    const std::expected<KernelProgram, std::string> &theirs) {
@@ -201,6 +211,22 @@ class KernelOracle : public ::testing::Test {
   Reasons only_here_, only_there_;
   int generated_ = 0;
 };
+
+// The document names what the test knows, and nothing else.
+TEST(Differences, AreDocumented) {
+  std::ifstream in(SF_DIFFERENCES);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  size_t names = 0;
+  for (const std::vector<Difference> *list : {&kOnlyHere, &kOnlyThere}) {
+    for (const Difference &d : *list) {
+      EXPECT_NE(text.find("| `" + std::string(d.name) + "` |"), std::string::npos) << d.name;
+      names++;
+    }
+  }
+  size_t rows = 0;
+  for (size_t at = text.find("\n| `"); at != std::string::npos; at = text.find("\n| `", at + 1)) rows++;
+  EXPECT_EQ(rows, names);
+}
 
 TEST_F(KernelOracle, RandomPrograms) {
   const int wanted = soak() ? 100'000 : 2'000, batch = 50;

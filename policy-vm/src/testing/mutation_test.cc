@@ -155,6 +155,19 @@ TEST(Mutations, OfPrograms) {
   EXPECT_GT(all.refused, 2000);
 }
 
+// The policies that people mount.
+TEST(Mutations, OfTheExamples) {
+  Tally all;
+  for (const char *name : {"metacache", "datacache", "deny", "passall"}) {
+    const std::string path = std::string(SF_POLICIES "/") + name + ".bpf.o";
+    if (bytes_of(path).empty()) GTEST_SKIP() << "built without examples/policies";
+    Tally t = load_mutations(path, 2500, [](Mutator &m) { return m.below(5) ? m.next_program() : m.next(); });
+    all.accepted += t.accepted, all.refused += t.refused;
+  }
+  EXPECT_GT(all.accepted, 500);
+  EXPECT_GT(all.refused, 1000);
+}
+
 TEST(Mutations, EveryTruncation) {
   const Bytes original = bytes_of(kObjects[1]);
   for (size_t n = 0; n < original.size(); n += n < 256 ? 1 : 13) {

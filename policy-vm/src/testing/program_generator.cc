@@ -97,7 +97,7 @@ void ProgramGenerator::statements(int count) {
 
 void ProgramGenerator::statement() {
   pieces_left_--;
-  switch (below(callee_ ? 12 : 18)) {
+  switch (below(callee_ ? 12 : 24)) {
     case 0: case 1: return arithmetic();
     case 2: return related();
     case 3: return indexed();
@@ -111,6 +111,11 @@ void ProgramGenerator::statement() {
     case 14: return call_function();
     case 15: return call_host();
     case 16: return callback();
+    case 17: case 18: return maybe_null();
+    case 19: return record();
+    case 20: return queue();
+    case 21: return tail_call();
+    case 22: return many_branches();
     default: return look_up();
   }
 }
@@ -358,14 +363,16 @@ void ProgramGenerator::call_host() {
 void ProgramGenerator::callback() {
   if (rounds_ > 300) return arithmetic();
   wants_callback_ = true;
-  emit(mov(1, static_cast<int>(below(40))));
+  const bool elements = one_in(3);
+  if (elements) emit(load_map(1, kHashMap));
+  else emit(mov(1, static_cast<int>(below(40))));
   callback_addresses_.push_back(here());
   emit(load_function_at(2, 0));
   emit(mov_reg(3, 10));
   emit(alu_imm(kAdd, 3, kCounterSlots));
   emit(mov(4, 0));
-  // The body's second argument is its address: r2 there, as in a function that is called.
-  emit(call(SF_HOST_LOOP));
+  // The body's second argument is its address, or that of a key: r2 there, as in a function that is called.
+  emit(call(elements ? SF_HOST_FOR_EACH : SF_HOST_LOOP));
   restore_scratch();
 }
 
@@ -378,6 +385,120 @@ void ProgramGenerator::look_up() {
   if (!one_in(30)) emit(jump_imm(kEq, 0, 0, 1));
   emit(load(8, 0, 0, static_cast<int>(below(9) + (one_in(30) ? 1 : 0))));
   restore_scratch();
+}
+
+void ProgramGenerator::look_up_in(int map) {
+  emit(mov_reg(2, 10));
+  emit(alu_imm(kAdd, 2, kNumbersFrom + 8 * static_cast<int>(below(4))));
+  if (map >= 0) emit(load_map(1, map));
+  emit(call(SF_HOST_MAP_LOOKUP));
+}
+
+// A value of 16 bytes, at an offset that is known, or checked.
+void ProgramGenerator::use_value(int pointer) {
+  const int bytes = 1 << below(4), number = pointer == 0 ? 1 : 0;
+  if (below(2)) {
+    emit(load(8, number, 10, kNumbersFrom + 8 * static_cast<int>(below(12))));
+    narrow(number, 16, bytes);
+    emit(alu_reg(kAdd, pointer, number));
+  } else {
+    emit(alu_imm(kAdd, pointer, static_cast<int>(below(static_cast<uint64_t>(17 - bytes)) + (one_in(25) ? 1 : 0))));
+  }
+  if (below(2)) emit(load(bytes, number, pointer, 0));
+  else emit(store_imm(bytes, pointer, 0, constant()));
+}
+
+// What a lookup gave is copied, kept on the stack, checked in one place and used in another; now and then it is moved
+// before it is checked, or another one is checked. Maps in maps are looked up twice.
+void ProgramGenerator::maybe_null() {
+  static constexpr int kMaps[] = {kHashMap, kArrayOfSixteen, kPerCpu};
+  std::vector<size_t> null;
+  if (one_in(4)) {
+    look_up_in(kMapOfMaps);
+    if (!one_in(20)) null.push_back(here()), emit(jump_imm(kEq, 0, 0, 0));
+    emit(mov_reg(1, 0));
+    look_up_in(-1);
+  } else {
+    look_up_in(kMaps[below(std::size(kMaps))]);
+  }
+  const int slot = kNumbersFrom + 8 * static_cast<int>(4 + below(8)), copy = static_cast<int>(1 + below(5));
+  const bool saved = below(2);
+  if (saved) emit(store(8, 10, slot, 0));
+  emit(mov_reg(copy, 0));
+  if (one_in(20)) emit(alu_imm(kAdd, 0, static_cast<int>(below(8))));
+  if (one_in(8)) {  // another result with another fate
+    look_up_in(kMaps[below(std::size(kMaps))]);
+    emit(mov_reg(copy, 0));
+  }
+  const int checked = below(2) ? 0 : copy, used = below(2) ? 0 : copy;
+  if (!one_in(20)) {
+    const bool skips = below(2);
+    if (!skips) emit(jump_imm(kNe, checked, 0, 1));
+    null.push_back(here());
+    emit(skips ? jump_imm(kEq, checked, 0, 0) : go(0));
+  }
+  if (saved && below(2)) emit(load(8, used, 10, slot));
+  use_value(used);
+  for (size_t jump : null) aim(jump, here());
+  if (saved) emit(store_imm(8, 10, slot, constant()));
+  restore_scratch();
+}
+
+// A record of the ring buffer; what happens before it is given back may leave the loop around.
+void ProgramGenerator::record() {
+  const int size = static_cast<int>(8 + below(24));
+  emit(load_map(1, kRing));
+  emit(mov(2, size));
+  emit(mov(3, 0));
+  emit(call(SF_HOST_RINGBUF_RESERVE));
+  const size_t null = here();
+  emit(jump_imm(kEq, 0, 0, 0));
+  if (below(2)) emit(store_imm(8, 0, static_cast<int>(below(static_cast<uint64_t>(size - 7))), constant()));
+  emit(store(8, 10, kAddressSlot, 0));
+  restore_scratch();
+  if (one_in(3)) statements(1);
+  if (one_in(30)) return aim(null, here());
+  emit(load(8, 1, 10, kAddressSlot));
+  if (one_in(30)) emit(mov_reg(9, 1));
+  emit(mov(2, 0));
+  emit(call(below(2) ? SF_HOST_RINGBUF_SUBMIT : SF_HOST_RINGBUF_DISCARD));
+  aim(null, here());
+  restore_scratch();
+  emit(store(8, 10, kAddressSlot, 7));
+}
+
+void ProgramGenerator::queue() {
+  static constexpr sf_host_id calls[] = {SF_HOST_MAP_PUSH, SF_HOST_MAP_POP, SF_HOST_MAP_PEEK};
+  emit(load_map(1, kQueue));
+  emit(mov_reg(2, 10));
+  emit(alu_imm(kAdd, 2, kNumbersFrom + 8 * static_cast<int>(below(11)) + (one_in(30) ? 24 : 0)));
+  emit(mov(3, 0));
+  emit(call(calls[below(3)]));
+  restore_scratch();
+}
+
+void ProgramGenerator::tail_call() {
+  emit(mov_reg(1, 6));
+  emit(load_map(2, kPrograms));
+  emit(mov(3, static_cast<int>(below(5))));
+  emit(call(SF_HOST_TAIL_CALL));
+  restore_scratch();
+}
+
+// So many that their paths are joined.
+void ProgramGenerator::many_branches() {
+  const int sum = scratch(), bits = (sum + 1) % 6, bit = (sum + 2) % 6;
+  emit(mov(sum, 0));
+  for (uint64_t n = 6 + below(12); n > 0; n--) {
+    emit(mov_reg(bit, bits));
+    emit(raw((below(2) ? kClassAlu64 : kClassAlu) | kRsh, bit, 0, 0, static_cast<int>(n)));
+    emit(jump_imm(kSet, bit, 1, 1));
+    emit(alu_imm(kAdd, sum, static_cast<int>(below(6))));
+  }
+  narrow(sum, kBssBytes, 1);
+  emit(mov_reg(bit, 7));
+  emit(alu_reg(kAdd, bit, sum));
+  emit(load(1, bit, bit, 0));
 }
 
 void ProgramGenerator::atomic_access() {

@@ -1,6 +1,7 @@
 // Random programs for the tests of the verifier: loops of all shapes, nested, in sub-programs and callbacks; counters
 // in registers and on the stack, in 32 and 64 bits, upwards and downwards; related registers, saved addresses and
-// numbers, offsets that vary, atomics. Most keep to the rules and many come close to a bound; some break one.
+// numbers, offsets that vary, atomics; what lookups and reservations gave, copied, moved and checked; queues, tail
+// calls; many branches that feed one number. Most keep to the rules and many come close to a bound; some break one.
 #pragma once
 #include <random>
 #include <vector>
@@ -48,6 +49,13 @@ class ProgramGenerator {
   void call_host();
   void callback();
   void look_up();
+  void maybe_null();
+  void look_up_in(int map);
+  void use_value(int pointer);
+  void record();
+  void queue();
+  void tail_call();
+  void many_branches();
   void restore_scratch();
   void atomic_access();
   void spoil();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "run/interpret.h"
+#include "testing/opcodes.h"
 
 namespace shortfuse::vm::testing {
 
@@ -64,8 +65,10 @@ std::expected<Policy, Refusal> verified_policy(std::vector<LinkedProgram> progra
   policy.paths = {"test"};
   for (LinkedProgram &p : programs) {
     uint64_t steps = steps_max;
+    const Code given = p.code;
     auto verified = verify_program(&p, policy.maps, "t.bpf.o", &steps);
     if (!verified) return std::unexpected(verified.error());
+    opcodes_of_tests().verified.add(given.data(), given.size());
     Policy::Program out;
     out.info = {p.section, p.name, p.slot, static_cast<uint32_t>(p.code.size()), verified->steps, p.attached,
                 verified->rounds};
@@ -108,14 +111,15 @@ std::expected<Image, Refusal> Image::publish(Policy policy, Lowering lowering, b
 
 uint64_t Image::run_code(uint32_t i, void *ctx, sf_vm_env *env) const {
   env->fuel = 1 << 20;
+  opcodes_of_tests().compiled.add(insns(i), get()->program[i].insns);
   auto at = reinterpret_cast<uintptr_t>(base_) + get()->program[i].code_offset;
   return reinterpret_cast<sf_image_entry>(at)(ctx, env);
 }
 
 uint64_t Image::interpret(uint32_t i, void *ctx, sf_vm_env *env) const {
   env->fuel = 1 << 20;
-  const sf_image_program &p = get()->program[i];
-  return sf_interpret(static_cast<const char *>(base_) + p.insns_offset, p.insns, ctx, env);
+  opcodes_of_tests().interpreted.add(insns(i), get()->program[i].insns);
+  return sf_interpret(insns(i), get()->program[i].insns, ctx, env);
 }
 
 Host::Host(const std::vector<Policy::Map> &maps) : maps_(maps) {
@@ -189,6 +193,17 @@ uint64_t Host::give_back(uint64_t record, bool submit) {
   return 0;
 }
 
+// A map of the kind that the map of maps holds.
+uint64_t Host::inner_of(uint64_t outer) const {
+  for (size_t m = 0; m < maps_.size() && !maps_[outer].inner.empty(); m++) {
+    const sf_image_map &a = maps_[m].def, &b = maps_[outer].inner[0];
+    const bool same = a.type == b.type && a.key_size == b.key_size && a.value_size == b.value_size;
+    if (same && a.max_entries == b.max_entries && !maps_[m].frozen)
+      return reinterpret_cast<uint64_t>(&handles_[m]);
+  }
+  return 0;
+}
+
 uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
   auto note = [&](std::vector<uint64_t> v) {
     v.insert(v.begin(), static_cast<uint64_t>(id));
@@ -204,6 +219,7 @@ uint64_t Host::handle(int id, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
       uint64_t sum = 0;
       for (uint32_t i = 0; i < map.key_size; i++) sum += bytes(b)[i];
       note({a, sum});
+      if (id == SF_HOST_MAP_LOOKUP && map.type == SF_MAP_ARRAY_OF_MAPS) return sum % 2 == 0 ? inner_of(a) : 0;
       if (id == SF_HOST_MAP_LOOKUP) return sum % 2 == 0 ? reinterpret_cast<uint64_t>(values_[a].get()) : 0;
       if (id == SF_HOST_MAP_UPDATE) memmove(values_[a].get(), bytes(c), map.value_size);
       return sum % 3 ? 0 : as_result(-ENOENT);

@@ -130,6 +130,9 @@ class Image {
   /// Runs program i: its machine code, or its bytecode.
   uint64_t run_code(uint32_t i, void *ctx, sf_vm_env *env) const;
   uint64_t interpret(uint32_t i, void *ctx, sf_vm_env *env) const;
+  const RawInsn *insns(uint32_t i) const {
+    return reinterpret_cast<const RawInsn *>(static_cast<const char *>(base_) + get()->program[i].insns_offset);
+  }
 
  private:
   Image(void *base, size_t bytes) : base_(base), bytes_(bytes) {}
@@ -186,6 +189,7 @@ class Host {
   uint64_t step(uint32_t map, sf_map_cursor *cursor);
   uint64_t reserve(uint64_t bytes);
   uint64_t give_back(uint64_t record, bool submit);
+  uint64_t inner_of(uint64_t outer) const;
 
   std::vector<Policy::Map> maps_;
   sf_host_fn table_[SF_HOST_COUNT];

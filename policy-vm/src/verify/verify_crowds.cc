@@ -1,18 +1,18 @@
 // Places where too many paths meet.
 //
 // Paths that differ where they meet are walked on one by one, for what one of them knows need not be true on another.
-// But n branches in a row make 2^n paths. Of those that meet at one place the first few go on by themselves. From then on
-// who arrives waits, and is joined with who waits there already (join.h), until everything has been walked that may
-// still lead there: those that wait are woken in the order in which a program runs. So a program without loops is walked
-// a few times, however many branches it has.
+// But n branches in a row make 2^n paths. Of those that meet at one place the first few go on by themselves. From then
+// on who arrives waits, and is joined with who waits there already (join.h), until everything has been walked that may
+// still lead there: those that wait are woken in the order in which a program runs. So a program without loops is
+// walked a few times, however many branches it has.
 //
 // Only paths in the same rounds of the same loops and callbacks, in functions called from the same places, are joined:
-// their counters agree. Paths that hold different kinds of things (an address here, NULL there) are different crowds, as
-// long as there are not too many kinds. While a loop is judged as a whole (verify_loops.cc) its rounds are a *region* of their own, and
-// nobody waits there when the judgement is made.
+// their counters agree. Paths that hold different kinds of things (an address here, NULL there) are different crowds,
+// as long as there are not too many kinds. While a loop is judged as a whole (verify_loops.cc) its rounds are a
+// *region* of their own, and nobody waits there when the judgement is made.
 //
-// Joining only forgets, so that what is accepted is right. What is refused may be right all the same: the program is then
-// walked once more without joining (PathWalker::run).
+// Joining only forgets, so that what is accepted is right. What is refused may be right all the same: the program is
+// then walked once more without joining (PathWalker::run).
 #include <algorithm>
 
 #include "verify/verify_path.h"

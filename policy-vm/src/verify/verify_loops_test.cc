@@ -298,7 +298,8 @@ Code call_rounds(int rounds) {
 }
 
 // Two registers that are the same number when the loop is met, and of which each round moves one by something that is
-// not known, are not the same number in later rounds. The first call lets the loop be judged as soon as it is met again.
+// not known, are not the same number in later rounds. The first call lets the loop be judged as soon as it is met
+// again.
 TEST(Loops, MovingByARangeEndsARelation) {
   const Code callee = Code{mov_reg(6, 1), mov_reg(7, 2), mov_reg(8, 4), store(8, 10, -8, 3)} + load_value(9, kBss) +
                       Code{jump_imm(kGt, 8, 99999, 10), load(8, 3, 10, -8), jump_imm(kEq, 3, 0, 4),

@@ -1,7 +1,7 @@
 // How often a run may go round its loops and callbacks: what Verified::rounds says.
 //
-// A *nest* is a loop, a callback or a call where it stands: in which nests, from the program's beginning. How often a run
-// begins a round of it is bounded by what was found there on any path, not by what one path did: a path that joins
+// A *nest* is a loop, a callback or a call where it stands: in which nests, from the program's beginning. How often a
+// run begins a round of it is bounded by what was found there on any path, not by what one path did: a path that joins
 // another has the rest of that one's rounds before it, whoever walked it, and may have come in the middle.
 //
 // Of a loop whose rounds are walked, a run does not come to the same arrival at the header twice, or it would go on for

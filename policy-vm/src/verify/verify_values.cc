@@ -169,8 +169,9 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
     learn(s, s->top().reg[in.src]);
   };
   if (in.from_reg && in.src == in.dst) {  // the same value on both sides
-    bool taken = in.jump == JumpOp::Set ? false : jump_taken<uint64_t>(in.jump, 0, 0);
-    return in.jump != JumpOp::Set ? go_one_way(taken) : split(state_);
+    if (in.jump != JumpOp::Set) return go_one_way(jump_taken<uint64_t>(in.jump, 0, 0));
+    const int any_bit = scalar_decide(JumpOp::Ne, in.wide, a.value, Scalar::constant(0));
+    return any_bit >= 0 ? go_one_way(any_bit == 1) : split(state_);
   }
   int decided = scalar_decide(in.jump, in.wide, a.value, b.value);
   if (decided >= 0) return go_one_way(decided == 1);
