@@ -471,6 +471,7 @@ TEST_F(BridgeTest, RefusedPoliciesSayWhy) {
 TEST_F(BridgeTest, NotificationsOfTheFileSystemDrop) {
   start("metacache");
   lookup(1, "f", 5, 10);
+  ASSERT_TRUE(cached_size(5));
   fuse_notify_inval_inode_out inval{5, 0, 0};
   reply(0, FUSE_NOTIFY_INVAL_INODE, bytes_of(inval));
   EXPECT_FALSE(cached_size(5));

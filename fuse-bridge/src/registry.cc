@@ -22,8 +22,7 @@ namespace shortfuse::bridge {
 namespace {
 
 constexpr int kBacklog = 512;
-constexpr useconds_t kListenTimeUs = 20'000;
-const std::string kSocketSuffix = ".sock", kAnnouncementSuffix = ".mount";
+const std::string kSocketSuffix = ".sock", kAnnouncementSuffix = ".mount", kUnfinishedSuffix = ".new";
 
 std::string why(const std::string &what) { return what + ": " + std::strerror(errno); }
 
@@ -36,13 +35,11 @@ std::string directory_of_user() {
   return "/tmp/shortfuse-" + std::to_string(uid);
 }
 
-/// The daemon's number in "PID-N.sock"; 0 when the name is not of that form.
+/// The daemon's number in "PID-N..."; 0 when the name is not of that form.
 pid_t pid_of(const char *name) {
   char *end = nullptr;
   const long pid = std::strtol(name, &end, 10);
-  if (pid <= 0 || *end != '-') return 0;
-  const char *suffix = std::strrchr(end, '.');
-  return suffix && std::strcmp(suffix, ".sock") == 0 ? static_cast<pid_t>(pid) : 0;
+  return pid > 0 && *end == '-' ? static_cast<pid_t>(pid) : 0;
 }
 
 /// "PID-N.mount" beside "PID-N.sock".
@@ -60,6 +57,38 @@ bool connects(const std::string &path) {
          (errno != ECONNREFUSED && errno != ENOENT);
 }
 
+/// Whether a name in the registry is of a daemon that is no more. A socket has its name only once somebody listens
+/// there, so one that refuses has been left behind, however slow its daemon was at its start.
+bool is_stale(const std::string &directory, std::string_view name, pid_t pid) {
+  if (name.ends_with(kUnfinishedSuffix)) return kill(pid, 0) != 0 && errno == ESRCH;
+  if (name.ends_with(kAnnouncementSuffix)) name.remove_suffix(kAnnouncementSuffix.size());
+  else if (name.ends_with(kSocketSuffix)) name.remove_suffix(kSocketSuffix.size());
+  else return false;
+  return !connects(directory + "/" + std::string(name) + kSocketSuffix);
+}
+
+/// A listening socket under that name. It comes there in one step: remove_stale() of another daemon must not find a
+/// socket where nobody listens yet.
+std::expected<Descriptor, std::string> listen_at(const std::string &path, mode_t mode) {
+  Descriptor listening(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!listening) return std::unexpected(why("socket"));
+  const std::string unfinished = path + kUnfinishedSuffix;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (unfinished.size() >= sizeof(address.sun_path)) return std::unexpected(path + ": too long");
+  std::memcpy(address.sun_path, unfinished.c_str(), unfinished.size() + 1);
+  unlink(unfinished.c_str());
+  if (bind(listening.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) != 0)
+    return std::unexpected(why(unfinished));
+  if (chmod(unfinished.c_str(), mode) != 0 || listen(listening.get(), kBacklog) != 0 ||
+      rename(unfinished.c_str(), path.c_str()) != 0) {
+    auto error = std::unexpected(why(path));
+    unlink(unfinished.c_str());
+    return error;
+  }
+  return listening;
+}
+
 }  // namespace
 
 std::expected<std::string, std::string> Registry::prepare_directory() {
@@ -74,31 +103,17 @@ std::expected<std::string, std::string> Registry::prepare_directory() {
   return directory;
 }
 
-/// A daemon that was killed leaves its socket behind; nobody listens there any more.
+/// A daemon that was killed leaves its names behind.
 void Registry::remove_stale(const std::string &directory) {
   DIR *dir = opendir(directory.c_str());
   if (!dir) return;
   std::vector<std::string> stale;
   while (const dirent *entry = readdir(dir)) {
     const pid_t pid = pid_of(entry->d_name);
-    const std::string path = directory + "/" + entry->d_name;
-    if (pid && !connects(path)) stale.push_back(path);
-    // What was announced by a daemon whose socket is gone already.
-    std::string_view name = entry->d_name;
-    if (!name.ends_with(kAnnouncementSuffix)) continue;
-    name.remove_suffix(kAnnouncementSuffix.size());
-    const std::string socket = directory + "/" + std::string(name) + kSocketSuffix;
-    if (!connects(socket)) stale.push_back(socket);
+    if (pid != 0 && is_stale(directory, entry->d_name, pid)) stale.push_back(directory + "/" + entry->d_name);
   }
   closedir(dir);
-  if (stale.empty()) return;
-  // Between its bind() and its listen() a new daemon looks like a dead one.
-  usleep(kListenTimeUs);
-  for (const std::string &path : stale) {
-    if (connects(path)) continue;
-    unlink(path.c_str());
-    unlink(announcement_of(path).c_str());
-  }
+  for (const std::string &path : stale) unlink(path.c_str());
 }
 
 std::expected<Registry, std::string> Registry::enter(bool for_everybody) {
@@ -107,22 +122,13 @@ std::expected<Registry, std::string> Registry::enter(bool for_everybody) {
   remove_stale(*directory);
 
   Registry registry;
-  registry.socket_.reset(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!registry.socket_) return std::unexpected(why("socket"));
   static std::atomic<unsigned> number{0};
-  registry.path_ = *directory + "/" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".sock";
+  registry.path_ = *directory + "/" + std::to_string(getpid()) + "-" + std::to_string(number++) + kSocketSuffix;
   registry.announcement_ = announcement_of(registry.path_);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (registry.path_.size() >= sizeof(address.sun_path)) return std::unexpected(registry.path_ + ": too long");
-  std::memcpy(address.sun_path, registry.path_.c_str(), registry.path_.size() + 1);
-  unlink(registry.path_.c_str());
-  if (bind(registry.socket_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) != 0)
-    return std::unexpected(why(registry.path_));
   // Who connects is asked for its credentials; the mode only keeps strangers from knocking.
-  if (chmod(registry.path_.c_str(), for_everybody ? 0666 : 0600) != 0 ||
-      listen(registry.socket_.get(), kBacklog) != 0)
-    return std::unexpected(why(registry.path_));
+  auto listening = listen_at(registry.path_, for_everybody ? 0666 : 0600);
+  if (!listening) return std::unexpected(listening.error());
+  registry.socket_ = std::move(*listening);
 
   const std::string generation = *directory + "/generation";
   registry.generation_.reset(open(generation.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
@@ -146,7 +152,7 @@ void Registry::raise_generation() {
 void Registry::announce(dev_t dev, const std::string &mount_point) {
   char text[32];
   std::snprintf(text, sizeof(text), "%llx ", static_cast<unsigned long long>(dev));
-  const std::string target = text + mount_point, fresh = path_ + ".new";
+  const std::string target = text + mount_point, fresh = announcement_ + kUnfinishedSuffix;
   if (*left_ || target == announced_) return;
   unlink(fresh.c_str());
   if (symlink(target.c_str(), fresh.c_str()) != 0 || rename(fresh.c_str(), announcement_.c_str()) != 0) {
