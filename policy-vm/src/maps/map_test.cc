@@ -1,6 +1,7 @@
 #include "shortfuse/vm/abi.h"
 #include "shortfuse/vm/map.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -462,17 +463,27 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
   std::mt19937 random(p.type);
   uint64_t position = 0;
   for (int round = 0; round < 60; ++round) {
+    int wrote[2];
+    ASSERT_EQ(0, pipe2(wrote, O_CLOEXEC));
     const pid_t child = fork();
     if (child == 0) {
       sf_map map{storage, shape, 1, 0};
       std::mt19937 own(static_cast<unsigned>(round));
       if (sf_map_lock(&map, static_cast<uint32_t>(gettid())) != 0) _exit(1);
+      write(&map, own);
+      if (::write(wrote[1], "", 1) != 1) _exit(2);
       for (;;) write(&map, own);
     }
+    close(wrote[1]);
+    char byte;
+    ASSERT_EQ(1, read(wrote[0], &byte, 1)) << "it ended before it had written";
+    close(wrote[0]);
     usleep(static_cast<useconds_t>(random() % 3000));
     kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-    // The lock is the dead thread's, if it came that far.
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << status;
+    // The lock is the dead thread's.
     sf_map map{storage, shape, 1, 0};
     ASSERT_EQ(0, sf_map_lock(&map, static_cast<uint32_t>(gettid())));
     for (int i = 0; i < 2000; ++i) write(&map, random);
@@ -652,16 +663,19 @@ TEST(Map, PrefixesAreFoundWhileTheTrieChanges) {
   Map map(SF_MAP_LPM_TRIE, 8, 8, 300);
   ASSERT_EQ(0, map.update(Prefix{8, {10, 0, 0, 0}}, uint64_t{8}));
   std::atomic<bool> stop{false};
+  std::atomic<int> looks{0};
   std::thread reader([&] {
     std::mt19937 random(3);
-    while (!stop) {
+    for (; !stop; ++looks) {
       const auto *value = map.find<uint64_t>(Prefix{32, {10, static_cast<unsigned char>(random()), 1, 1}});
       ASSERT_NE(nullptr, value);
-      ASSERT_LE(__atomic_load_n(value, __ATOMIC_RELAXED), 32u);
+      const uint64_t bits = __atomic_load_n(value, __ATOMIC_RELAXED);
+      ASSERT_GE(bits, 8u);
+      ASSERT_LE(bits, 16u);
     }
   });
   std::mt19937 random(4);
-  for (int step = 0; step < 100000; ++step) {
+  for (int step = 0; step < 100000 || (looks < 10000 && !HasFailure()); ++step) {
     const uint32_t bits = 9 + random() % 8;
     const Prefix prefix{bits, {10, static_cast<unsigned char>(random()), 0, 0}};
     random() % 2 != 0 ? map.update(prefix, uint64_t{bits}) : map.erase(prefix);
