@@ -12,9 +12,6 @@
 
 namespace shortfuse::bypass {
 
-constexpr uint64_t kRetryNs = 1'000'000'000;  // until a daemon that could not be attached to is tried again...
-constexpr unsigned kRetryDoublingsMax = 6;    // ...and so often that doubles
-
 static void set_state(Mount *m, MountState state) {
   __atomic_store_n(&m->state, static_cast<uint32_t>(state), __ATOMIC_RELEASE);
 }

@@ -81,6 +81,8 @@ extern bool plain_mounts_for_test;
 /// The only registry that is looked at, at the next attach_start(). Null: none, so that no mount of this machine
 /// matters.
 extern const char *registry_for_test;
+/// How long a daemon is waited for: one that is slow because the machine is must not fail a test.
+extern int answer_timeout_ms_for_test;
 #endif
 
 }  // namespace shortfuse::bypass

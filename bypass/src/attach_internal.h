@@ -4,6 +4,9 @@
 
 namespace shortfuse::bypass {
 
+constexpr uint64_t kRetryNs = 1'000'000'000;  // until a daemon that could not be attached to is tried again...
+constexpr unsigned kRetryDoublingsMax = 6;    // ...and so often that doubles
+
 // REQUIRES for these: Process.attach_latch held.
 Mount *free_slot();
 void set_point(Mount *m, const char *point, uint32_t len);

@@ -492,6 +492,31 @@ TEST_F(Attach, AChildHasASessionOfItsOwn) {
   });
 }
 
+// Its daemon was too busy when the child first asked.
+TEST_F(Attach, AChildWithoutASessionAsksAgain) {
+  start();
+  client([&] {
+    EXPECT_EQ(stat_of("d/f"), 0);
+    sf_bypass_before_fork(SIGCHLD, 0);
+    kill(daemon_, SIGSTOP);
+    pid_t pid = fork();
+    if (pid == 0) {
+      answer_timeout_ms_for_test = 50;
+      if (stat_of("d/f") != 0 || session_of(mounts[0]) != nullptr || served() != 1) _exit(1);
+      kill(daemon_, SIGCONT);
+      answer_timeout_ms_for_test = 20'000;
+      for (int i = 0; i < 2000 && session_of(mounts[0]) == nullptr; ++i) {
+        if (stat_of("d/f") != 0) _exit(2);
+        usleep(10'000);
+      }
+      _exit(session_of(mounts[0]) != nullptr && stat_of("d/f") == 0 ? 0 : 3);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    EXPECT_EQ(status, 0);
+  });
+}
+
 TEST_F(Attach, TheMountPointIsCoveredAndUncovered) {
   start();
   client([&] {
@@ -662,6 +687,7 @@ TEST_F(Attach, WrongDaemonsAreNotAttachedTo) {
     SCOPED_TRACE(static_cast<int>(fault));
     start(fault);
     client([&] {
+      if (fault == Fault::Silent) answer_timeout_ms_for_test = 200;
       EXPECT_EQ(stat_of("d/f"), 0);
       EXPECT_EQ(served(), 0u);
       EXPECT_EQ(hidden_between(0, ~0u), -1);

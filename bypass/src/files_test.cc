@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <set>
 #include <thread>
@@ -566,8 +567,9 @@ TEST(Files, ThreadsShareAListing) {
   tree.dir("d");
   for (int i = 0; i < 300; ++i) tree.file("d/name" + std::to_string(i), "");
   tree.attach();
+  const uint64_t served_before = Tree::counts(SF_OP_READDIR).served;
   std::atomic<bool> stop{false};
-  std::atomic<int> wrong{0}, shared{open_ours(tree, "d", O_RDONLY | O_DIRECTORY)};
+  std::atomic<int> wrong{0}, entries{0}, shared{open_ours(tree, "d", O_RDONLY | O_DIRECTORY)};
   auto reader = [&](unsigned seed) {
     std::mt19937 rng(seed);
     char part[400];
@@ -581,6 +583,7 @@ TEST(Files, ThreadsShareAListing) {
                     (entry->d_name[0] == '.' || strncmp(entry->d_name, "name", 4) == 0);
         if (!good) ++wrong;
         if (!good) break;
+        ++entries;
         at += entry->d_reclen;
       }
       if (rng() % 64 == 0) {
@@ -595,12 +598,15 @@ TEST(Files, ThreadsShareAListing) {
     sf_bypass_thread_exit();
   };
   std::thread a(reader, 1), b(reader, 2), c(reader, 3);
-  usleep(400000);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (entries < 10'000 && wrong == 0 && std::chrono::steady_clock::now() < end) usleep(1000);
   stop = true;
   a.join();
   b.join();
   c.join();
   EXPECT_EQ(wrong, 0);
+  EXPECT_GE(entries, 10'000);
+  EXPECT_GT(Tree::counts(SF_OP_READDIR).served, served_before);
   through(SYS_close, shared);
 }
 

@@ -1,6 +1,7 @@
 // Talking to a daemon: bounded in time, nothing believed about lengths.
 #include "packets.h"
 
+#include "attach.h"
 #include "kernel.h"
 
 #include <linux/memfd.h>
@@ -11,6 +12,13 @@ namespace shortfuse::bypass {
 constexpr int kSealsShape = F_SEAL_SHRINK | F_SEAL_GROW;
 constexpr int kSealsWriters = F_SEAL_FUTURE_WRITE | F_SEAL_WRITE;
 
+#ifdef SF_BYPASS_TESTING
+int answer_timeout_ms_for_test = 20'000;
+static int answer_timeout_ms() { return answer_timeout_ms_for_test; }
+#else
+static constexpr int answer_timeout_ms() { return kAnswerTimeoutMs; }
+#endif
+
 int connect_daemon(const char *path, uint32_t euid, KernelUcred *peer) {
   KernelSockaddrUn address = {kAfUnix, {}};
   size_t n = 0;
@@ -20,7 +28,7 @@ int connect_daemon(const char *path, uint32_t euid, KernelUcred *peer) {
   }
   long fd = SF_SYS3(__NR_socket, kAfUnix, kSockSeqpacket | kSockCloexec, 0);
   if (is_error(fd)) return static_cast<int>(fd);
-  __kernel_old_timeval timeout = {0, kAnswerTimeoutMs * 1000};
+  __kernel_old_timeval timeout = {answer_timeout_ms() / 1000, answer_timeout_ms() % 1000 * 1000};
   SF_SYS5(__NR_setsockopt, fd, kSolSocket, kSoSndtimeo, &timeout, sizeof timeout);
   SF_SYS5(__NR_setsockopt, fd, kSolSocket, kSoRcvtimeo, &timeout, sizeof timeout);
   long result = SF_SYS3(__NR_connect, fd, &address, offsetof(KernelSockaddrUn, path) + n + 1);

@@ -83,7 +83,8 @@ struct Link {
   uint32_t serial;        // of the attachment it belongs to
   int fd;                 // the hidden socket, -1 none
   uint64_t sock_ino;
-  uint64_t failed_at;     // serial of the mount for which attaching a session failed: not tried again
+  uint64_t retry_at_ns;   // not tried again before, after attaching a session failed; 0: has not failed
+  uint32_t retries;
 };
 
 struct Process {

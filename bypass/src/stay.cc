@@ -32,11 +32,20 @@ static void claim_lane(Process *process, unsigned index) {
   mine.lane = &session->lane[SF_LANES - 1];
 }
 
-// A forked child has no session of its own yet; one attempt is made per attachment of the mount.
+static bool is_due(const Link &link) {
+  return link.session == nullptr &&
+         (link.retry_at_ns == 0 || static_cast<int64_t>(clock_coarse_ns() - link.retry_at_ns) >= 0);
+}
+
+// A forked child has no session of its own yet. Where the daemon gives none it is asked again, later and later: without
+// one the child is served, but what its programs write to maps, and that it is there, nobody sees.
 static void want_session(Process *process, Mount *m) {
   Link &link = process->link[index_of(*m)];
-  if (link.session != nullptr || link.failed_at == m->serial || !process->attach_latch.try_lock()) return;
-  if (link.session == nullptr && state_of(*m) == MountState::Attached && !attach_session(m)) link.failed_at = m->serial;
+  if (!is_due(link) || !process->attach_latch.try_lock()) return;
+  if (is_due(link) && state_of(*m) == MountState::Attached && !attach_session(m)) {
+    link.retry_at_ns = clock_coarse_ns() + (kRetryNs << link.retries);
+    if (link.retries < kRetryDoublingsMax) ++link.retries;
+  }
   process->attach_latch.unlock();
 }
 
