@@ -209,6 +209,9 @@ void* LockTable::run_wait(void* arg) {
   int error = EINTR;
   while (error == EINTR && !wait->interrupted.load(std::memory_order_acquire)) error = attempt(wait);
   if (error == 0 && wait->owner) wait->owner->note(wait->lock);
+  // Where no signal has come, the kernel would hand its own code for a restart to the program in place of EINTR. This
+  // is what it says itself to those whose daemon goes.
+  if (error == EINTR && wait->table->stopping_.load(std::memory_order_relaxed)) error = ECONNABORTED;
   fuse_req_t req = wait->req;
   fuse_req_interrupt_func(req, nullptr, nullptr);  // from here on nobody interrupts us
   LockTable* table = wait->table;
@@ -258,6 +261,7 @@ void LockTable::nudge_interrupted(std::unique_lock<std::mutex>* lock) {
 
 void LockTable::stop() {
   std::unique_lock lock(mutex_);
+  stopping_.store(true, std::memory_order_relaxed);  // each wait's flag, which is raised next, publishes it
   for (Wait* wait : waits_) wait->interrupted.store(true, std::memory_order_release);
   nudge_interrupted(&lock);
   changed_.wait(lock, [&] { return !nudging_; });

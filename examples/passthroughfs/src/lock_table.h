@@ -93,6 +93,7 @@ class LockTable {
   std::map<std::pair<uint64_t, uint64_t>, OwnerPtr> owners_;
   std::atomic<size_t> owner_count_{0};
   std::list<Wait*> waits_;
+  std::atomic<bool> stopping_{false};
   bool nudging_ = false;  // a thread repeats signals to interrupted waits
 };
 

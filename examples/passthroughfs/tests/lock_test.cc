@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +32,21 @@ int set_lock(int fd, short type, off_t start = 0, off_t length = 0) {
 int wait_lock(int fd, short type) {
   struct flock lock = whole(type);
   return fcntl(fd, F_SETLKW, &lock) == 0 ? 0 : errno;
+}
+
+/// Whether this process or thread comes to sleep in that system call; /proc says "running" while it does not sleep.
+bool comes_to_wait_in(long call, pid_t task) {
+  const std::string wanted = std::to_string(call) + " ";
+  return eventually([&] { return contents("/proc/" + std::to_string(task) + "/syscall").starts_with(wanted); });
+}
+
+/// Opens the file and waits for a lock; its exit status is open()'s errno, or 0 or fcntl()'s, with 128 added.
+constexpr int kWaited = 128;
+pid_t waiter_for_lock(const std::string& path) {
+  return in_child([&] {
+    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+    return fd < 0 ? errno : kWaited + wait_lock(fd, F_WRLCK);
+  });
 }
 
 class Locks : public ::testing::Test {
@@ -144,18 +160,13 @@ TEST_F(Locks, EndWithTheirProcess) {
 TEST_F(Locks, ManyWaitWithoutHoldingUpOthers) {
   EXPECT_EQ(set_lock(fd_, F_WRLCK), 0);
   std::vector<pid_t> waiting;
-  for (int i = 0; i < 40; ++i) {
-    waiting.push_back(in_child([&] {
-      int fd = open(file().c_str(), O_RDWR | O_CLOEXEC);
-      return wait_lock(fd, F_WRLCK);
-    }));
-  }
-  usleep(100000);
+  for (int i = 0; i < 40; ++i) waiting.push_back(waiter_for_lock(file()));
+  for (pid_t child : waiting) ASSERT_TRUE(comes_to_wait_in(SYS_fcntl, child));
   for (int i = 0; i < 50; ++i) write_file(mounted_.path() + "/other", std::to_string(i));
   EXPECT_EQ(contents(mounted_.path() + "/other"), "49");
   for (pid_t child : waiting) EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0);
   EXPECT_EQ(set_lock(fd_, F_UNLCK), 0);
-  for (pid_t child : waiting) EXPECT_EQ(exit_status(child), 0);
+  for (pid_t child : waiting) EXPECT_EQ(exit_status(child), kWaited);
 }
 
 TEST_F(Locks, WaitingCanBeInterruptedAndKilled) {
@@ -174,7 +185,9 @@ TEST_F(Locks, WaitingCanBeInterruptedAndKilled) {
     });
     char byte;
     ASSERT_EQ(read(ready[0], &byte, 1), 1);
-    if (round % 3) usleep(20000);
+    if (round % 3) {
+      EXPECT_TRUE(comes_to_wait_in(SYS_fcntl, child));
+    }
     if (killed) {
       kill(child, SIGKILL);
       EXPECT_EQ(exit_status(child), 256 + SIGKILL);
@@ -195,13 +208,10 @@ TEST_F(Locks, WaitingCanBeInterruptedAndKilled) {
 
 TEST_F(Locks, TheDaemonEndsWhileSomebodyWaits) {
   EXPECT_EQ(set_lock(fd_, F_WRLCK), 0);
-  pid_t child = in_child([&] {
-    int fd = open(file().c_str(), O_RDWR | O_CLOEXEC);
-    return wait_lock(fd, F_WRLCK) != 0 ? 0 : 1;
-  });
-  usleep(100000);
+  pid_t child = waiter_for_lock(file());
+  EXPECT_TRUE(comes_to_wait_in(SYS_fcntl, child));
   EXPECT_EQ(mounted_.stop(SIGTERM), 0);
-  EXPECT_EQ(exit_status(child), 0);
+  EXPECT_EQ(exit_status(child), kWaited + ECONNABORTED);
 }
 
 TEST_F(Locks, OfWholeFilesByFlock) {
@@ -217,11 +227,13 @@ TEST_F(Locks, OfWholeFilesByFlock) {
   close(source);
   EXPECT_NE(flock(fd_, LOCK_EX | LOCK_NB), 0);
   std::atomic<bool> granted{false};
+  std::atomic<pid_t> thread{0};
   std::thread waiter([&] {
+    thread = gettid();
     EXPECT_EQ(flock(fd_, LOCK_EX), 0);
     granted = true;
   });
-  usleep(50000);
+  EXPECT_TRUE(eventually([&] { return thread != 0; }) && comes_to_wait_in(SYS_flock, thread));
   EXPECT_FALSE(granted);
   // The last descriptor of an open file gives its lock back, also a copy of it.
   int copy = dup(second);

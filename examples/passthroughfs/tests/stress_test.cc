@@ -227,6 +227,7 @@ TEST(Descriptors, RunningShortSlowsDownButDoesNotFail) {
     mkdir(dir.c_str(), 0755);
     for (int f = 0; f < 100; ++f) write_file(dir + "/" + std::to_string(f), "");
   }
+  const size_t base = mounted.descriptors();
   int found = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(mounted.path())) {
     struct stat attr;
@@ -234,7 +235,9 @@ TEST(Descriptors, RunningShortSlowsDownButDoesNotFail) {
     found += S_ISREG(attr.st_mode);
   }
   EXPECT_EQ(found, 2000);
-  EXPECT_LT(mounted.descriptors(), 500u);
+  // Without a walk that asks for more, the daemon comes back below where it begins to prune: 70 % of so small a limit.
+  EXPECT_TRUE(eventually([&] { return mounted.descriptors() <= base + 500 * 70 / 100; }))
+      << mounted.descriptors() << " descriptors, " << base << " before";
 }
 
 }  // namespace
