@@ -28,12 +28,21 @@ static uint64_t refreshed_at_ns[kMountsMax];
 
 // ---- the hidden descriptor
 
+// Out of the numbers that the program can use up: behind its limit where that is low and may be raised for a moment.
+// A low limit that nobody may raise leaves every number to the program, and the process to the kernel.
 static int hide(int fd) {
+  constexpr int kLimitOfFiles = 7;
+  constexpr uint64_t kLowLimit = 4096, kVeryLowLimit = 256, kRoom = kMountsMax + 1;
   KernelRlimit limit = {};
-  SF_SYS4(__NR_prlimit64, 0, 7 /* RLIMIT_NOFILE */, 0, &limit);
-  long floor = limit.cur > kHiddenFdMin + 16 ? kHiddenFdMin : static_cast<long>(limit.cur) - 8;
-  if (floor <= fd) return -1;
-  long moved = SF_SYS3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, floor);
+  SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
+  KernelRlimit raised = {limit.cur + kRoom, limit.max};
+  const bool behind = limit.cur <= kLowLimit && raised.cur <= limit.max &&
+                      !is_error(SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &raised, 0));
+  if (!behind && limit.cur <= kVeryLowLimit) return -1;
+  const uint64_t floor = behind ? limit.cur : limit.cur > kHiddenFdMin + 16 ? kHiddenFdMin : limit.cur - 8;
+  long moved = -1;
+  if (behind || floor > static_cast<uint64_t>(fd)) moved = SF_SYS3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, floor);
+  if (behind) SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &limit, 0);
   return is_error(moved) ? -1 : static_cast<int>(moved);
 }
 

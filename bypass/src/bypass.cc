@@ -43,7 +43,7 @@ inline Handler handler_of(long nr) {
       return call_directory;
     case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:
     case kSysMountSetattr: case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl:
-    case __NR_io_uring_setup: case __NR_io_setup:
+    case __NR_io_uring_setup: case __NR_io_setup: case __NR_inotify_add_watch: case __NR_fanotify_mark:
     case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
     case __NR_setresuid: case __NR_setresgid: case __NR_setfsuid: case __NR_setfsgid: case __NR_setgroups:
     case __NR_capset:
@@ -190,6 +190,8 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
   if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0 && process_now() == nullptr) [[unlikely]] return 0;
   // Not 0 in a signal handler that interrupted a call: a fault in this one must not end what that one began.
   const uint32_t outer = t.stays_at_call;
+  // Left over where a handler jumped out of a policy.
+  if (t.in_policy == call) t.in_policy = nullptr;
   t.stays_at_call = t.stays;
   int handled = 0;
   if (!plainly_not_ours(*call)) {
@@ -209,6 +211,8 @@ void sf_bypass_abandoned(const struct sf_call *call) {
   if (by_offset) give_back(static_cast<int>(call->arg[0]));
 }
 
+int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call; }
+
 int sf_bypass_wants(long nr) { return handler_of(nr) != nullptr; }
 
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
@@ -220,6 +224,18 @@ void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (shares_files && !shares_memory) return go_inert("another process shares the descriptors");
   if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;
   if (!shares_files) files_give_back_all_but_listings();
+}
+
+int sf_bypass_in_use(void) { return __atomic_load_n(&mounts_used, __ATOMIC_RELAXED) != 0; }
+
+void sf_bypass_give_back(void) {
+  if (!g.inert && g.started) files_give_back_all_but_listings();
+}
+
+void sf_bypass_descriptors_unseen(const char *why) {
+  if (g.inert || !g.started) return;
+  log_line(false, "descriptors are left to the kernel", why);
+  files_off();
 }
 
 void sf_bypass_switch_off(void) {

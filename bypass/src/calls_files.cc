@@ -9,6 +9,16 @@
 
 namespace shortfuse::bypass {
 
+void note_offsets_shown(const char *path) {
+  for (const char *p = path; *p != 0; ++p) {
+    if (*p != 'f' || !text_starts(p, "fdinfo")) continue;
+    // Who has the directory itself reads in it later by names that say nothing.
+    const char *file = p + sizeof "fdinfo" - 1;
+    if (file[0] != '/' || file[1] == 0) g.offsets_off = true;
+    return files_give_back_all_but_listings();
+  }
+}
+
 namespace {
 
 struct OpenCall {
@@ -35,13 +45,9 @@ void normalise_open(const sf_call *c, OpenCall *o) {
 
 // Opens elsewhere that matter to us: a FUSE daemon in the making, and a look at a descriptor's offset.
 void note_other_open(const OpenCall &o) {
-  if (o.path == nullptr || o.path[0] != '/') return;
-  if (o.path[1] == 'p' && text_starts(o.path, "/proc/")) {
-    for (const char *p = o.path + 6; *p != 0; ++p) {
-      if (text_starts(p, "fdinfo")) return files_give_back_all_but_listings();
-    }
-  }
-  if (o.path[1] == 'd' && text_is(o.path, "/dev/fuse")) go_inert("it opens /dev/fuse");
+  if (o.path == nullptr) return;
+  if (o.path[0] != '/' || (o.path[1] == 'p' && text_starts(o.path, "/proc/"))) note_offsets_shown(o.path);
+  if (o.path[0] == '/' && o.path[1] == 'd' && text_is(o.path, "/dev/fuse")) go_inert("it opens /dev/fuse");
 }
 
 // A program for open may deny what the kernel would allow. True: denied.

@@ -8,6 +8,8 @@ namespace shortfuse::bypass {
 
 int call_directory(const sf_call *c, long *result) {
   look_again_soon();
+  const char *path = reinterpret_cast<const char *>(c->arg[0]);
+  if (c->nr == __NR_chdir && path != nullptr) note_offsets_shown(path);
   cwd_changing();
   *result = make_call(*c);
   cwd_changed();
@@ -59,6 +61,25 @@ int change_mounts(const sf_call *c, long *result) {
   return 1;
 }
 
+// What is served leaves no traces: who wants to be told of opens and reads takes the kernel's way itself. The
+// descriptor says what lies where the path leads. Others' accesses that are served remain unseen.
+int watch(const sf_call *c, long *result) {
+  constexpr uint32_t kInAccess = 1, kInCloseNowrite = 0x10, kInOpen = 0x20;
+  *result = make_call(*c);
+  if (is_error(*result) || !(static_cast<uint32_t>(c->arg[2]) & (kInAccess | kInCloseNowrite | kInOpen))) return 1;
+  long fd = SF_SYS4(__NR_openat, AT_FDCWD, c->arg[1], O_PATH | O_CLOEXEC, 0);
+  Identity who;
+  if (!is_error(fd) && identify(static_cast<int>(fd), &who)) go_inert("it watches accesses");
+  if (!is_error(fd)) close_fd(static_cast<int>(fd));
+  return 1;
+}
+
+int watch_all(const sf_call *c) {
+  constexpr uint64_t kFanAccesses = 0x1 | 0x10 | 0x20 | 0x10000 | 0x20000 | 0x40000;  // and those that ask permission
+  if (static_cast<uint64_t>(c->arg[2]) & kFanAccesses) go_inert("it watches accesses");
+  return 0;
+}
+
 }  // namespace
 
 int call_process(const sf_call *c, long *result) {
@@ -77,6 +98,8 @@ int call_process(const sf_call *c, long *result) {
       // Its requests open and close descriptors that we would not see.
       files_off();
       return 0;
+    case __NR_inotify_add_watch: return watch(c, result);
+    case __NR_fanotify_mark: return watch_all(c);
     case __NR_io_setup:
       files_give_back_all();
       g.offsets_off = true;

@@ -272,6 +272,17 @@ long read_stream(const File &file, int64_t position, void *to, uint64_t room, in
   return copied;
 }
 
+// A directory that was removed while it was read has no entries any more, and says so. Where its attributes are
+// known it is there; else the kernel says. Room for no entry: nothing of its listing is used up.
+bool is_removed(const Op &op, int fd) {
+  const uint64_t nid = nid_of(op.file);
+  sf_attr_view attr;
+  sf_moment moment = {};
+  if (nid != 0 && sf_find_attr(&op.mount->view, nid, &moment, &attr) == SF_FIND_OK) return false;
+  char none;
+  return SF_SYS3(__NR_getdents64, fd, &none, sizeof none) == -ENOENT && op.file.same();
+}
+
 // 1: done; 0: the kernel's from here on; -1: again. `fd`: the number of `file`, which may be a duplicate's origin.
 int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *result) {
   Stay stay(file.mount(), false);
@@ -284,6 +295,7 @@ int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *
   op.length = static_cast<uint32_t>(c->arg[2]);
   if (position != 0) {
     count_start(&op);
+    if (is_removed(op, fd)) return *result = -ENOENT, 1;
     long copied = read_stream(file, position, op.out, op.length, &op.position);
     if (copied == -1) return count_passed(stay, SF_OP_READDIR, 0), 0;
     *result = copied;

@@ -86,7 +86,12 @@ bool run_policy(Op *op, long *result) {
   env.map = op->policy->handles;
   env.cpu = t.lane[index_of(*op->mount)].cpu;
   env.thread = t.tid;
+  const sf_call *outer = t.in_policy;
+  t.in_policy = op->call;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
   int verdict = sf_policy_run(op->policy->image, SF_SLOT_SYSCALL + op->kind, &ctx, &env);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  t.in_policy = outer;
   if (verdict < 0) {
     op->served = false;
     count_denied(*op);

@@ -9,6 +9,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "shortfuse/bypass/bypass.h"
 #include "shortfuse/cache/attach.h"
 #include "shortfuse/metrics/lane.h"
 
@@ -66,6 +67,7 @@ struct Thread {
     sf_lane *lane;
     bool shared;
   } stay[kStaysMax];      // for a call that a fault ends
+  const sf_call *in_policy; // the innermost call for which a policy runs
   Creds creds;
   Verdict verdict[kMountsMax];
   struct {

@@ -7,12 +7,14 @@
 
 #include <asm/unistd.h>
 #include <errno.h>
+#include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 
 #include "faults.h"
 #include "frame.h"
 #include "log.h"
+#include "raw_calls.h"
 #include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/hook/hook.h"
 
@@ -112,6 +114,7 @@ int own_call(sf_frame *frame) {
       if (!inert) sf_bypass_thread_exit();
       return SF_MAKE_CALL;
   }
+  if (call->nr == __NR_mmap && call->arg[2] & PROT_EXEC && !(call->arg[3] & MAP_ANONYMOUS)) sf_raw_calls_expect();
   if (!inert && leaves_our_view(call)) sf_hook_switch_off("the process leaves what can be followed");
   return SF_MAKE_CALL;
 }
@@ -119,7 +122,7 @@ int own_call(sf_frame *frame) {
 constexpr int kOwn[] = {__NR_rt_sigaction, __NR_rt_sigprocmask, __NR_execve, __NR_execveat,    __NR_fork,  __NR_vfork,
                         __NR_clone,        __NR_clone3, __NR_exit_group,  __NR_exit,  __NR_unshare,
                         __NR_setns,        __NR_prctl,  __NR_seccomp,     __NR_chroot, __NR_pivot_root,
-                        __NR_io_uring_setup, __NR_close_range};
+                        __NR_io_uring_setup, __NR_close_range, __NR_mmap};
 
 bool switched_off;
 
@@ -133,6 +136,7 @@ extern "C" int sf_hook_call(sf_frame *frame) {
     kind = sf_hook_class[frame->call.nr];
   }
   if (!(kind & SF_CLASS_BYPASS) || sf_hook_thread.inert) return SF_MAKE_CALL;
+  if (__builtin_expect(sf_raw_calls_unseen(), 0) && sf_bypass_in_use()) sf_raw_calls_look();
   return sf_bypass_call(&frame->call, &frame->result);
 }
 

@@ -12,6 +12,8 @@
 // for real and sent again: from then on it is pending like any other.
 //
 //
+// A third signal is libc's own, by which it cancels threads: its handler unwinds the stack. A policy image has no
+// unwind information, so a call that is found in one is put back to where it came from first (leave_policy).
 // How a signal is recognised as ours: the kernel raised it for an instruction (si_code > 0), that instruction is
 // in this library or in a guarded range, outside of the stub, and the thread's innermost frame lies just above the
 // stack pointer. The frame word may be stale after a longjmp out of a handler; then no instruction of ours is running.
@@ -54,7 +56,7 @@ struct Verdict {
   uint64_t blocked;  // for sf_hook_fault_done()
 };
 
-constexpr int kSegv = 11, kBus = 7;
+constexpr int kSegv = 11, kBus = 7, kCancel = 32;
 constexpr int kSignals[] = {kSegv, kBus};
 constexpr uint64_t kDefault = 0, kIgnore = 1;
 constexpr uint64_t kSigInfo = 4, kRestorer = 0x04000000, kOnStack = 0x08000000, kResetHand = 0x80000000;
@@ -180,11 +182,18 @@ bool may_touch_callers_memory(uint64_t rip) {
   return false;
 }
 
-// Continues in the stub, as if sf_hook_call() had returned. Returns whether the fault was ours.
-bool abandon_call(UserContext *context) {
+// The innermost call in progress, when `context` is in the middle of it.
+sf_frame *frame_of(const UserContext *context) {
   sf_frame *frame = sf_hook_thread.frame;
   uint64_t at = (uint64_t)frame;
-  if (!frame || context->rsp > at || at - context->rsp > kFrameReach) return false;
+  return frame && context->rsp <= at && at - context->rsp <= kFrameReach ? frame : nullptr;
+}
+
+// Continues in the stub, as if sf_hook_call() had returned. Returns whether the fault was ours.
+bool abandon_call(UserContext *context) {
+  sf_frame *frame = frame_of(context);
+  if (!frame) return false;
+  uint64_t at = (uint64_t)frame;
   if (frame->faulted == SF_FAULT_RECALLING || frame->faulted == SF_FAULT_RETURNING) return false;
   frame->faulted++;
   context->rip = (uint64_t)&sf_hook_bail;
@@ -192,6 +201,24 @@ bool abandon_call(UserContext *context) {
   context->rsp = at & ~15ull;
   return true;
 }
+
+// Back to the site, as if its call had not been looked at yet: the original one is what remains to be made there.
+void leave_policy(UserContext *context) {
+  sf_frame *frame = frame_of(context);
+  if (!frame || frame->faulted != SF_FAULT_RECALL || !sf_bypass_in_policy(&frame->call)) return;
+  sf_bypass_abandoned(&frame->call);
+  sf_hook_thread.frame = frame->previous;
+  context->rip = frame->ret - 2;
+  context->rsp = (uint64_t)frame + SF_FRAME_BYTES + SF_RED_ZONE;
+  context->rax = (uint64_t)frame->call.nr;
+  context->rdi = (uint64_t)frame->call.arg[0], context->rsi = (uint64_t)frame->call.arg[1];
+  context->rdx = (uint64_t)frame->call.arg[2], context->r10 = (uint64_t)frame->call.arg[3];
+  context->r8 = (uint64_t)frame->call.arg[4], context->r9 = (uint64_t)frame->call.arg[5];
+  context->rbp = frame->rbp, context->rbx = frame->rbx;
+  context->r12 = frame->r12, context->r13 = frame->r13, context->r14 = frame->r14, context->r15 = frame->r15;
+}
+
+uint64_t cancel_handler;  // libc's, once it has one
 
 // To be delivered once more, when this handler has returned.
 void send_again(int signo, const SignalInfo *info) {
@@ -241,6 +268,12 @@ extern "C" Verdict sf_hook_fault(int signo, SignalInfo *info, UserContext *conte
   return {action.handler, blocked};
 }
 
+// Called by sf_hook_cancel_entry.
+extern "C" uint64_t sf_hook_cancelled(int, SignalInfo *, UserContext *context) {
+  leave_policy(context);
+  return __atomic_load_n(&cancel_handler, __ATOMIC_ACQUIRE);
+}
+
 // The program's handler returned normally; the kernel restores its own part of the mask by itself.
 extern "C" void sf_hook_fault_done(uint64_t blocked) { sf_hook_thread.blocked = (uint8_t)blocked; }
 
@@ -281,8 +314,14 @@ int other_sigaction(sf_frame *frame, int signo, const KernelAction *wanted_at, K
   frame->faulted = SF_FAULT_RESULT;
   const uint8_t new_bits = pack(wanted.mask), old_bits = __atomic_load_n(masked, __ATOMIC_RELAXED);
   if (!sf_hook_thread.inert) wanted.mask &= ~kFaultBits;
+  const uint64_t former = __atomic_load_n(&cancel_handler, __ATOMIC_RELAXED);
+  if (signo == kCancel && wanted.handler > kIgnore) {
+    __atomic_store_n(&cancel_handler, wanted.handler, __ATOMIC_RELEASE);
+    wanted.handler = (uint64_t)&sf_hook_cancel_entry;
+  }
   frame->result = kernel_action(signo, wanted_at ? &wanted : nullptr, &old);
   if (frame->result) return SF_HANDLED;
+  if (old.handler == (uint64_t)&sf_hook_cancel_entry) old.handler = former;
   old.mask |= unpack(old_bits);
   if (wanted_at && !sf_hook_thread.inert) __atomic_store_n(masked, new_bits, __ATOMIC_RELAXED);
   if (old_at) *old_at = old;  // a fault here: done already, and the result is -EFAULT

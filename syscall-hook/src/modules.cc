@@ -49,11 +49,8 @@ void read_build_id(const uint8_t *note, size_t bytes, sf_module *module) {
 }
 
 // Returns whether the module has text at all.
-bool read_segments(sf_module *module) {
-  auto header = (const ElfW(Ehdr) *)module->base;  // the first segment starts with the ELF header
-  if (header->e_ident[0] != 0x7f || header->e_ident[1] != 'E' || header->e_machine != EM_X86_64) return false;
-  auto phdr = (const ElfW(Phdr) *)(module->base + header->e_phoff);
-  for (unsigned i = 0; i < header->e_phnum; i++) {
+bool read_headers(sf_module *module, const ElfW(Phdr) *phdr, uint64_t count) {
+  for (uint64_t i = 0; i < count; i++) {
     uint64_t start = module->base + phdr[i].p_vaddr;
     if (phdr[i].p_type == PT_LOAD && phdr[i].p_flags & PF_X) {
       module->text = start;
@@ -68,6 +65,20 @@ bool read_segments(sf_module *module) {
       module->image_end = start + phdr[i].p_memsz;
   }
   return module->text != 0;
+}
+
+bool read_segments(sf_module *module) {
+  auto header = (const ElfW(Ehdr) *)module->base;  // the first segment starts with the ELF header
+  if (header->e_ident[0] != 0x7f || header->e_ident[1] != 'E' || header->e_machine != EM_X86_64) return false;
+  return read_headers(module, (const ElfW(Phdr) *)(module->base + header->e_phoff), header->e_phnum);
+}
+
+sf_module module_of(const link_map *map) {
+  sf_module module = {};
+  module.base = map->l_addr;
+  module.name = map->l_name ? sf_last_part(map->l_name) : "";
+  module.dynamic = (const uint64_t *)map->l_ld;
+  return module;
 }
 
 }  // namespace
@@ -96,14 +107,9 @@ int sf_modules_find(const sf_auxv *auxv, sf_module *modules) {
   int count = 0;
   for (const link_map *map = debug->r_map; map && count < SF_MODULES_MAX; map = map->l_next) {
     if (!map->l_name || !map->l_addr) continue;
-    const char *name = sf_last_part(map->l_name);
-    int rank = rank_of(name);
-    if (rank < 0) continue;
-    sf_module module = {};
-    module.base = map->l_addr;
-    module.name = name;
-    module.dynamic = (const uint64_t *)map->l_ld;
-    if (!read_segments(&module)) continue;
+    sf_module module = module_of(map);
+    int rank = rank_of(module.name);
+    if (rank < 0 || !read_segments(&module)) continue;
     modules[count] = module;
     if (rank == 0 && count) {
       modules[count] = modules[0];
@@ -113,6 +119,26 @@ int sf_modules_find(const sf_auxv *auxv, sf_module *modules) {
   }
   return count;
 }
+
+int sf_modules_visit(const sf_auxv *auxv, int (*visit)(const sf_module *, void *), void *argument) {
+  const r_debug *debug = find_debug(auxv);
+  for (; debug; debug = debug->r_version > 1 ? (const r_debug *)((const r_debug_extended *)debug)->r_next : nullptr) {
+    if (debug->r_state != r_debug::RT_CONSISTENT) return -1;
+    for (const link_map *map = debug->r_map; map; map = map->l_next) {
+      if (map->l_addr && map->l_addr == auxv->vdso) continue;
+      sf_module module = module_of(map);
+      // The first of all is the program, whose headers the kernel has told: it may lie at no base at all.
+      const bool program = !map->l_prev && map->l_name && !*map->l_name;
+      if (!program && !map->l_addr) continue;
+      const bool read = program ? read_headers(&module, (const ElfW(Phdr) *)auxv->phdr, auxv->phnum)
+                                : read_segments(&module);
+      if (read && visit(&module, argument)) return 0;
+    }
+  }
+  return 0;
+}
+
+int sf_module_is_patched(const sf_module *module) { return rank_of(module->name) >= 0; }
 
 int sf_program_has_raw_calls(const sf_auxv *auxv) {
   auto phdr = (const ElfW(Phdr) *)auxv->phdr;

@@ -31,6 +31,14 @@ int sf_auxv_read(char **envp, struct sf_auxv *auxv);
 /* Finds the modules to patch, libc first. Returns how many, or -1 when the dynamic linker's list cannot be read. */
 int sf_modules_find(const struct sf_auxv *auxv, struct sf_module *modules);
 
+/* Every module that is loaded, of all namespaces, with the main program; not the kernel's own. Returns 0, or -1 when
+ * the list cannot be read now: the dynamic linker is changing it. `visit` returns 0 to go on. */
+int sf_modules_visit(const struct sf_auxv *auxv, int (*visit)(const struct sf_module *module, void *argument),
+                     void *argument);
+
+/* Whether it is one that is patched: libc, the dynamic linker and their helpers. */
+int sf_module_is_patched(const struct sf_module *module);
+
 /* Whether the main program brings a runtime that makes system calls from its own text (Go): what it does with
  * descriptors is not seen here. */
 int sf_program_has_raw_calls(const struct sf_auxv *auxv);

@@ -61,8 +61,8 @@ bool same_header(const FileHeader &a, const FileHeader &b) {
   return __builtin_memcmp(&a, &b, sizeof a) == 0;
 }
 
-void file_name(const sf_module *module, char *name, size_t room) {
-  size_t length = sf_append(name, room, 0, "sites-");
+void file_name(const char *kind, const sf_module *module, char *name, size_t room) {
+  size_t length = sf_append(name, room, 0, kind);
   for (uint32_t i = 0; i < module->build_id_bytes; i++) {
     if (module->build_id[i] < 16) length = sf_append(name, room, length, "0");
     length = sf_append_number(name, room, length, module->build_id[i], 16);
@@ -100,7 +100,7 @@ int load_from(const char *place, uint32_t uid, const sf_module *module, sf_site 
   int folder = open_place(place, uid);
   if (folder < 0) return -1;
   char name[96];
-  file_name(module, name, sizeof name);
+  file_name("sites-", module, name, sizeof name);
   long fd = SF_SYS4(__NR_openat, folder, name, kReadOnly | kNoFollow | kCloseOnExec | kNonBlock, 0);
   SF_SYS1(__NR_close, folder);
   if (fd < 0) return -1;
@@ -134,7 +134,7 @@ int open_or_make_place(const char *path, uint32_t uid) {
 
 bool store_in(int folder, unsigned mode, const sf_module *module, const sf_site *sites, int count) {
   char name[96], scratch[128];
-  file_name(module, name, sizeof name);
+  file_name("sites-", module, name, sizeof name);
   size_t length = sf_append(scratch, sizeof scratch, 0, ".");
   length = sf_append(scratch, sizeof scratch, length, name);
   length = sf_append(scratch, sizeof scratch, length, ".");
@@ -150,6 +150,33 @@ bool store_in(int folder, unsigned mode, const sf_module *module, const sf_site 
   if (whole && SF_SYS4(__NR_renameat, folder, scratch, folder, name) == 0) return true;
   SF_SYS3(__NR_unlinkat, folder, scratch, 0);
   return false;
+}
+
+// What the link says before the number: whose text it is about, and how it was judged.
+size_t verdict_text(const sf_module *module, char *text, size_t room) {
+  constexpr const char *kJudgement = "1 ";  // raised whenever the judgement changes
+  size_t length = sf_append(text, room, 0, kJudgement);
+  length = sf_append_number(text, room, length, module->text_end - module->text, 10);
+  return sf_append(text, room, length, " ");
+}
+
+int verdict_from(const char *place, uint32_t uid, const sf_module *module) {
+  if (!*place) return -1;
+  int folder = open_place(place, uid);
+  if (folder < 0) return -1;
+  char name[96], expected[64], found[64];
+  file_name("raw-", module, name, sizeof name);
+  size_t length = verdict_text(module, expected, sizeof expected);
+  long got = SF_SYS4(__NR_readlinkat, folder, name, found, sizeof found);
+  SF_SYS1(__NR_close, folder);
+  if (got != (long)length + 1 || __builtin_memcmp(found, expected, length)) return -1;
+  return found[length] >= '0' && found[length] <= '9' ? found[length] - '0' : -1;
+}
+
+int open_place_to_store(const sf_cache_place *place, unsigned *mode) {
+  int folder = place->uid == 0 ? open_place(kSystemPlace, 0) : -1;
+  *mode = folder >= 0 ? 0644 : 0600;  // root's serves everybody
+  return folder < 0 && place->user[0] ? open_or_make_place(place->user, place->uid) : folder;
 }
 
 }  // namespace
@@ -173,10 +200,31 @@ int sf_cache_load(const sf_cache_place *place, const sf_module *module, sf_site 
 
 void sf_cache_store(const sf_cache_place *place, const sf_module *module, const sf_site *sites, int count) {
   if (!module->build_id_bytes || count <= 0) return;
-  int folder = place->uid == 0 ? open_place(kSystemPlace, 0) : -1;
-  unsigned mode = folder >= 0 ? 0644 : 0600;  // root's serves everybody
-  if (folder < 0 && place->user[0]) folder = open_or_make_place(place->user, place->uid);
+  unsigned mode;
+  int folder = open_place_to_store(place, &mode);
   if (folder < 0) return;
   store_in(folder, mode, module, sites, count);
+  SF_SYS1(__NR_close, folder);
+}
+
+int sf_cache_load_verdict(const sf_cache_place *place, const sf_module *module) {
+  if (!module->build_id_bytes) return -1;
+  int verdict = verdict_from(kSystemPlace, 0, module);
+  return verdict >= 0 ? verdict : verdict_from(place->user, place->uid, module);
+}
+
+void sf_cache_store_verdict(const sf_cache_place *place, const sf_module *module, unsigned verdict) {
+  unsigned mode;
+  int folder = module->build_id_bytes && verdict <= 9 ? open_place_to_store(place, &mode) : -1;
+  if (folder < 0) return;
+  char name[96], text[64];
+  file_name("raw-", module, name, sizeof name);
+  size_t length = verdict_text(module, text, sizeof text);
+  sf_append_number(text, sizeof text, length, verdict, 10);
+  // One that is out of date is in the way.
+  if (SF_SYS3(__NR_symlinkat, text, folder, name) == -EEXIST) {
+    SF_SYS3(__NR_unlinkat, folder, name, 0);
+    SF_SYS3(__NR_symlinkat, text, folder, name);
+  }
   SF_SYS1(__NR_close, folder);
 }

@@ -25,4 +25,9 @@ int sf_cache_load(const struct sf_cache_place *place, const struct sf_module *mo
 void sf_cache_store(const struct sf_cache_place *place, const struct sf_module *module, const struct sf_site *sites,
                     int count);
 
+/* A small number about a module, in the same places: a symbolic link "raw-BUILDID" whose text ends in it. A directory
+ * that nobody else may write to has nobody else's links. -1: none. */
+int sf_cache_load_verdict(const struct sf_cache_place *place, const struct sf_module *module);
+void sf_cache_store_verdict(const struct sf_cache_place *place, const struct sf_module *module, unsigned verdict);
+
 #endif

@@ -134,34 +134,6 @@ void find_far_targets(Search *search) {
   for (; at < bytes; at++) consider(at);
 }
 
-// The unwind table's sorted index: function starts. `end` is where the next one starts, because hand-written
-// functions (clone) end their unwind information before their system call.
-bool find_function(const Search *search, uint32_t at, uint32_t *start, uint32_t *end) {
-  const sf_module *module = search->module;
-  const uint8_t *header = module->eh_frame_hdr;
-  if (!header || module->eh_frame_hdr_bytes < 12) return false;
-  if (header[0] != 1 || header[1] != 0x1b || header[2] != 0x03 || header[3] != 0x3b) return false;
-  uint32_t count = (uint32_t)load32(header + 8);
-  if (!count || 12 + (uint64_t)count * 8 > module->eh_frame_hdr_bytes) return false;
-  int64_t origin = (int64_t)((uint64_t)header - module->base);
-  auto start_of = [&](uint32_t i) { return origin + load32(header + 12 + (size_t)i * 8); };
-  if (start_of(0) > at) return false;
-  uint32_t low = 0, high = count;
-  while (high - low > 1) {
-    uint32_t middle = low + (high - low) / 2;
-    if (start_of(middle) <= at) low = middle;
-    else high = middle;
-  }
-  int64_t limit = (int64_t)(module->text_end - module->base);
-  int64_t next = low + 1 < count ? start_of(low + 1) : limit;
-  if (next > limit) next = limit;
-  int64_t first = start_of(low);
-  if (first < (int64_t)(module->text - module->base) || next <= at) return false;
-  *start = (uint32_t)first;
-  *end = (uint32_t)next;
-  return true;
-}
-
 // Decodes until the end or the first byte that is no instruction (padding and tables follow some functions).
 void decode_function(Search *search, uint32_t start, uint32_t end) {
   Function *function = &search->function;
@@ -262,6 +234,33 @@ int16_t find_number(const Search *search, unsigned call) {
 
 }  // namespace
 
+// The unwind table's sorted index: function starts. `end` is where the next one starts, because hand-written
+// functions (clone) end their unwind information before their system call.
+int sf_function_of(const sf_module *module, uint32_t at, uint32_t *start, uint32_t *end) {
+  const uint8_t *header = module->eh_frame_hdr;
+  if (!header || module->eh_frame_hdr_bytes < 12) return 0;
+  if (header[0] != 1 || header[1] != 0x1b || header[2] != 0x03 || header[3] != 0x3b) return 0;
+  uint32_t count = (uint32_t)load32(header + 8);
+  if (!count || 12 + (uint64_t)count * 8 > module->eh_frame_hdr_bytes) return 0;
+  int64_t origin = (int64_t)((uint64_t)header - module->base);
+  auto start_of = [&](uint32_t i) { return origin + load32(header + 12 + (size_t)i * 8); };
+  if (start_of(0) > at) return 0;
+  uint32_t low = 0, high = count;
+  while (high - low > 1) {
+    uint32_t middle = low + (high - low) / 2;
+    if (start_of(middle) <= at) low = middle;
+    else high = middle;
+  }
+  int64_t limit = (int64_t)(module->text_end - module->base);
+  int64_t next = low + 1 < count ? start_of(low + 1) : limit;
+  if (next > limit) next = limit;
+  int64_t first = start_of(low);
+  if (first < (int64_t)(module->text - module->base) || next <= at) return 0;
+  *start = (uint32_t)first;
+  *end = (uint32_t)next;
+  return 1;
+}
+
 int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
   Search search = {};
   search.module = module;
@@ -272,7 +271,7 @@ int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
   unsigned cursor = 0;  // candidates ascend, so do the instructions of one function
   for (unsigned c = 0; c < search.candidates; c++) {
     uint32_t at = search.scratch->candidate[c], start, end;
-    if (!find_function(&search, at, &start, &end)) return -1;
+    if (!sf_function_of(module, at, &start, &end)) return -1;
     if (search.function.start != start || search.function.end != end) {
       decode_function(&search, start, end);
       cursor = 0;

@@ -41,6 +41,9 @@ static inline uint64_t sf_window_of(const struct sf_module *module, const struct
  * REQUIRES: `scratch` is zeroed and SF_SITES_SCRATCH bytes. */
 int sf_sites_find(const struct sf_module *module, void *scratch, struct sf_site *sites);
 
+/* The function in whose unwind information an address (relative to the base) lies, up to the next one's start. */
+int sf_function_of(const struct sf_module *module, uint32_t at, uint32_t *start, uint32_t *end);
+
 /* Whether the bytes in memory still are what `site` says: the window, its instructions, the `syscall`. */
 int sf_site_matches(const struct sf_module *module, const struct sf_site *site);
 

@@ -13,6 +13,7 @@
 #include "log.h"
 #include "modules.h"
 #include "patch.h"
+#include "raw_calls.h"
 #include "shortfuse/bypass/bypass.h"
 #include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/hook/hook.h"
@@ -129,6 +130,7 @@ const char *prepare(char **envp) {
 
   // 4. Find the sites, prepare a slot each, take over the two signals, and let the sites jump.
   sf_calls_start();
+  sf_raw_calls_start(envp, &auxv);
   const char *reason = fill_all_slots(envp, modules, count);
   if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
   if (!reason) reason = write_jumps(modules, count);

@@ -198,6 +198,29 @@ sf_hook_fault_entry:
     .cfi_endproc
     .size sf_hook_fault_entry, . - sf_hook_fault_entry
 
+/* --- the signal by which libc cancels threads: libc's own handler is jumped to --------------------------------- */
+    .globl sf_hook_cancel_entry
+    .hidden sf_hook_cancel_entry
+    .type sf_hook_cancel_entry, @function
+sf_hook_cancel_entry:
+    .cfi_startproc
+    pushq %rdi
+    .cfi_adjust_cfa_offset 8
+    pushq %rsi
+    .cfi_adjust_cfa_offset 8
+    pushq %rdx
+    .cfi_adjust_cfa_offset 8
+    call sf_hook_cancelled       /* rax: the handler */
+    popq %rdx
+    .cfi_adjust_cfa_offset -8
+    popq %rsi
+    .cfi_adjust_cfa_offset -8
+    popq %rdi
+    .cfi_adjust_cfa_offset -8
+    jmp *%rax
+    .cfi_endproc
+    .size sf_hook_cancel_entry, . - sf_hook_cancel_entry
+
 /* Unwinders know this place by its code bytes, as they know libc's. */
     .balign 16
     nop

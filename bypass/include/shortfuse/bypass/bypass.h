@@ -36,12 +36,25 @@ int sf_bypass_call(const struct sf_call *call, long *result);
 /* A fault on the caller's memory ended sf_bypass_call(); the original call follows. */
 void sf_bypass_abandoned(const struct sf_call *call);
 
+/* Not 0 while a policy runs for this call of this thread: its code has no unwind information. Nothing has been done by
+ * then that may not be done again. */
+int sf_bypass_in_policy(const struct sf_call *call);
+
 /* Not 0 when sf_bypass_call() may want calls of this number (so the hook patches their sites). */
 int sf_bypass_wants(long nr);
 
 /* Before the process forks, or calls clone/vfork/exec (whatever shares or hands on descriptors): offsets held in this
  * library go back to the kernel. flags: clone flags; exec: 0 and is_exec. */
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec);
+
+/* Not 0 when this process has, or had, a mount attached. */
+int sf_bypass_in_use(void);
+
+/* Code that makes calls of its own may come: what it uses by descriptor is where the kernel says. */
+void sf_bypass_give_back(void);
+
+/* Descriptors may change unseen from now on: nothing is answered by them any more. */
+void sf_bypass_descriptors_unseen(const char *why);
 
 /* No call will come here any more: every offset goes back to the kernel. */
 void sf_bypass_switch_off(void);

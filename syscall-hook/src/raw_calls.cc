@@ -1,0 +1,92 @@
+// System calls that other modules make from text of their own. See raw_calls.h.
+#include "raw_calls.h"
+
+#include "judge.h"
+#include "log.h"
+#include "shortfuse/bypass/bypass.h"
+#include "shortfuse/hook/hook.h"
+#include "site_cache.h"
+
+uint32_t sf_raw_unseen = 1;
+
+namespace {
+
+// The dynamic linker enters a module into its list a few calls after it has mapped its text. A file that somebody else
+// maps executable never comes there: after so many looks it is not waited for any more.
+constexpr uint32_t kLooks = 64;
+constexpr unsigned kKnownMax = 512;  // modules; one beyond is judged again each time, from the cache mostly
+
+sf_auxv auxv;
+sf_cache_place place;
+uint32_t looking;               // a thread is at it
+uint64_t known[kKnownMax];      // what has been judged; written by the thread that is looking
+unsigned known_count;
+
+extern "C" __attribute__((visibility("hidden"))) const uint8_t __ehdr_start[];
+
+struct Look {
+  int worst;
+  bool found;  // a module that was not known
+};
+
+// By build-id, so that another module at the same place is another one.
+uint64_t key_of(const sf_module *module) {
+  uint64_t key = 14695981039346656037ull;
+  for (uint32_t i = 0; i < module->build_id_bytes; i++) key = (key ^ module->build_id[i]) * 1099511628211ull;
+  if (!module->build_id_bytes) key ^= module->base ^ module->text_end << 20;
+  return key;
+}
+
+bool is_known(uint64_t key) {
+  for (unsigned i = 0; i < known_count; i++)
+    if (known[i] == key) return true;
+  return false;
+}
+
+int visit(const sf_module *module, void *argument) {
+  auto look = (Look *)argument;
+  if (sf_module_is_patched(module) || module->base == (uint64_t)__ehdr_start) return 0;
+  const uint64_t key = key_of(module);
+  if (module->build_id_bytes && is_known(key)) return 0;
+  look->found = true;
+  int verdict = sf_cache_load_verdict(&place, module);
+  if (verdict < 0) {
+    verdict = (int)sf_judge(module);
+    sf_cache_store_verdict(&place, module, (unsigned)verdict);
+  }
+  if (verdict > look->worst) look->worst = verdict;
+  if (known_count < kKnownMax) known[known_count++] = key;
+  if (verdict != SF_RAW_HARMLESS) sf_log_debug(module->name);
+  return look->worst == SF_RAW_PROCESS;
+}
+
+}  // namespace
+
+void sf_raw_calls_start(char **envp, const sf_auxv *given) {
+  auxv = *given;
+  sf_cache_place_find(envp, &place);
+}
+
+void sf_raw_calls_look(void) {
+  // Another thread, or a call that this one has interrupted: its verdict will do.
+  if (__atomic_exchange_n(&looking, 1, __ATOMIC_ACQUIRE)) return;
+  uint32_t before = __atomic_load_n(&sf_raw_unseen, __ATOMIC_ACQUIRE);
+  Look look = {SF_RAW_HARMLESS, false};
+  const bool complete = sf_modules_visit(&auxv, visit, &look) == 0;
+  // What has been mapped meanwhile is for the next look: then the word is another one, or looked for long enough.
+  if (complete && before & SF_RAW_LOOKS) {
+    const uint32_t after = look.found ? before & ~SF_RAW_LOOKS : before - 1;
+    __atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  }
+  if (look.worst == SF_RAW_DESCRIPTORS) sf_bypass_descriptors_unseen("a module makes system calls of its own");
+  if (look.worst == SF_RAW_PROCESS) sf_hook_switch_off("a module makes system calls of its own");
+  __atomic_store_n(&looking, 0, __ATOMIC_RELEASE);
+}
+
+void sf_raw_calls_expect(void) {
+  sf_bypass_give_back();
+  uint32_t before = __atomic_load_n(&sf_raw_unseen, __ATOMIC_RELAXED), after;
+  do {
+    after = ((before | SF_RAW_LOOKS) + 1) | kLooks;  // the next mapping, and all looks again
+  } while (!__atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
