@@ -152,6 +152,15 @@ struct HostTable {
 };
 constexpr HostTable kDaemonHost;
 
+// Machine code calls what is there without asking (vm/abi.h).
+constexpr bool is_whole(const HostTable &table) {
+  for (unsigned id = 0; id < SF_HOST_COUNT; id++) {
+    if (id != SF_HOST_LOOP && id != SF_HOST_FOR_EACH && !table.fn[id]) return false;
+  }
+  return true;
+}
+static_assert(is_whole(kDaemonHost));
+
 }  // namespace
 
 int run_programs(ProgramRun &run, unsigned slot_base, int error) {

@@ -583,6 +583,42 @@ TEST(Instructions, FuelEndsARun) {
   }
 }
 
+uint64_t answers_seven(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return 7; }
+
+// An image may come to an application that has fewer functions than the one that it was made for.
+TEST(Instructions, FunctionsThatAreNotThereEndARun) {
+  struct Case { uint32_t id, own_functions; bool ends; };
+  for (const Case &c : {Case{SF_HOST_KTIME, 0, false}, Case{SF_HOST_COUNT + 1, 2, false},
+                        Case{SF_HOST_COUNT + 1, 1, true}, Case{SF_HOST_COUNT + 1, 0, true},
+                        Case{SF_HOST_COUNT, 0, true}, Case{SF_HOST_COUNT, 1, false},
+                        Case{SF_HOST_LIMIT - 1, 64, false}, Case{SF_HOST_LIMIT - 1, 63, true}}) {
+    const RawInsn calling = raw(kOpCall, 0, 0, 0, c.id);
+    // By the program and by a function of it.
+    for (const Code &code : {Code{mov(0, 1), calling, leave()},
+                             Code{mov(0, 1), call_local(1), leave(), mov(0, 2), calling, leave()}}) {
+      Both both(code, code.size() > 3 ? std::vector<uint32_t>{3} : std::vector<uint32_t>{});
+      ASSERT_TRUE(both.image);
+      for (const bool compiled : {false, true}) {
+        // Behind those that there are: what must not be looked at.
+        std::vector<sf_host_fn> table(SF_HOST_COUNT + c.own_functions, answers_seven);
+        table.shrink_to_fit();
+        Host host;
+        host.env()->host = table.data();
+        host.env()->own_functions = c.own_functions;
+        host.env()->fuel = 1000;
+        sf_fuse_ctx ctx{};
+        const char *base = reinterpret_cast<const char *>(both.image->get());
+        const sf_image_program &p = both.image->get()->program[0];
+        const auto entry = reinterpret_cast<sf_image_entry>(reinterpret_cast<uintptr_t>(base + p.code_offset));
+        const uint64_t r0 = compiled ? entry(&ctx, host.env())
+                                     : sf_interpret(base + p.insns_offset, p.insns, &ctx, host.env());
+        EXPECT_EQ(r0, c.ends ? uint64_t{SF_PASS} : 7u) << c.id << " " << compiled;
+        EXPECT_EQ(host.env()->fuel == 0, c.ends) << c.id << " " << compiled;
+      }
+    }
+  }
+}
+
 // The interpreter survives code that no verifier has seen, as far as it makes no memory access.
 TEST(Instructions, InterpreterSurvivesNonsense) {
   Host host;

@@ -3,6 +3,7 @@
 //
 // A shape's sizes arrive as constants and fold. Keys of the usual sizes have functions of their own, so that the loops
 // over them are gone before a policy is compiled.
+#define SF_FOR_BITCODE
 #include "isa/host_text.h"
 #include "maps/lookup.h"
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <sstream>
 
 #include "testing/testing.h"
 #include "shortfuse/vm/map.h"
@@ -158,6 +159,43 @@ TEST(Inlining, NullIsANumber) {
     sf_fuse_ctx context{};
     EXPECT_EQ(image->interpret(0, &context, &memory.env), 3u);
     EXPECT_EQ(image->run_code(0, &context, &memory.env), 3u) << *compiler_text(*policy, CompilerStage::Optimised);
+  }
+}
+
+// Values of maps may change while a program runs, in a process that nobody here answers for. What was compared must be
+// what is used: each load of them is one number, read once, and the compiler may not read it again.
+TEST(Inlining, WhatIsComparedIsWhatIsUsed) {
+  std::vector<Policy::Map> maps(2);
+  maps[0].def = {SF_MAP_ARRAY, 4, 8, 16, 0, 0, 0, 0, "looked"};
+  maps[1].def = {SF_MAP_ARRAY, 4, 64, 1, 0, 0, 0, 0, "bss"};
+  const Code index = load_value(6, 1) + Code{load(8, 2, 6, 0), jump_imm(kGt, 2, 7, 3), alu_reg(kAdd, 6, 2),
+                                             load(1, 0, 6, 8), leave(), mov(0, 0), leave()};
+  // The key of a lookup lies in a value.
+  const Code key = load_value(2, 1) + load_map(1, 0) + Code{call(SF_HOST_MAP_LOOKUP), jump_imm(kEq, 0, 0, 1),
+                                                            load(8, 0, 0, 0), leave()};
+  for (const Code &code : {index, key}) {
+    auto policy = verified_policy({make_program(code, "fuse/read")}, maps);
+    ASSERT_TRUE(policy) << policy.error().str();
+    const std::string text = *compiler_text(*policy, CompilerStage::Optimised);
+    int loads = 0;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find(" = load i") == std::string::npos || line.find("invariant.load") != std::string::npos) continue;
+      if (line.find("load atomic") != std::string::npos) continue;
+      const std::string name = line.substr(2, line.find(" = ") - 2);
+      int uses = 0;
+      for (size_t at = 0; (at = text.find(name, at)) != std::string::npos; at++) {
+        const char next = text[at + name.size()];
+        if (next != ' ' && next != ',' && next != '\n' && next != ')') continue;
+        uses += text.compare(at + name.size(), 3, " = ") != 0;
+      }
+      EXPECT_EQ(uses, 1) << line << "\n" << text;
+      const size_t type = line.find("load i") + 5;
+      const std::string frozen = " = freeze " + line.substr(type, line.find(", ptr") - type) + " " + name + "\n";
+      EXPECT_NE(text.find(frozen), std::string::npos) << line << "\n" << text;
+      loads++;
+    }
+    EXPECT_EQ(loads, 2) << text;
   }
 }
 

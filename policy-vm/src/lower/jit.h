@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define SF_JIT_VERSION 3
+#define SF_JIT_VERSION 4
 #define SF_JIT_COMPILE_SYMBOL "sf_jit_compile"
 #define SF_JIT_TEXT_SYMBOL "sf_jit_text"
 
@@ -40,6 +40,7 @@ struct sf_jit_result {
   unsigned char *code;    /* to be given to free() */
   size_t bytes;
   char error[256];
+  char compiler[16];      /* LLVM's version */
 };
 
 /* All functions here: 0, or -1 and `error`. Thread-safe: LLVM's state is made for the call and taken down. Never end

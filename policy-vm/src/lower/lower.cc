@@ -3,8 +3,9 @@
 // r0..r9 are stack variables that LLVM's first pass turns into values, twice: as numbers, and as addresses where
 // known.h says that they are. r10 is a parameter of sub-programs and the end of one block of stack in the program
 // itself, so frames lie as in the interpreter. Fuel is paid where the interpreter pays: the verifier has shown that
-// loops end, this is the second defence (strips.h: where it is asked for). bpf_loop() and bpf_for_each_map_elem() are loops here, so a body that is known
-// can be inlined into them; lookups in maps that are known are calls of functions that are inlined.
+// loops end, this is the second defence (strips.h: where it is asked for). bpf_loop() and bpf_for_each_map_elem() are
+// loops here, so a body that is known can be inlined into them; lookups in maps that are known are calls of functions
+// that are inlined.
 #include "lower/lower.h"
 
 #include <errno.h>
@@ -53,6 +54,7 @@ class FunctionLowering {
     function_ = function;
     start_ = start;
     is_program_ = is_program;
+    pays_ = !is_program;
     if (!find_blocks(start)) return *what = "a jump leaves the program", false;
     for (auto [first, last] : find_strips(code_, count_, back_edges_)) strips_[first].last = last;
     std::vector<uint32_t> leaders;
@@ -94,7 +96,9 @@ class FunctionLowering {
           work.push_back(target);
           if (in.kind == Kind::Jump) leaders.insert(pc + 1);
           if (target <= pc) back_edges_.push_back({pc, target});
+          pays_ |= target <= pc;
         }
+        if (in.kind == Kind::Call || in.kind == Kind::CallReg) pays_ |= call_pays(in);
         if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways) break;
         pc += in.slots();
       }
@@ -102,6 +106,13 @@ class FunctionLowering {
     }
     for (uint32_t leader : leaders) blocks_[leader] = LLVMAppendBasicBlockInContext(context_, function_, "");
     return true;
+  }
+
+  static bool call_pays(const Insn &in) {
+    if (in.kind == Kind::CallReg || in.src == kCallLocal) return true;
+    const auto id = static_cast<uint32_t>(in.imm);
+    const HostCost cost = host_cost_of(id);
+    return id == SF_HOST_LOOP || id == SF_HOST_FOR_EACH || cost.size || cost.map_value;
   }
 
   void prologue(uint32_t start, uint32_t stack_bytes) {
@@ -329,6 +340,9 @@ class FunctionLowering {
   bool load(const Insn &in) {
     LLVMValueRef v = frozen(in);
     if (!v) v = memory(LLVMBuildLoad2(builder_, int_type(in.size), address(in.src, in.off), ""), 1);
+    // Values of maps may change while they are looked at. Frozen, what was read is one number for all who use it, so
+    // that what was compared is what is used.
+    if (!LLVMIsConstant(v) && in.src != kFramePointer) v = LLVMBuildFreeze(builder_, v, "");
     set(in.dst, LLVMBuildIntCast2(builder_, v, i64_, in.sign_extend, ""));
     return true;
   }
@@ -431,7 +445,8 @@ class FunctionLowering {
     LLVMValueRef rounds = LLVMBuildAdd(builder_, LLVMBuildLoad2(builder_, i32_, strip->rounds, ""), one, "");
     LLVMBuildStore(builder_, rounds, strip->rounds);
     LLVMValueRef in_strip = LLVMBuildAnd(builder_, rounds, rest, "");
-    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntNE, in_strip, LLVMConstInt(i32_, 0, false), ""), next, ask);
+    LLVMValueRef none = LLVMConstInt(i32_, 0, false);
+    LLVMBuildCondBr(builder_, LLVMBuildICmp(builder_, LLVMIntNE, in_strip, none, ""), next, ask);
     LLVMPositionBuilderAtEnd(builder_, ask);
     ask_for_fuel();
     LLVMBuildBr(builder_, next);
@@ -496,10 +511,13 @@ class FunctionLowering {
     LLVMValueRef bytes = LLVMBuildLoad2(builder_, i32_, field(get_address(1), at), "");
     pay(LLVMBuildLShr(builder_, LLVMBuildZExt(builder_, bytes, i64_, ""), number(3), ""));
   }
+  // Of a program that pays nowhere, nothing.
   void fetch_fuel() {
+    if (!pays_) return;
     LLVMBuildStore(builder_, LLVMBuildLoad2(builder_, i64_, env_field(offsetof(sf_vm_env, fuel)), ""), fuel_);
   }
   void put_fuel_back() {
+    if (!pays_) return;
     LLVMBuildStore(builder_, LLVMBuildLoad2(builder_, i64_, fuel_, ""), env_field(offsetof(sf_vm_env, fuel)));
   }
   void leave(LLVMValueRef result) {
@@ -513,8 +531,8 @@ class FunctionLowering {
     LLVMBasicBlockRef here = LLVMGetInsertBlock(builder_);
     stop_ = new_block("stop");
     LLVMPositionBuilderAtEnd(builder_, stop_);
-    LLVMBuildStore(builder_, number(0), fuel_);
-    leave(number(SF_PASS));
+    LLVMBuildStore(builder_, number(0), env_field(offsetof(sf_vm_env, fuel)));
+    LLVMBuildRet(builder_, number(SF_PASS));
     LLVMPositionBuilderAtEnd(builder_, here);
     return stop_;
   }
@@ -634,8 +652,14 @@ class FunctionLowering {
     return true;
   }
 
-  // env->host[id](r1..r5, env->host_state or the environment)
+  // env->host[id](r1..r5, env->host_state or the environment). Without such a function of an application the run ends,
+  // as in the interpreter; all others are there (vm/abi.h).
   LLVMValueRef call_table(uint32_t id, std::array<LLVMValueRef, 5> r) {
+    if (id >= SF_HOST_COUNT) {
+      LLVMValueRef own = constant_load(i32_, env_field(offsetof(sf_vm_env, own_functions)));
+      LLVMValueRef needed = LLVMConstInt(i32_, id - SF_HOST_COUNT, false);
+      go_on_nearly_always_if(LLVMBuildICmp(builder_, LLVMIntUGT, own, needed, ""), stop_block());
+    }
     LLVMValueRef f = of_table(offsetof(sf_vm_env, host), id);
     LLVMValueRef state =
         sf_is_vm_function(id) ? env_ : constant_load(ptr_, env_field(offsetof(sf_vm_env, host_state)));
@@ -716,30 +740,11 @@ class FunctionLowering {
   std::map<uint32_t, LLVMBasicBlockRef> blocks_;
   std::map<uint32_t, KnownRegisters> known_in_;
   KnownRegisters known_;
-  bool is_program_ = false;
+  bool is_program_ = false, pays_ = false;
   const char *what_ = "";
 };
 
 }  // namespace
-
-void set_attributes(LLVMValueRef function) {
-  LLVMContextRef context = LLVMGetModuleContext(LLVMGetGlobalParent(function));
-  auto text = [&](const char *key, const char *value) {
-    LLVMAddAttributeAtIndex(function, LLVMAttributeFunctionIndex,
-        LLVMCreateStringAttribute(context, key, static_cast<unsigned>(__builtin_strlen(key)), value,
-                                  static_cast<unsigned>(__builtin_strlen(value))));
-  };
-  auto flag = [&](const char *name) {
-    unsigned kind = LLVMGetEnumAttributeKindForName(name, __builtin_strlen(name));
-    LLVMAddAttributeAtIndex(function, LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(context, kind, 0));
-  };
-  text("target-cpu", "x86-64");
-  text("target-features", "-x87,-mmx,-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,+soft-float");
-  text("no-jump-tables", "true");
-  text("no-builtins", "");
-  flag("noimplicitfloat");
-  flag("nounwind");
-}
 
 bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program &given, const sf_jit_policy &policy,
                    Lowered *lowered, const char **what) {

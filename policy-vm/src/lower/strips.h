@@ -6,8 +6,8 @@
 // interpreter: fuel only falls, and no way leads past the next question. A run that is cut short may have gone
 // through at most kStripRounds - 1 rounds more, which may have written into values of maps.
 //
-// A strip is short and has no call, no loop and nothing that takes long in it; so between two questions a run executes at most kStripRounds
-// times as many instructions as the program has, whatever the verifier thought of its loops.
+// A strip is short and has no call, no loop and nothing that takes long in it; so between two questions a run executes
+// at most kStripRounds times as many instructions as the program has, whatever the verifier thought of its loops.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -57,7 +57,7 @@ int erase_reference(struct sf_map &map, const void *key) {
 }
 
 int next_key(const struct sf_map &map, const void *key, void *next) {
-  const uint32_t index = key != nullptr ? load_u32(key) : ~0u;
+  const uint32_t index = key != nullptr ? load_once_u32(key) : ~0u;
   const uint32_t following = index >= map.shape.max_entries ? 0 : index + 1;
   if (following == map.shape.max_entries) return -ENOENT;
   __builtin_memcpy(next, &following, sizeof following);

@@ -77,12 +77,12 @@ constexpr uint64_t array_bytes_per_cpu(uint32_t value_size, uint32_t max_entries
   return round64(round8(value_size) * max_entries);
 }
 SF_MAP_INLINE void *array_lookup(const void *storage, const void *key, uint32_t value_size, uint32_t max_entries) {
-  const uint32_t index = load_u32(key);
+  const uint32_t index = load_once_u32(key);
   return index < max_entries ? at(storage, kHeaderBytes + index * round8(value_size)) : nullptr;
 }
 SF_MAP_INLINE void *percpu_array_lookup(const void *storage, const void *key, uint32_t value_size, uint32_t max_entries,
                                         uint32_t cpu) {
-  const uint32_t index = load_u32(key);
+  const uint32_t index = load_once_u32(key);
   if (index >= max_entries || cpu >= SF_MAP_CPUS) return nullptr;
   return at(storage, kHeaderBytes + cpu * array_bytes_per_cpu(value_size, max_entries) + index * round8(value_size));
 }

@@ -33,6 +33,16 @@ inline uint16_t load_u16(const void *from) {
   return word;
 }
 
+// A number that is checked and then used, out of a key, which may lie in a value that others write: it is read once. In
+// bitcode the compiler of policies sees to that (lower/jit.cc), and a key that is known stays known.
+inline uint32_t load_once_u32(const void *from) {
+  uint32_t word = load_u32(from);
+#ifndef SF_FOR_BITCODE
+  asm("" : "+r"(word));
+#endif
+  return word;
+}
+
 // Into and out of values, which other threads may read or write meanwhile: as the kernel's maps, word by word where
 // words fit, so that an aligned number is never seen half.
 inline void copy_shared(void *dst, const void *src, size_t n) {

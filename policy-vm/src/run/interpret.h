@@ -97,7 +97,7 @@ inline uint64_t load_imm64(const RawInsn *in, uint32_t pc, const sf_vm_env *env)
 }
 
 inline bool call_host(uint32_t id, uint64_t *r, sf_vm_env *env) {
-  if (id >= SF_HOST_COUNT + env->own_functions || !env->host[id]) return false;
+  if (id >= SF_HOST_COUNT + env->own_functions || !env->host[id]) return env->fuel = 0, false;
   const HostCost cost = host_cost_of(id);
   if (cost.size && !pay(env, r[cost.size] / 8)) return false;
   if (cost.map_value && !pay(env, reinterpret_cast<const sf_map *>(r[1])->shape.value_size / 8)) return false;
@@ -178,7 +178,8 @@ uint64_t begin_callback(Machine &m, const RawInsn &call, uint32_t pc, uint32_t c
     m.r[0] = static_cast<uint64_t>(m.r[4] != 0 ? -EINVAL : -E2BIG);
     return uint64_t{pc} + 1;
   }
-  if (body >= count || (!rounds && !env->host[SF_HOST_MAP_STEP])) return kEndRun;
+  if (body >= count) return kEndRun;
+  if (!rounds && !env->host[SF_HOST_MAP_STEP]) return env->fuel = 0, kEndRun;
   SavedFrame *f = m.enter(pc, call.off, body);
   if (!f) return kEndRun;
   f->why = rounds ? CalledFor::Rounds : CalledFor::Elements;

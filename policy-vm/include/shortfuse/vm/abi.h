@@ -69,8 +69,9 @@ enum sf_host_id {
   X(SF_HOST_TAIL_CALL, sf_vm_tail_call) X(SF_HOST_STRNCMP, sf_vm_strncmp)
 
 /* r1..r5 as the program passed them, then what the host gave to sf_policy_run() (functions of SF_VM_FUNCTIONS: the
- * environment). A function that the host does not offer is NULL in its table; the verifier has refused programs that
- * could reach it. */
+ * environment). A host's table holds a function for every number below SF_HOST_COUNT but the last two, also where the
+ * verifier lets no program of the host call it: machine code does not ask. The functions of an application are as many
+ * as `own_functions` says; a run that calls one behind them ends with SF_PASS. */
 typedef uint64_t (*sf_host_fn)(uint64_t r1, uint64_t r2, uint64_t r3, uint64_t r4, uint64_t r5, void *host_state);
 
 struct sf_map;   /* vm/map.h */
