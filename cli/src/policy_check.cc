@@ -83,6 +83,7 @@ void print(const Checked &c) {
   const vm::Policy &p = *c.policy;
   fmt::print("{}: accepted; {} programs, {} maps, image of {} bytes, {}; verified in {:.1f} ms, lowered in {:.1f} ms\n",
              c.chain, p.programs.size(), p.maps.size(), c.image_bytes, c.lowered, c.verify_ms, c.publish_ms);
+  for (const auto &note : p.notes) fmt::print("  note    {}\n", note);
   for (const auto &program : p.programs) {
     fmt::print("  program {:<24} {:<24} {:>5} instructions, {:>6} states\n", program.info.section, program.info.name,
                program.info.insns, program.info.states_explored);
@@ -137,8 +138,8 @@ Json to_json(const Checked &c) {
                     {"read_only", map.frozen}});
   }
   return {{"policy", c.chain},           {"accepted", true}, {"verify_ms", c.verify_ms},
-          {"publish_ms", c.publish_ms}, {"image_bytes", c.image_bytes}, {"image", c.lowered}, {"programs", programs},
-          {"maps", maps}, {"map_bytes", all_map_bytes(*c.policy)}};
+          {"publish_ms", c.publish_ms}, {"image_bytes", c.image_bytes}, {"image", c.lowered},
+          {"notes", c.policy->notes},     {"programs", programs}, {"maps", maps}, {"map_bytes", all_map_bytes(*c.policy)}};
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ expect() {
   shift
   output=$("$SHORTFUSE" policy run "$policy" "$@")
   case $output in
-    *"$text"*) echo "ok      $* -> $text" ;;
+    *"$text"*) line=$(printf '%s\n' "$output" | grep -F -m 1 -e "$text"); echo "ok      $* -> $line" ;;
     *) printf 'FAILED  %s: expected "%s" in\n%s\n' "$*" "$text" "$output"; exit 1 ;;
   esac
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 namespace shortfuse::bridge {
@@ -82,6 +83,7 @@ std::expected<std::shared_ptr<const PolicySet>, std::string> PolicySet::load(con
   set->image_fd_.reset(published->fd);
   set->image_bytes_ = published->bytes;
   set->why_interpreted_ = published->why_interpreted;
+  for (const std::string &note : set->policy_.notes) std::fprintf(stderr, "shortfuse: %s\n", note.c_str());
   void *image = mmap(nullptr, published->bytes, PROT_READ | PROT_EXEC, MAP_SHARED, published->fd, 0);
   if (image == MAP_FAILED) return std::unexpected(errno_text("mapping the policy image"));
   set->image_ = static_cast<const sf_image *>(image);

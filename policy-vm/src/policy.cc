@@ -177,9 +177,14 @@ std::expected<void, Refusal> add_precompiled(const Target &target, Policy *polic
   if (!ok) return ok;
   policy->paths.push_back(name);
   if (!maps_where_they_were) {
-    policy->notes.push_back(shown + ": its machine code is not used behind other files with maps");
+    policy->notes.push_back(shown + ": its machine code is not used: it knows its maps by their numbers, and other "
+                                    "files with maps come before it");
+  } else if (!is_own_compiler(file->compiler)) {
+    policy->notes.push_back(shown + ": its machine code is not used: it was made by LLVM " +
+                            printable(file->compiler, false) + ", which this shortfuse was not built with");
   } else if (file->key != code_key(policy->maps, policy->programs, place.first_map, place.first_program)) {
-    policy->notes.push_back(shown + ": its machine code was made for another version of shortfuse, or another machine");
+    policy->notes.push_back(shown + ": its machine code is not used: it was made for another version of shortfuse, or "
+                                    "another machine");
   } else {
     policy->code_blocks.push_back(std::move(file->code));
     for (size_t i = 0; i < file->entries.size(); i++) {

@@ -167,6 +167,7 @@ std::expected<MachineCode, std::string> machine_code(const Policy &policy) {
   if (!job.compile || !(why = run(&job)).empty()) return std::unexpected(why);
   out.bytes.resize((out.bytes.size() + kCodeAlignment - 1) / kCodeAlignment * kCodeAlignment);
   const size_t begin = out.bytes.size();
+  out.compiler = job.result.compiler;
   out.bytes.insert(out.bytes.end(), job.result.code, job.result.code + job.result.bytes);
   for (size_t i = 0; i < policy.programs.size(); i++) {
     if (out.entry[i] != ~0u) continue;

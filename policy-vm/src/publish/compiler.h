@@ -12,6 +12,7 @@ namespace shortfuse::vm {
 struct MachineCode {
   std::vector<unsigned char> bytes;  // position-independent, without relocations
   std::vector<uint32_t> entry;       // per program: offset of its entry; ~0: there is none
+  std::string compiler;              // "19.1.7": who made it; "" where it came with the programs
 };
 
 /// Machine code for all programs: what came with them, the rest compiled. Or why there is none.

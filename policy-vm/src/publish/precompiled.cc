@@ -11,12 +11,15 @@
 #ifndef SF_CODE_ABI
 #define SF_CODE_ABI 0  // builds for fuzzing
 #endif
+#ifndef SF_LLVM_VERSION
+#define SF_LLVM_VERSION ""  // built without LLVM
+#endif
 
 namespace shortfuse::vm {
 namespace {
 
 constexpr uint64_t kMagic = 0x3169667365727573ull;
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr uint32_t kTextMax = 4096, kItemBytesMax = 16u << 20;
 
 struct Header {
@@ -27,8 +30,9 @@ struct Header {
   uint64_t key;
   uint32_t maps, programs;
   uint32_t code_bytes, reserved;
+  char compiler[16];  // NUL-terminated
 };
-static_assert(sizeof(Header) == 56);
+static_assert(sizeof(Header) == 72);
 
 uint64_t hash(uint64_t h, const void *data, size_t bytes) {  // FNV-1a
   const auto *p = static_cast<const unsigned char *>(data);
@@ -225,11 +229,14 @@ std::expected<Precompiled, Refusal> read_precompiled(const void *bytes, size_t s
   const auto *body = static_cast<const unsigned char *>(bytes) + sizeof header;
   if (header.file_bytes != size || header.checksum != hash(kHashStart, body, size - sizeof header))
     return refuse("sfi-malformed", "the file is damaged");
+  if (memchr(header.compiler, 0, sizeof header.compiler) == nullptr)
+    return refuse("sfi-malformed", "the name of the compiler is not well-formed");
   if (header.maps > SF_IMAGE_MAPS_MAX || header.programs == 0 || header.programs > SF_IMAGE_PROGRAMS_MAX)
     return refuse("sfi-malformed", "the file has too many maps or programs, or none");
   Precompiled out;
   Reader reader(body, size - sizeof header);
   out.key = header.key;
+  out.compiler = header.compiler;
   out.maps.resize(header.maps);
   for (uint32_t i = 0; i < header.maps; i++) {
     if (!read_map(&reader, header, place, &out.maps[i])) return refuse("sfi-malformed", "a map is not well-formed");
@@ -244,6 +251,10 @@ std::expected<Precompiled, Refusal> read_precompiled(const void *bytes, size_t s
   out.code.resize(header.code_bytes);
   reader.raw(out.code.data(), out.code.size());
   return out;
+}
+
+bool is_own_compiler(const std::string &version) {
+  return std::string(SF_LLVM_VERSION).empty() || version == SF_LLVM_VERSION;
 }
 
 uint64_t code_key(const std::vector<Policy::Map> &maps, const std::vector<Policy::Program> &programs, size_t first_map,
@@ -276,12 +287,14 @@ std::expected<std::vector<unsigned char>, Refusal> precompile(const Policy &poli
   for (size_t i = 0; i < policy.programs.size(); i++) write_program(&w, policy.programs[i], code->entry[i]);
   w.raw(code->bytes.data(), code->bytes.size());
   const std::vector<unsigned char> body = w.take();
-  Header header{kMagic, kVersion, sizeof(Header), sizeof(Header) + body.size(), 0, 0, 0, 0, 0, 0};
+  Header header{kMagic, kVersion, sizeof(Header), sizeof(Header) + body.size(), 0, 0, 0, 0, 0, 0, {}};
   header.checksum = hash(kHashStart, body.data(), body.size());
   header.key = code_key(policy.maps, policy.programs, 0, 0);
   header.maps = static_cast<uint32_t>(policy.maps.size());
   header.programs = static_cast<uint32_t>(policy.programs.size());
   header.code_bytes = static_cast<uint32_t>(code->bytes.size());
+  const std::string compiler = code->compiler.empty() ? SF_LLVM_VERSION : code->compiler;
+  memcpy(header.compiler, compiler.data(), std::min(compiler.size(), sizeof header.compiler - 1));
   std::vector<unsigned char> file(sizeof header);
   memcpy(file.data(), &header, sizeof header);
   file.insert(file.end(), body.begin(), body.end());

@@ -150,11 +150,13 @@ TEST_F(PrecompiledTest, IsTrustedAsAProgramIs) {
   EXPECT_EQ(policy.error().code, "file-untrusted");
 }
 
-// Changes something behind the header and mends the checksum, as somebody would who wants it to be accepted.
+constexpr size_t kHeaderBytes = 72;
+
+// Changes something and mends the checksum, as somebody would who wants it to be accepted.
 std::vector<unsigned char> changed(std::vector<unsigned char> bytes, size_t at, unsigned char by) {
   bytes[at] = static_cast<unsigned char>(bytes[at] ^ by);
   uint64_t sum = 0xcbf29ce484222325ull;
-  for (size_t i = 56; i < bytes.size(); i++) sum = (sum ^ bytes[i]) * 0x100000001b3ull;
+  for (size_t i = kHeaderBytes; i < bytes.size(); i++) sum = (sum ^ bytes[i]) * 0x100000001b3ull;
   memcpy(bytes.data() + 24, &sum, sizeof sum);
   return bytes;
 }
@@ -166,6 +168,11 @@ TEST_F(PrecompiledTest, ForeignMachineCodeIsNotUsed) {
   ASSERT_EQ(policy->notes.size(), 1u);
   EXPECT_TRUE(policy->code_blocks.empty());
   EXPECT_EQ(verdicts(*policy, Lowering::Required), verdicts(*load_policy({object("whole")}), Lowering::Required));
+  policy = load_policy({write("c.sfi", changed(bytes, 56, 1))});  // "09.1.7", or whichever it was
+  ASSERT_TRUE(policy) << policy.error().str();
+  ASSERT_EQ(policy->notes.size(), 1u);
+  EXPECT_NE(policy->notes[0].find("it was made by LLVM 0"), std::string::npos) << policy->notes[0];
+  EXPECT_TRUE(policy->code_blocks.empty());
 }
 
 // Any bytes: a refusal, or a policy that the verifier has accepted; machine code only for bytecode as it was.

@@ -88,7 +88,7 @@ class Policy {
   /// Machine code looks into maps by itself. False: every call goes through the host's table, for who wants to see
   /// them.
   bool calls_inlined = true;
-  /// Machine code of files that were compiled ahead of time, and why that of some is not used.
+  /// Machine code of files that were compiled ahead of time, and why that of some is not used: for the daemon's log.
   std::vector<std::vector<unsigned char>> code_blocks;
   std::vector<std::string> notes;
 };
