@@ -107,12 +107,32 @@ std::string json_string(const std::string &text) {
   return out + "\"";
 }
 
-std::string report_of(const sf_engine &e) {
-  if (!e.refusal.code.empty()) {
-    return "{\"accepted\": false, \"code\": " + json_string(e.refusal.code) + ", \"text\": " +
-           json_string(e.refusal.text) + ", \"detail\": " + json_string(e.refusal.detail) + "}";
+std::string json_pair(const char *name, const std::string &value, bool more = true) {
+  return json_string(name) + ": " + json_string(value) + (more ? ", " : "");
+}
+std::string json_pair(const char *name, uint64_t value) {
+  return json_string(name) + ": " + std::to_string(value) + ", ";
+}
+
+// The fields of `policy check --json`.
+std::string json_refusal(const Refusal &r) {
+  std::string path;
+  for (const RefusalStep &step : r.path) {
+    path += std::string(path.empty() ? "" : ", ") + "{" + json_pair("file", step.file) + json_pair("line", step.line) +
+            json_pair("source", step.source) + json_pair("insn", step.insn) + json_pair("what", step.what, false) + "}";
   }
-  if (!e.runtime) return "{\"accepted\": false, \"code\": \"nothing-loaded\", \"text\": \"\", \"detail\": \"\"}";
+  std::string where;
+  if (!r.file.empty()) where = json_pair("file", r.file) + json_pair("line", r.line) + json_pair("source", r.source);
+  if (r.insn >= 0) where += json_pair("insn", static_cast<uint64_t>(r.insn)) + json_pair("insn_text", r.insn_text);
+  return "{\"accepted\": false, " + json_pair("code", r.code) + json_pair("category", category_name(r.category)) +
+         json_pair("text", r.text) + json_pair("detail", r.detail) + json_pair("reason", r.reason) +
+         json_pair("needed", r.needed) + json_pair("known", r.known) + "\"path\": [" + path + "], " + where +
+         json_pair("suggestion", r.suggestion, false) + "}";
+}
+
+std::string report_of(const sf_engine &e) {
+  if (!e.refusal.code.empty()) return json_refusal(e.refusal);
+  if (!e.runtime) return json_refusal({"nothing-loaded", "", ""});
   std::string programs, maps;
   for (const Policy::Program &p : e.policy.programs) {
     programs += std::string(programs.empty() ? "" : ", ") + "{\"section\": " + json_string(p.info.section) +

@@ -149,6 +149,12 @@ TEST(Engine, RefusalsAreTextAndJson) {
   EXPECT_EQ(sf_engine_load_file(e.get(), path_of("plugin_outside").c_str()), -EINVAL);
   EXPECT_THAT(sf_engine_error(e.get()), HasSubstr("plugin.bpf.c:"));
   EXPECT_THAT(sf_engine_error(e.get()), HasSubstr("offset + 8 <= 32"));
+  // As fields, for who shows them in a way of its own.
+  for (const char *part : {"\"accepted\": false, \"code\": \"verify-context-bounds\", \"category\": \"unsafe\", \"text\"",
+                           "\"needed\": \"offset + 8 <= 32", "\"known\": \"offset is ", "\"path\": [",
+                           "\"file\": \"plugin.bpf.c\", \"line\": ", "\"source\": \"SEC(", "\"insn_text\": \"",
+                           "\"suggestion\": \""})
+    EXPECT_THAT(sf_engine_report(e.get()), HasSubstr(part));
   EXPECT_EQ(run(e.get(), "packet/in", {100, 3, 5, ""}), 103u) << "what was loaded stays";
   EXPECT_EQ(sf_engine_load_file(e.get(), "/nonexistent"), -ENOENT);
   EXPECT_EQ(sf_engine_load(e.get(), "junk", 4, "junk"), -EINVAL);

@@ -169,6 +169,48 @@ TEST(Core, TypesThatContainThemselves) {
   }
 }
 
+// What is said of an access that is missing here is kept per copy of its instruction: a long name costs little.
+TEST(Core, LongNamesAreCutInMessages) {
+  const Bytes original = bytes_of("core_unguarded");
+  auto file = ElfFile::read(original.data(), original.size());
+  ASSERT_TRUE(file);
+  auto before = link_object(*file, "x", {});
+  ASSERT_TRUE(before);
+  ASSERT_FALSE(before->programs[0].missing.empty());
+  const std::string said = before->programs[0].missing.begin()->second;
+  // The name of the field, made half a megabyte long: a string of its own at the end of the section.
+  const size_t quote = said.find('"'), end = said.find('"', quote + 1);
+  ASSERT_NE(end, std::string::npos) << said;
+  const std::string field = said.substr(quote + 1, end - quote - 1);
+  for (ElfSection &section : file->sections) {
+    if (section.name != ".BTF") continue;
+    btf_header header;
+    memcpy(&header, section.data.data(), sizeof header);
+    auto *text = reinterpret_cast<char *>(section.data.data()) + header.hdr_len + header.str_off;
+    const std::string strings(text, header.str_len);
+    const auto old = static_cast<uint32_t>(strings.find(std::string(1, 0) + field + std::string(1, 0)) + 1);
+    ASSERT_NE(old, 0u) << field;
+    const uint32_t longer = header.str_len;
+    section.data.insert(section.data.end(), 1u << 19, 'x');
+    section.data.push_back(0);
+    const size_t types = header.hdr_len + header.type_off;
+    for (size_t at = types; at + sizeof(btf_member) <= types + header.type_len; at += 4) {
+      btf_member member;
+      memcpy(&member, section.data.data() + at, sizeof member);
+      if (member.name_off == old && member.offset == 64) memcpy(section.data.data() + at, &longer, sizeof longer);
+    }
+    header.str_len += (1u << 19) + 1;
+    memcpy(section.data.data(), &header, sizeof header);
+  }
+  auto after = link_object(*file, "x", {});
+  ASSERT_TRUE(after) << after.error().str();
+  ASSERT_FALSE(after->programs[0].missing.empty());
+  for (const auto &[pc, what] : after->programs[0].missing) {
+    EXPECT_LE(what.size(), 240u);
+    EXPECT_NE(what.find("xxx"), std::string::npos);
+  }
+}
+
 // Damage to the types and relocations: refused, or linked to something that the verifier judges.
 TEST(Core, DamagedTypes) {
   std::mt19937_64 random(7);

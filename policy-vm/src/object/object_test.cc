@@ -1,6 +1,7 @@
 // Objects as clang makes them: what is read out of them, and every refusal that linking has.
 #include "object/object.h"
 
+#include <elf.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -51,6 +52,30 @@ TEST(Object, ReadsMapsAndPrograms) {
   EXPECT_EQ(policy->programs[1].info.section, "fuse/lookup");
   EXPECT_EQ(policy->programs[2].info.slot, unsigned(SF_SLOT_SYSCALL));
   EXPECT_EQ(policy->programs[3].info.slot, SF_SLOT_FUSE_EXIT + 44u);
+}
+
+// A section may begin nowhere near the file and end in it, by the sum of both wrapping.
+TEST(Object, SectionsThatWrapLieOutside) {
+  const std::vector<char> original = bytes_of(path_of("whole"));
+  Elf64_Ehdr header;
+  memcpy(&header, original.data(), sizeof header);
+  int tried = 0;
+  for (size_t i = 1; i < header.e_shnum; i++) {
+    const size_t at = header.e_shoff + i * sizeof(Elf64_Shdr);
+    Elf64_Shdr section;
+    memcpy(&section, original.data() + at, sizeof section);
+    if (section.sh_type == SHT_NOBITS || section.sh_size < 16) continue;
+    for (const uint64_t offset : {UINT64_MAX, UINT64_MAX - section.sh_size + 1, UINT64_MAX - 7, uint64_t{1} << 63}) {
+      auto bytes = original;
+      section.sh_offset = offset;
+      memcpy(bytes.data() + at, &section, sizeof section);
+      auto file = ElfFile::read(bytes.data(), bytes.size());
+      ASSERT_FALSE(file) << i << " " << offset;
+      EXPECT_EQ(file.error().code, "elf-malformed");
+      tried++;
+    }
+  }
+  EXPECT_GT(tried, 20);
 }
 
 // The same object runs, in both ways, and its variables change as the C says.

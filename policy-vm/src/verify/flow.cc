@@ -151,6 +151,7 @@ struct Builder {
       const uint32_t pc = work.back();
       work.pop_back();
       waiting[pc] = false;
+      flow.looks++;
       const Insn &in = flow.insns[pc];
       uint16_t after = 0;
       if (!ends_path(in)) after |= flow.live[pc + in.slots()];

@@ -23,6 +23,7 @@ struct Flow {
   std::vector<bool> meeting;       // paths may meet here: states are compared
   std::vector<uint16_t> live;      // bit r: register r may be read before it is written
   LoopNest nest;
+  uint64_t looks = 0;              // at instructions, to find what is live: how much work that was
 
   /// Checks what can be seen without running: encodings, jump targets inside their function, no way out but exit, no
   /// instruction that nothing reaches.
