@@ -139,7 +139,8 @@ Json to_json(const Checked &c) {
   }
   return {{"policy", c.chain},           {"accepted", true}, {"verify_ms", c.verify_ms},
           {"publish_ms", c.publish_ms}, {"image_bytes", c.image_bytes}, {"image", c.lowered},
-          {"notes", c.policy->notes},     {"programs", programs}, {"maps", maps}, {"map_bytes", all_map_bytes(*c.policy)}};
+          {"notes", c.policy->notes},     {"programs", programs}, {"maps", maps},
+          {"map_bytes", all_map_bytes(*c.policy)}};
 }
 
 }  // namespace

@@ -150,7 +150,8 @@ TEST(Engine, RefusalsAreTextAndJson) {
   EXPECT_THAT(sf_engine_error(e.get()), HasSubstr("plugin.bpf.c:"));
   EXPECT_THAT(sf_engine_error(e.get()), HasSubstr("offset + 8 <= 32"));
   // As fields, for who shows them in a way of its own.
-  for (const char *part : {"\"accepted\": false, \"code\": \"verify-context-bounds\", \"category\": \"unsafe\", \"text\"",
+  for (const char *part : {"\"accepted\": false, \"code\": \"verify-context-bounds\"",
+                           "\"category\": \"unsafe\", \"text\": \"",
                            "\"needed\": \"offset + 8 <= 32", "\"known\": \"offset is ", "\"path\": [",
                            "\"file\": \"plugin.bpf.c\", \"line\": ", "\"source\": \"SEC(", "\"insn_text\": \"",
                            "\"suggestion\": \""})

@@ -6,7 +6,6 @@
 
 #include "testing/opcodes.h"
 #include "testing/testing.h"
-#include "verify/flow.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -793,19 +792,6 @@ TEST(Verifier, BytesOfHostFunctionsCostFuel) {
   }
   EXPECT_EQ(left[0], left[1]);
   EXPECT_LE(left[0], (1u << 20) - 100 - 99 * 8);
-}
-
-// What is live is found in as many looks as there are instructions, some times over: here it goes from the beginning to
-// the end by jumps back, one instruction at a time, so that each sweep over all would find one more.
-TEST(Verifier, WhatIsLiveIsFoundInLinearTime) {
-  constexpr uint64_t kJumps = 30'000;
-  Code code{mov(0, 0), mov(6, 0), alu_reg(kAdd, 0, 6)};
-  for (uint64_t i = 0; i < kJumps; i++) code.push_back(jump_imm(kEq, 0, 7, -2));
-  code.push_back(leave());
-  auto flow = Flow::read(make_program(code, "fuse/read"));
-  ASSERT_TRUE(flow) << flow.error().text;
-  EXPECT_TRUE(flow->live[kJumps] & 1 << 6);
-  EXPECT_LT(flow->looks, 13 * code.size());
 }
 
 }  // namespace
