@@ -23,14 +23,17 @@ done
 engine() { "$BIN/shortfuse" status "$T/mnt" --json |
   python3 -c 'import json,sys; p=json.load(sys.stdin)["policy"]; print(p["image"], p["why_interpreted"])'; }
 
+# On a machine under load a daemon may not answer at once.
+runs_as() { [[ $(engine 2>/dev/null) == $1 ]]; }
+
 note "an object is interpreted here"
 passthrough "$T/source" "$T/mnt"
-[[ $(engine) == interpreted* ]] || fail "an object without a compiler: $(engine)"
+eventually 10 runs_as 'interpreted*' || fail "an object without a compiler: $(engine)"
 unmount "$T/mnt"
 
 note "the compiled policy runs as machine code"
 passthrough "$T/source" "$T/mnt" "bpftime=$T/datacache.sfi"
-[ "$(engine)" = "native " ] || fail "not machine code: $(engine)"
+eventually 10 runs_as 'native ' || fail "not machine code: $(engine)"
 grep -E 'libLLVM|libshortfuse-jit' "/proc/$(daemon_of "$T/mnt")/maps" && fail "the daemon has a compiler"
 same "cat" cat "$T/mnt/f"
 hooked bash -c '[ -e "$1" ] && [ -e "$1" ] && while read -r line; do echo "$line"; done </proc/self/maps' - "$T/mnt/f" \
@@ -53,7 +56,7 @@ struct.pack_into("<Q", data, 24, checksum)
 open(sys.argv[2], "wb").write(data)
 PY
 passthrough "$T/source" "$T/mnt" "bpftime=$T/denies.sfi"
-[ "$(engine)" = "native " ] || fail "not machine code: $(engine)"
+eventually 10 runs_as 'native ' || fail "not machine code: $(engine)"
 cat "$T/mnt/f" 2>"$T/err" && fail "the bytecode ran"
 grep -q 'Permission denied' "$T/err" || fail "another error: $(cat "$T/err")"
 unmount "$T/mnt"
@@ -65,5 +68,6 @@ OWN_PROCESSES+=($!)
 eventually 10 is_mounted "$T/mnt" || fail "no mount: $(cat "$T/log")"
 eventually 5 grep -q 'datacache.sfi: its machine code is not used' "$T/log" || fail "the log: $(cat "$T/log")"
 unmount "$T/mnt"
-"$BIN/shortfuse" policy check "$POLICIES/datacache.bpf.o:$T/datacache.sfi" | grep -q 'its machine code is not used' ||
-  fail "policy check"
+"$BIN/shortfuse" policy check "$POLICIES/datacache.bpf.o:$T/datacache.sfi" >"$T/out" ||
+  fail "policy check: $(cat "$T/out")"
+grep -q 'its machine code is not used' "$T/out" || fail "policy check: $(cat "$T/out")"
