@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "coherence/subjects.h"
+#include "support/control.h"
 #include "support/harness.h"
 #include "support/shared.h"
 
@@ -32,7 +33,7 @@ struct Board {
   std::atomic<uint64_t> started{0}, published{0}, looks{0};
   Signal turn;                        // in step: 0 the writer's, 1 the reader's
   std::atomic<uint32_t> stop{0};
-  std::atomic<uint32_t> finished{0};
+  std::atomic<uint32_t> begun{0}, finished{0};
 };
 
 uint64_t rounds_in_step(const Subject &subject, uint64_t rounds) { return subject.also_freely() ? rounds / 2 : rounds; }
@@ -89,6 +90,10 @@ SF_WORKER(reader) {
   const uint64_t rounds = rounds_in_step(*subject, std::stoull(args.at(3)));
   const uint64_t between_dwells = std::max<uint64_t>(rounds / kDwells, 1);
   try {
+    // Until it is attached, which a busy daemon may put off for longer than a short run lasts.
+    for (; board->begun.load() == 0; nap_ms(1)) {
+      if (!look(*board, *subject, args.at(2) + " at first")) return 1;
+    }
     for (uint64_t seq = 1; seq <= rounds; ++seq) {
       if (!board->turn.await(1, board->stop)) return 3;
       const bool dwells = seq % between_dwells == 0;
@@ -143,7 +148,13 @@ TEST_P(Coherence, NoOlderStateAfterTheCallReturned) {
     Spec reader = worker("reader", args, direction.reader_hooked);
     reader.report = temp / (name + ".report");
     writer.err = reader.err = temp / (name + ".err");
-    Process writing(writer), reading(reader);
+    Shared<Board> board(args[0]);
+    Process reading(reader);
+    if (direction.reader_hooked) {
+      ASSERT_TRUE(eventually([&] { return is_attached(reading.pid(), mount.daemon().pid()); })) << name;
+    }
+    board->begun.store(1);
+    Process writing(writer);
     auto limit = std::chrono::seconds(scaled(120, 2000));
     int wrote = writing.wait(limit), read = reading.wait(limit);
     ASSERT_TRUE(wrote == 0 && read == 0) << name << ": writer " << wrote << ", reader " << read << "\n"

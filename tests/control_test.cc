@@ -100,9 +100,13 @@ class ControlSocket : public testing::Test {
     board = std::make_unique<Shared<Verified>>(temp / "board");
     Spec spec = verifier(temp / "board", temp / "source", mounted->point(), 1);
     spec.err = temp / "err";
+    spec.report = temp / "report";
     reader = Process(spec);
-    if (!eventually([&] { return (*board)->looks.load() > 100; })) throw Broken("the reader does not get going");
-    socket = sockets_of(mounted->daemon().pid()).at(0);
+    const pid_t daemon = mounted->daemon().pid();
+    if (!eventually([&] { return (*board)->looks.load() > 100 && served_to(reader.pid(), daemon) > 0; }))
+      throw Broken("the reader does not get going");
+    socket = sockets_of(daemon).at(0);
+    look_at_all(mounted->point());
     descriptors_before = open_descriptors(mounted->daemon().pid());
   }
   void expect_all_well() {
@@ -111,12 +115,14 @@ class ControlSocket : public testing::Test {
     EXPECT_TRUE(eventually([&] { return (*board)->looks.load() > looks + 100; })) << "the reader hangs";
     // Somebody who comes now is served, too.
     Agent late(temp, {});
+    EXPECT_TRUE(late.comes_to_be_served(*mounted, "read " + mounted->point() + "/dir0/file3"));
     EXPECT_EQ(late.ask_often("read " + mounted->point() + "/dir0/file3"), read_file(temp / "source/dir0/file3"));
     EXPECT_GT(late.finish().served_total(), 0u);
     EXPECT_TRUE(eventually([&] { return open_descriptors(mounted->daemon().pid()) <= descriptors_before + 5; }))
         << open_descriptors(mounted->daemon().pid()) << " descriptors, " << descriptors_before << " before";
     (*board)->stop.store(1);
     EXPECT_EQ(reader.wait(), 0) << read_file(temp / "err");
+    EXPECT_GT(Report::read(temp / "report").served_total(), 0u);
     mounted->unmount();
   }
 

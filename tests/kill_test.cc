@@ -19,7 +19,8 @@ namespace {
 /// this machine meets every mount.
 std::vector<pid_t> clients_among(pid_t daemon, const std::vector<pid_t> &processes) {
   std::vector<pid_t> found;
-  for (const auto &client : status_of(daemon)["clients"]) {
+  const auto status = status_of(daemon);
+  for (const auto &client : status["clients"]) {
     pid_t pid = client["pid"].get<pid_t>();
     if (std::ranges::find(processes, pid) != processes.end()) found.push_back(pid);
   }
@@ -35,11 +36,13 @@ TEST(Kill, ReadersAtAnyMoment) {
   auto start = [&](uint64_t number) {
     Spec spec = verifier(temp / "board", temp / "source", mount.point(), number);
     spec.err = temp / "err";
+    spec.report = temp / "report";
     return Process(spec);
   };
   Process survivor = start(1);
   std::vector<pid_t> readers = {survivor.pid()};
-  ASSERT_TRUE(eventually([&] { return board->looks.load() > 500; }));
+  ASSERT_TRUE(eventually([&] { return board->looks.load() > 500 && served_to(survivor.pid(), daemon) > 0; }));
+  look_at_all(mount.point());
   const size_t descriptors_before = open_descriptors(daemon);
 
   std::mt19937 random(static_cast<unsigned>(seed(11)));
@@ -48,8 +51,10 @@ TEST(Kill, ReadersAtAnyMoment) {
     Process victim = start(i + 2);
     readers.push_back(victim.pid());
     // From before main() to the middle of a served call.
+    if (i % 20 == 19) {
+      ASSERT_TRUE(eventually([&] { return served_to(victim.pid(), daemon) > 0; })) << i;
+    }
     nap_ms(random() % 25);
-    if (i % 20 == 19) eventually([&] { return board->readers_ready.load() > 1; }, std::chrono::seconds(2));
     victim.signal(SIGKILL);
     ASSERT_EQ(victim.wait(), 128 + SIGKILL);
     ASSERT_TRUE(mount.daemon().running()) << mount.log();
@@ -59,6 +64,7 @@ TEST(Kill, ReadersAtAnyMoment) {
   EXPECT_TRUE(eventually([&] { return board->looks.load() > looks + 500; })) << "the surviving reader hangs";
   board->stop.store(1);
   EXPECT_EQ(survivor.wait(), 0) << read_file(temp / "err");
+  EXPECT_GT(Report::read(temp / "report").served_total(), 0u);
   // Sessions, their memory and their sockets are given back.
   EXPECT_TRUE(eventually([&] { return clients_among(daemon, readers).empty(); }));
   EXPECT_TRUE(eventually([&] { return open_descriptors(daemon) <= descriptors_before + 5; }))
@@ -83,6 +89,7 @@ TEST(Kill, TheDaemon) {
         readers.emplace_back(spec);
       }
       Agent agent(temp, {});
+      ASSERT_TRUE(agent.comes_to_be_served(mount, "read " + file));
       // Everything warm and held open, then no daemon.
       for (const auto &question :
            {"read " + file, "list " + directory, "stat " + file, "getxattr " + file + " user.number", "hold " + file,
@@ -90,6 +97,7 @@ TEST(Kill, TheDaemon) {
         ASSERT_FALSE(agent.ask_often(question).starts_with("MISMATCH")) << question;
       }
       ASSERT_TRUE(eventually([&] { return board->looks.load() > 200; }));
+      ASSERT_TRUE(come_to_be_served(readers, mount.daemon().pid()));
       mount.daemon().signal(SIGKILL);
       ASSERT_EQ(mount.daemon().wait(), 128 + SIGKILL);
       for (auto &reader : readers) EXPECT_EQ(reader.wait(), 0) << read_file(temp / "err");
@@ -111,6 +119,7 @@ TEST(Kill, TheDaemon) {
     }
     EXPECT_EQ(shortfuse({"status"}).status, 0);
     Agent agent(temp, {});
+    EXPECT_TRUE(agent.comes_to_be_served(again, "read " + file));
     EXPECT_EQ(agent.ask_often("read " + file), read_file(temp / "source/dir0/file5"));
     EXPECT_GT(agent.finish().served_total(), 0u);
     again.unmount();
@@ -124,8 +133,13 @@ TEST(Kill, AStoppedReaderIsInNobodysWay) {
   Mount mount(temp / "source", temp.dir("mnt"), {});
   Shared<Verified> board(temp / "board");
   std::vector<Process> readers;
-  for (unsigned i = 0; i < 2; ++i) readers.emplace_back(verifier(temp / "board", temp / "source", mount.point(), i));
+  for (unsigned i = 0; i < 2; ++i) {
+    Spec spec = verifier(temp / "board", temp / "source", mount.point(), i);
+    spec.report = temp / ("report" + std::to_string(i));
+    readers.emplace_back(spec);
+  }
   ASSERT_TRUE(eventually([&] { return board->looks.load() > 200; }));
+  ASSERT_TRUE(come_to_be_served(readers, mount.daemon().pid()));
   for (int round = 0; round < 10; ++round) {
     readers[0].signal(SIGSTOP);
     swap(mount.point(), round % 2 ? "datacache" : "metacache");
@@ -139,6 +153,7 @@ TEST(Kill, AStoppedReaderIsInNobodysWay) {
   readers[0].signal(SIGSTOP);
   board->stop.store(1);
   EXPECT_EQ(readers[1].wait(), 0);
+  EXPECT_GT(Report::read(temp / "report1").served_total(), 0u);
   readers[0].kill_and_reap();
   mount.unmount();
 }

@@ -1,14 +1,18 @@
 // A policy with a map of every kind on a real mount: counted in hooked processes, added up and followed by the
 // command, changed by people, kept across a remount.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "support/harness.h"
+#include "support/shared.h"
 
 namespace shortfuse::tests {
 namespace {
@@ -17,20 +21,39 @@ using nlohmann::json;
 
 constexpr int kStats = 500;
 
-/// Looks at a file so many times; so does a child that it forks.
-SF_WORKER(maps_look) {
+/// How a process and then its child look at a file in step with the test. Each, once told to begin, goes on looking
+/// until it is told that the daemon counts it, stops, and looks so many times more; `reached` is the last step done.
+struct Turns {
+  std::atomic<pid_t> pid{0};
+  std::atomic<uint32_t> step{0}, reached{0};
+};
+constexpr uint32_t kBegin[] = {1, 4};  // the process's first step, its child's
+
+int look_in_step(Turns &turns, uint32_t begin, const char *file, int times) {
   struct stat st;
-  const int times = std::stoi(args[1]);
-  for (int i = 0; i < times; ++i) {
-    if (stat(args[0].c_str(), &st) != 0) return 1;
+  while (turns.step < begin) nap_ms(1);
+  turns.pid = getpid();
+  for (; turns.step == begin; nap_ms(2)) {
+    if (stat(file, &st) != 0) return 1;
   }
-  if (args.size() > 2) return 0;
+  turns.reached = begin + 1;
+  while (turns.step == begin + 1) nap_ms(1);
+  for (int i = 0; i < times; ++i) {
+    if (stat(file, &st) != 0) return 1;
+  }
+  turns.reached = begin + 2;
+  return 0;
+}
+
+/// file times turns
+SF_WORKER(maps_look) {
+  Shared<Turns> turns(args[2]);
+  const int times = std::stoi(args[1]);
+  if (look_in_step(*turns, kBegin[0], args[0].c_str(), times) != 0) return 1;
   const pid_t child = fork();
   if (child == 0) {
-    for (int i = 0; i < times; ++i) {
-      if (stat(args[0].c_str(), &st) != 0) _exit(1);
-    }
-    _exit(0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    _exit(look_in_step(*turns, kBegin[1], args[0].c_str(), times));
   }
   int status = 0;
   waitpid(child, &status, 0);
@@ -77,25 +100,46 @@ class Maps : public ::testing::Test {
     out.policy = "everymap:metacache";
     return out;
   }
-  void look(const std::string &at, int times) {
-    Process process(worker("maps_look", {at + "/file", std::to_string(times)}, true));
+  /// Looks by a process and its child, each of which is counted to the last call; before that, an unknown number.
+  void look(const Mount &mount, int times) {
+    const std::string board = temp / ("turns" + std::to_string(boards++));
+    Shared<Turns> turns(board);
+    Process process(worker("maps_look", {mount.point() + "/file", std::to_string(times), board}, true));
+    pid_t last = 0;
+    for (const uint32_t begin : kBegin) {
+      turns->step = begin;
+      ASSERT_TRUE(eventually([&] { return turns->pid != last && counts(mount, turns->pid); })) << "step " << begin;
+      last = turns->pid;
+      turns->step = begin + 1;
+      ASSERT_TRUE(eventually([&] { return turns->reached == begin + 1; }));
+      const uint64_t before = counted(mount);
+      turns->step = begin + 2;
+      ASSERT_TRUE(eventually([&] { return turns->reached == begin + 2; }));
+      EXPECT_EQ(before + static_cast<uint64_t>(times), counted(mount));
+    }
     ASSERT_EQ(0, process.wait());
   }
+  static bool counts(const Mount &mount, pid_t process) {
+    const auto calls = dumped(mount, "calls");
+    if (calls.empty()) return false;
+    for (const json &one : calls[0]["values"]) {
+      if (one["pid"] == process) return true;
+    }
+    return false;
+  }
+  static uint64_t counted(const Mount &mount) { return dumped(mount, "calls")[0]["value"].get<uint64_t>(); }
   TempDir temp;
   std::string source, point;
+  unsigned boards = 0;
 };
 
 TEST_F(Maps, CountedInApplicationsAndAddedUp) {
   Mount mount(source, point, options());
-  look(mount.point(), kStats);
-  look(mount.point(), kStats);
-  // Two processes and their children. The first calls of each may come before it is attached.
-  constexpr uint64_t kMost = 4 * kStats, kLeast = kMost - 8;
-  const auto calls = dumped(mount, "calls");
-  ASSERT_EQ(16u, calls.size());
-  const uint64_t counted = calls[0]["value"].get<uint64_t>();
-  EXPECT_LE(counted, kMost);
-  EXPECT_GE(counted, kLeast);
+  look(mount, kStats);
+  look(mount, kStats);
+  ASSERT_EQ(16u, dumped(mount, "calls").size());
+  const uint64_t counted = Maps::counted(mount);
+  EXPECT_GE(counted, 4u * kStats) << "two processes and their children";
   const auto nodes = dumped(mount, "by_node");
   ASSERT_EQ(1u, nodes.size());
   EXPECT_EQ(counted, nodes[0]["value"]["calls"].get<uint64_t>());
@@ -116,10 +160,7 @@ TEST_F(Maps, ReadWhileAndAfterAProcessIsKilled) {
     Process process(worker("maps_look_on", {mount.point() + "/file"}, true));
     uint64_t before = 0;
     ASSERT_TRUE(eventually([&] {
-      const json calls = dumped(mount, "calls")[0];
-      for (const json &one : calls["values"]) {
-        if (one["pid"] == process.pid()) before = calls["value"].get<uint64_t>();
-      }
+      if (counts(mount, process.pid())) before = counted(mount);
       return before != 0;
     }));
     process.signal(SIGKILL);
@@ -139,12 +180,13 @@ TEST_F(Maps, EventsAreFollowed) {
   spec.argv = {program("shortfuse"), "map", "dump", mount.point(), "events", "--follow", "--json"};
   spec.out = temp / "events";
   Process follower(spec);
-  look(mount.point(), 100);
+  look(mount, 100);
   const auto lines = [&] {
     const std::string text = read_file(temp / "events");
     return std::count(text.begin(), text.end(), '\n');
   };
-  EXPECT_TRUE(eventually([&] { return lines() >= 190; })) << lines();
+  const auto wanted = static_cast<ptrdiff_t>(counted(mount));
+  EXPECT_TRUE(eventually([&] { return lines() == wanted; })) << lines() << " of " << wanted;
   EXPECT_TRUE(follower.running());
 }
 
@@ -156,8 +198,7 @@ TEST_F(Maps, ChangedByPeople) {
   };
   EXPECT_EQ(0, status({"update", "quiet", "0", "1"}).status);
   EXPECT_EQ("0  1\n", status({"dump", "quiet"}).out);
-  Process quiet(worker("maps_look", {mount.point() + "/file", "50"}, true));
-  EXPECT_EQ(0, quiet.wait());
+  look(mount, 50);
   if (is_root()) {
     EXPECT_TRUE(dumped(mount, "events").empty()) << "applications see it";
   }

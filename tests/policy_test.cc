@@ -55,6 +55,7 @@ TEST_F(Policies, DenyIsEnforcedWithTheHookAndWithout) {
   Agent::Options without;
   without.hooked = false;
   Agent hooked(temp, {}), unhooked(temp, without);
+  EXPECT_TRUE(hooked.comes_to_be_served(*mounted, "read " + point + "/plain"));
   for (Agent *agent : {&hooked, &unhooked}) {
     expect_denied(*agent);
     expect_open(*agent);
@@ -68,6 +69,7 @@ TEST_F(Policies, DenyIsEnforcedAfterItWasSwappedIn) {
   for (double kernel_timeout_s : {0.0, 3600.0}) {
     mount("datacache", kernel_timeout_s);
     Agent hooked(temp, {});
+    EXPECT_TRUE(hooked.comes_to_be_served(*mounted, "stat " + point + "/private/key.pem"));
     EXPECT_EQ(hooked.ask_often("read " + point + "/private/key.pem"), "key");
     EXPECT_EQ(hooked.ask_often("read " + point + "/secret/inside"), "hidden");
     EXPECT_EQ(hooked.ask_often("list " + point + "/secret"), "inside");
@@ -76,7 +78,7 @@ TEST_F(Policies, DenyIsEnforcedAfterItWasSwappedIn) {
     expect_open(hooked);
     swap(point, "datacache");
     EXPECT_EQ(hooked.ask_often("read " + point + "/private/key.pem"), "key");
-    hooked.finish();
+    EXPECT_GT(hooked.finish().served_total(), 0u);
     mounted->unmount();
     mounted.reset();
   }
@@ -85,6 +87,10 @@ TEST_F(Policies, DenyIsEnforcedAfterItWasSwappedIn) {
 TEST_F(Policies, PassallServesNothing) {
   mount("passall");
   Agent agent(temp, {});
+  EXPECT_TRUE(eventually([&] {
+    agent.ask("stat " + point + "/plain");
+    return is_attached(agent.process().pid(), mounted->daemon().pid());
+  }));
   expect_open(agent);
   EXPECT_EQ(agent.ask_often("stat " + point + "/absent"), "ENOENT");
   auto report = agent.finish();
@@ -96,6 +102,7 @@ TEST_F(Policies, PassallServesNothing) {
 TEST_F(Policies, MetacacheServesNoData) {
   mount("metacache");
   Agent agent(temp, {});
+  EXPECT_TRUE(agent.comes_to_be_served(*mounted, "stat " + point + "/plain"));
   expect_open(agent);
   EXPECT_EQ(agent.ask_often("stat " + point + "/plain").substr(0, 8), "100644 5");
   auto report = agent.finish();
@@ -117,6 +124,7 @@ TEST_F(Policies, AMountWithoutAPolicyIsPlainFuse) {
 TEST_F(Policies, TheFirstVerdictOfAChainCounts) {
   mount("passall:metacache");
   Agent agent(temp, {});
+  EXPECT_TRUE(agent.comes_to_be_served(*mounted, "stat " + point + "/plain"));
   expect_open(agent);
   EXPECT_EQ(agent.ask_often("stat " + point + "/plain").substr(0, 8), "100644 5");
   EXPECT_GT(agent.finish().served("stat"), 0u);
@@ -130,6 +138,7 @@ TEST_F(Policies, ASmallBudgetIsEnough) {
   options.more = "bpftime_mem=4M";
   mounted = std::make_unique<Mount>(temp / "source", point, options);
   Agent agent(temp, {});
+  EXPECT_TRUE(agent.comes_to_be_served(*mounted, "read " + point + "/plain"));
   for (int pass = 0; pass < 3; ++pass) {
     for (unsigned i = 0; i < 3000; i += 7) {
       std::string file = "/tree/dir" + std::to_string(i / 100) + "/file" + std::to_string(i);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "support/calls.h"
+#include "support/control.h"
 
 namespace shortfuse::tests {
 
@@ -214,6 +215,14 @@ std::string Agent::ask_often(const std::string &question, unsigned times) {
     if (next != first) return "MISMATCH first " + first + " later " + next;
   }
   return first;
+}
+
+bool Agent::comes_to_be_served(Mount &mount, const std::string &question) {
+  const pid_t daemon = mount.daemon().pid();
+  return eventually([&] {
+    ask(question);
+    return served_to(process_.pid(), daemon) > 0;
+  });
 }
 
 Report Agent::finish() {

@@ -37,6 +37,9 @@ class Agent {
   std::string ask_until(const std::string &question, const std::string &wanted);
   /// Asks `times` times; the answers must all be the same: returns it, or "MISMATCH ..." if they differ.
   std::string ask_often(const std::string &question, unsigned times = 50);
+  /// Asks until the mount's daemon has counted an answer as served; false if it never does. A process that meets a
+  /// daemon too busy to answer lets it be for a second or more: no number of questions says that it is attached.
+  bool comes_to_be_served(Mount &mount, const std::string &question);
   /// How many calls this process was served so far, over all mounts, as it counted itself (at its end).
   Report finish();
   Process &process() { return process_; }

@@ -121,4 +121,28 @@ nlohmann::json status_of(pid_t daemon) {
   return nlohmann::json::parse(reply.body);
 }
 
+namespace {
+nlohmann::json client_of(pid_t daemon, pid_t pid) {
+  const auto status = status_of(daemon);
+  for (const auto &client : status["clients"]) {
+    if (client["pid"] == pid) return client;
+  }
+  return nullptr;
+}
+}  // namespace
+
+bool is_attached(pid_t client, pid_t daemon) { return !client_of(daemon, client).is_null(); }
+
+uint64_t served_to(pid_t client, pid_t daemon) {
+  const auto found = client_of(daemon, client);
+  return found.is_null() ? 0 : found["served"].get<uint64_t>();
+}
+
+bool come_to_be_served(const std::vector<Process> &clients, pid_t daemon) {
+  for (const auto &client : clients) {
+    if (!eventually([&] { return served_to(client.pid(), daemon) > 0; })) return false;
+  }
+  return true;
+}
+
 }  // namespace shortfuse::tests

@@ -45,5 +45,10 @@ class Control {
 Control control_of(pid_t daemon);
 void swap_by_socket(Control &control, std::string_view policies);
 nlohmann::json status_of(pid_t daemon);
+bool is_attached(pid_t client, pid_t daemon);
+/// How many calls of this process the daemon has counted as served; 0 also while the process is not attached.
+uint64_t served_to(pid_t client, pid_t daemon);
+/// Waits until each of these processes, which go on looking by themselves, has been served.
+bool come_to_be_served(const std::vector<Process> &clients, pid_t daemon);
 
 }  // namespace shortfuse::tests

@@ -158,4 +158,10 @@ Spec verifier(const std::string &board, const std::string &source, const std::st
   return worker("verifier", args, /*hooked=*/true);
 }
 
+void look_at_all(const std::string &mount) {
+  for (const auto &entry : std::filesystem::recursive_directory_iterator(mount)) {
+    if (stat_of(entry.path().string()).empty()) throw Broken("cannot stat " + entry.path().string());
+  }
+}
+
 }  // namespace shortfuse::tests

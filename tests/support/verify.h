@@ -21,4 +21,7 @@ struct Verified {
 Spec verifier(const std::string &board, const std::string &source, const std::string &mount, uint64_t seed,
               bool tolerate_gone = false);
 
+/// Looks at every name below: from then on the kernel knows all files, and their daemon holds what it keeps for each.
+void look_at_all(const std::string &mount);
+
 }  // namespace shortfuse::tests
