@@ -19,7 +19,7 @@ static bool map_map(PacketRoom &room, uint32_t fd_index, Policy *policy, uint32_
   int fd = room.take(fd_index);
   size_t bytes = file_bytes(fd);
   const sf_image_map &def = policy->image->map[i];
-  const sf_map_shape shape = {def.type, def.key_size, def.value_size, def.max_entries};
+  const sf_map_shape shape = sf_image_map_shape(&def);
   const bool own = sf_map_per_process(def.type);
   void *storage = map_sealed(fd, bytes, own ? PROT_READ | PROT_WRITE : PROT_READ);
   close_fd(fd);

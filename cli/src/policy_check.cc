@@ -30,7 +30,7 @@ std::string map_name(const vm::Policy::Map &map) {
 
 // With its header, hash buckets, copies per CPU and so on: what mounting takes for it.
 uint64_t map_bytes(const vm::Policy::Map &map) {
-  const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
+  const sf_map_shape shape = sf_image_map_shape(&map.def);
   return sf_map_bytes(&shape);
 }
 

@@ -36,7 +36,7 @@ MapMemory::~MapMemory() {
 std::expected<std::unique_ptr<MapMemory>, std::string> make_memory(const sf_image_map &def, Writers writers) {
   const std::string what = "map " + map_name(def);
   auto memory = std::make_unique<MapMemory>();
-  const sf_map_shape shape{def.type, def.key_size, def.value_size, def.max_entries};
+  const sf_map_shape shape = sf_image_map_shape(&def);
   memory->size = sf_map_bytes(&shape);
   if (memory->size == 0) return std::unexpected(what + ": this kind, or this size, is not supported");
   memory->fd.reset(memfd_create("shortfuse-map", MFD_CLOEXEC | MFD_ALLOW_SEALING));

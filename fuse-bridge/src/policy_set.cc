@@ -14,7 +14,7 @@ namespace {
 
 bool same_shape(const sf_image_map &a, const sf_image_map &b) {
   return a.type == b.type && a.key_size == b.key_size && a.value_size == b.value_size &&
-         a.max_entries == b.max_entries && std::strncmp(a.name, b.name, sizeof(a.name)) == 0;
+         a.max_entries == b.max_entries && a.extra == b.extra && std::strncmp(a.name, b.name, sizeof(a.name)) == 0;
 }
 
 /// Names of globals begin with a dot, or hold one behind the object's name (".rodata", "foo.bss").
@@ -52,7 +52,7 @@ std::string over_budget(const std::vector<vm::Policy::Map> &maps, uint64_t budge
   uint64_t all = 0, most = 0;
   std::string largest;
   for (const vm::Policy::Map &map : maps) {
-    const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
+    const sf_map_shape shape = sf_image_map_shape(&map.def);
     const uint64_t bytes = sf_map_bytes(&shape);
     all += bytes;
     if (bytes > most) most = bytes, largest = map_name(map.def);

@@ -5,23 +5,26 @@
 // over them are gone before a policy is compiled.
 #define SF_FOR_BITCODE
 #include "isa/host_text.h"
-#include "maps/lookup.h"
+#include "maps/inner_map.h"
+#include "maps/packed.h"
 
 using namespace shortfuse::vm;
 
+// `last`: whose value of a per-CPU map, or whether an LRU_HASH may be written.
 #define SF_LOOKUP(name, ...)                                                                                          \
   extern "C" void *sf_inline_##name([[maybe_unused]] const void *storage, [[maybe_unused]] const void *key,           \
                                     [[maybe_unused]] uint32_t key_size, [[maybe_unused]] uint32_t value_size,         \
-                                    [[maybe_unused]] uint32_t max_entries, [[maybe_unused]] uint32_t cpu) {           \
+                                    [[maybe_unused]] uint32_t max_entries, [[maybe_unused]] uint32_t last) {          \
     return __VA_ARGS__;                                                                                               \
   }
 #define SF_HASHES(size, bytes)                                                                                        \
-  SF_LOOKUP(hash##size, maps::hash_lookup(storage, key, bytes, value_size, max_entries))                              \
-  SF_LOOKUP(percpu_hash##size, maps::percpu_hash_lookup(storage, key, bytes, value_size, max_entries, cpu))
+  SF_LOOKUP(hash##size, maps::element_lookup(storage, key, bytes, value_size, max_entries))                           \
+  SF_LOOKUP(lru_hash##size, maps::lru_hash_lookup(storage, key, bytes, value_size, max_entries, last))                \
+  SF_LOOKUP(percpu_hash##size, maps::percpu_hash_lookup(storage, key, bytes, value_size, max_entries, last))
 
 SF_LOOKUP(array, maps::array_lookup(storage, key, value_size, max_entries))
-SF_LOOKUP(percpu_array, maps::percpu_array_lookup(storage, key, value_size, max_entries, cpu))
-// The sizes of lookup_name() in lower.cc.
+SF_LOOKUP(percpu_array, maps::percpu_array_lookup(storage, key, value_size, max_entries, last))
+// The sizes of lookup_name.h.
 SF_HASHES(4, 4)
 SF_HASHES(8, 8)
 SF_HASHES(12, 12)
@@ -30,6 +33,15 @@ SF_HASHES(24, 24)
 SF_HASHES(32, 32)
 SF_HASHES(64, 64)
 SF_HASHES(, key_size)
+SF_LOOKUP(packed_hash4, maps::packed_lookup(storage, key, 4, max_entries))
+SF_LOOKUP(packed_hash8, maps::packed_lookup(storage, key, 8, max_entries))
+SF_LOOKUP(packed_hash, maps::packed_lookup(storage, key, key_size, max_entries))
+
+// The handle of a map in an ARRAY_OF_MAPS.
+extern "C" void *sf_inline_array_of_maps(const void *storage, const void *key, uint32_t max_entries,
+                                         const sf_vm_env *env) {
+  return maps::inner_map(maps::array_lookup(storage, key, sizeof(uint32_t), max_entries), env);
+}
 
 // These two are called, where nothing is gained by having them in line.
 extern "C" int64_t sf_inline_strncmp(const char *a, uint32_t size, const char *b) { return compare_text(a, size, b); }

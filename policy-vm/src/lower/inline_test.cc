@@ -4,8 +4,9 @@
 #include <random>
 #include <sstream>
 
-#include "testing/testing.h"
+#include "maps/lookup.h"
 #include "shortfuse/vm/map.h"
+#include "testing/testing.h"
 
 namespace shortfuse::vm {
 namespace {
@@ -20,7 +21,9 @@ const Shape kShapes[] = {
     {SF_MAP_HASH, 1, 8, 16},          {SF_MAP_HASH, 4, 8, 100},        {SF_MAP_HASH, 8, 24, 1},
     {SF_MAP_HASH, 12, 4, 7},          {SF_MAP_HASH, 16, 8, 1000},      {SF_MAP_HASH, 20, 8, 33},
     {SF_MAP_HASH, 24, 8, 64},         {SF_MAP_HASH, 32, 8, 64},        {SF_MAP_HASH, 64, 40, 64},
+    {SF_MAP_HASH, 4, 12, 100},        {SF_MAP_HASH, 8, 8, 100},        {SF_MAP_HASH, 3, 3, 20},
     {SF_MAP_PERCPU_HASH, 8, 8, 64},   {SF_MAP_PERCPU_HASH, 6, 16, 10}, {SF_MAP_PERCPU_HASH, 64, 8, 10},
+    {SF_MAP_LRU_HASH, 4, 8, 100},     {SF_MAP_LRU_HASH, 7, 8, 33},     {SF_MAP_LRU_HASH, 64, 40, 64},
 };
 
 // Looks up what .bss holds; -1: nothing found, else the first byte of the value.
@@ -32,39 +35,6 @@ Code lookup_code() {
   return code + load_map(1, 0) + Code{mov_reg(2, 10), alu_imm(kAdd, 2, -64), call(SF_HOST_MAP_LOOKUP), mov_reg(1, 0),
          mov(0, -1), jump_imm(kEq, 1, 0, 1), load(1, 0, 1, 0), leave()};
 }
-
-struct Maps {
-  std::vector<std::vector<uint64_t>> storage;
-  std::vector<sf_map> handles;
-  std::vector<sf_map *> addresses;
-  std::vector<void *> values;
-  sf_host_fn table[SF_HOST_COUNT] = {};
-  sf_vm_env env{};
-
-  explicit Maps(const std::vector<Policy::Map> &maps) {
-    for (const Policy::Map &m : maps) {
-      const sf_map_shape shape{m.def.type, m.def.key_size, m.def.value_size, m.def.max_entries};
-      storage.emplace_back((sf_map_bytes(&shape) + 7) / 8);
-      sf_map_init(storage.back().data(), &shape);
-      sf_map map{};
-      map.storage = storage.back().data();
-      map.shape = shape;
-      map.writable = 1;
-      handles.push_back(map);
-    }
-    for (sf_map &h : handles) {
-      addresses.push_back(&h);
-      values.push_back(sf_map_array_values(&h));
-    }
-#define X(number, name) table[number] = name;
-    SF_VM_FUNCTIONS(X)
-#undef X
-    env.host = table;
-    env.map = addresses.data();
-    env.map_value = values.data();
-    env.cpu = 3;
-  }
-};
 
 Policy policy_of(const Shape &shape) {
   std::vector<Policy::Map> maps(2);
@@ -103,8 +73,9 @@ TEST(Inlining, FindsWhatTheTableFinds) {
     Policy policy = policy_of(shape);
     auto image = Image::publish(policy, Lowering::Required, true);
     ASSERT_TRUE(image) << image.error().str();
-    Maps maps(policy.maps);
-    const bool array = shape.key_size == 4 && shape.type != SF_MAP_HASH;
+    RealMaps maps(policy.maps);
+    maps.env.cpu = 3;
+    const bool array = shape.type == SF_MAP_ARRAY || shape.type == SF_MAP_PERCPU_ARRAY;
     auto random_key = [&] {
       std::vector<unsigned char> key(64);
       const uint64_t number = random() % (2 * shape.max_entries);
@@ -126,6 +97,73 @@ TEST(Inlining, FindsWhatTheTableFinds) {
     }
     EXPECT_GT(found, 20);
     EXPECT_LT(found, 280);
+  }
+}
+
+TEST(Inlining, LookupInAnLruMarksWhereItMay) {
+  const Shape shape{SF_MAP_LRU_HASH, 8, 8, 100};
+  Policy policy = policy_of(shape);
+  auto image = Image::publish(policy, Lowering::Required, true);
+  ASSERT_TRUE(image) << image.error().str();
+  for (uint32_t writable : {0u, 1u}) {
+    RealMaps maps(policy.maps);
+    const uint64_t key = 5, value = 7;
+    ASSERT_EQ(sf_map_update(&maps.handles[0], &key, &value, 0, 0), 0);
+    const maps::HashLayout layout{shape.key_size, shape.value_size, shape.max_entries, false};
+    const uint8_t *mark = maps::at(maps.handles[0].storage, layout.marks_offset());  // of element 0
+    maps.handles[0].writable = writable;
+    memcpy(maps.values[1], &key, sizeof key);
+    sf_fuse_ctx context{};
+    EXPECT_EQ(*mark, maps::kInUse);
+    EXPECT_EQ(image->run_code(0, &context, &maps.env), 7u);
+    EXPECT_EQ(*mark, writable ? maps::kInUse | maps::kLookedAt : maps::kInUse);
+  }
+}
+
+// Both lookups, in an ARRAY_OF_MAPS and in the map that was found, whose shape is declared.
+TEST(Inlining, MapsOfMapsAreLookedInto) {
+  const Code code =
+      load_value(6, 2) + Code{load(4, 1, 6, 0), store(4, 10, -4, 1), load(8, 1, 6, 8), store(8, 10, -16, 1)} +
+      load_map(1, 0) + Code{mov_reg(2, 10), alu_imm(kAdd, 2, -4), call(SF_HOST_MAP_LOOKUP), jump_imm(kNe, 0, 0, 2),
+                            mov(0, -1), leave(), mov_reg(1, 0), mov_reg(2, 10), alu_imm(kAdd, 2, -16),
+                            call(SF_HOST_MAP_LOOKUP), jump_imm(kNe, 0, 0, 2), mov(0, -2), leave(), load(8, 0, 0, 0),
+                            leave()};
+  for (const sf_image_map &inner : {sf_image_map{SF_MAP_HASH, 8, 8, 10}, sf_image_map{SF_MAP_HASH, 8, 24, 10},
+                                    sf_image_map{SF_MAP_LRU_HASH, 8, 8, 10}, sf_image_map{SF_MAP_ARRAY, 4, 8, 10}}) {
+    std::vector<Policy::Map> maps(4);
+    maps[0].def = {SF_MAP_ARRAY_OF_MAPS, 4, 4, 3, 0, 0, 0, 0, "outer"};
+    maps[0].inner = {inner};
+    maps[0].initial = {2, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0};
+    maps[1].def = maps[3].def = inner;
+    maps[2].def = {SF_MAP_ARRAY, 4, 64, 1, 0, 0, 0, 0, "bss"};
+    auto policy = verified_policy({make_program(code, "fuse/read")}, maps);
+    ASSERT_TRUE(policy) << policy.error().str();
+    auto text = compiler_text(*policy, CompilerStage::Optimised);
+    ASSERT_TRUE(text) << text.error().str();
+    EXPECT_FALSE(calls_something(*text)) << *text;
+    auto image = Image::publish(*policy, Lowering::Required, true);
+    ASSERT_TRUE(image) << image.error().str();
+    RealMaps memory(maps);
+    for (uint64_t key = 0; key < 5; key++) {
+      const uint64_t value[3] = {100 + key, 0, 0}, other[3] = {200 + key, 0, 0};
+      sf_map_update(&memory.handles[1], &key, value, 0, 0);
+      sf_map_update(&memory.handles[3], &key, other, 0, 0);
+    }
+    uint64_t found = 0;
+    for (const bool with_image : {true, false}) {
+      memory.env.image = with_image ? image->get() : nullptr;
+      for (uint64_t outer = 0; outer < 4; outer++) {
+        for (uint64_t key = 0; key < 12; key++) {
+          memcpy(memory.values[2], &outer, sizeof outer);
+          memcpy(static_cast<char *>(memory.values[2]) + 8, &key, sizeof key);
+          sf_fuse_ctx context{};
+          const uint64_t expected = image->interpret(0, &context, &memory.env);
+          ASSERT_EQ(image->run_code(0, &context, &memory.env), expected) << outer << " " << key;
+          found += expected == (outer == 0 ? 100 : 200) + key;
+        }
+      }
+    }
+    EXPECT_EQ(found, 10u);
   }
 }
 
@@ -155,7 +193,7 @@ TEST(Inlining, NullIsANumber) {
     ASSERT_TRUE(policy) << policy.error().str();
     auto image = Image::publish(*policy, Lowering::Required, true);
     ASSERT_TRUE(image) << image.error().str();
-    Maps memory(maps);
+    RealMaps memory(maps);
     sf_fuse_ctx context{};
     EXPECT_EQ(image->interpret(0, &context, &memory.env), 3u);
     EXPECT_EQ(image->run_code(0, &context, &memory.env), 3u) << *compiler_text(*policy, CompilerStage::Optimised);

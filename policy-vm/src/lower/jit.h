@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define SF_JIT_VERSION 4
+#define SF_JIT_VERSION 5
 #define SF_JIT_COMPILE_SYMBOL "sf_jit_compile"
 #define SF_JIT_TEXT_SYMBOL "sf_jit_text"
 
@@ -26,6 +26,7 @@ struct sf_jit_program {
 struct sf_jit_map {
   struct sf_map_shape shape;
   const unsigned char *frozen;  /* contents of read-only data, shape.value_size bytes; NULL: the map may change */
+  struct sf_map_shape inner;    /* of an ARRAY_OF_MAPS: that of every map that it holds */
 };
 
 struct sf_jit_policy {

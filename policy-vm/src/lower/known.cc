@@ -41,12 +41,13 @@ void is_not_null(uint8_t r, KnownRegisters *known) {
   }
 }
 
-// What an address returned before is not what is returned now.
-void returned_address(KnownRegisters *known) {
+// What an address returned before is not what is returned now. `map`: in which it was looked up, if that is known.
+void returned_address(KnownRegisters *known, const Known &map) {
   for (Known &k : *known) {
     if (k.null == Null::Latest) k.null = Null::Possible;
   }
   (*known)[0] = {Known::Kind::Pointer, Null::Latest};
+  if (map.kind == Known::Kind::Map) (*known)[0] = {Known::Kind::Found, Null::Latest, map.map};
 }
 
 }  // namespace
@@ -77,11 +78,13 @@ void step(const Insn &in, KnownRegisters *known) {
       if (in.atomic == AtomicOp::Cmpxchg) (*known)[0] = {};
       else if (in.fetch) (*known)[in.src] = {};
       break;
-    case Kind::Call: case Kind::CallReg:
+    case Kind::Call: case Kind::CallReg: {
+      const Known map = in.kind == Kind::Call && in.imm == SF_HOST_MAP_LOOKUP ? (*known)[1] : Known{};
       for (int r = 0; r <= 5; r++) (*known)[static_cast<size_t>(r)] = {};
       if (in.kind == Kind::Call && in.src == kCallHost && returns_address(static_cast<uint32_t>(in.imm)))
-        returned_address(known);
+        returned_address(known, map);
       break;
+    }
     default: break;
   }
 }

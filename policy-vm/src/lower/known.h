@@ -16,11 +16,11 @@
 namespace shortfuse::vm {
 
 struct Known {
-  enum class Kind : uint8_t { Number, Pointer, Map, MapValue };
+  enum class Kind : uint8_t { Number, Pointer, Map, MapValue, Found };  // Found: by bpf_map_lookup_elem() in `map`
   enum class Null : uint8_t { Never, Latest, Possible };  // Latest: as the last call returned it that returns addresses
   Kind kind = Kind::Number;
   Null null = Null::Never;
-  uint32_t map = 0;    // Map, MapValue
+  uint32_t map = 0;    // Map, MapValue, Found
   int64_t offset = 0;  // MapValue: from the beginning of the map's values
   bool operator==(const Known &) const = default;
   bool is_address() const { return kind != Kind::Number; }

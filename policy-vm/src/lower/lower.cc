@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <llvm-c/DebugInfo.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <map>
@@ -22,6 +21,7 @@
 #include "isa/host_functions.h"
 #include "isa/insn.h"
 #include "lower/known.h"
+#include "lower/lookup_name.h"
 #include "lower/strips.h"
 #include "shortfuse/vm/map.h"
 
@@ -686,32 +686,43 @@ class FunctionLowering {
       LLVMValueRef args[] = {get_address(1), as(get(2), i32_), get_address(3)};
       return call_named("strncmp", LLVMFunctionType(i64_, types, 3, false), args, 3);
     }
-    if (!lookup || known_[1].kind != Known::Kind::Map || known_[1].map >= policy_.map_count) return nullptr;
-    const sf_map_shape &shape = policy_.maps[known_[1].map].shape;
-    const std::string name = lookup_name(shape, id == SF_HOST_MAP_LOOKUP_PERCPU);
-    if (name.empty()) return nullptr;
-    LLVMValueRef storage = constant_pointer(field(map_handle(known_[1].map), offsetof(sf_map, storage)));
-    LLVMTypeRef types[] = {ptr_, ptr_, i32_, i32_, i32_, i32_};
-    LLVMValueRef args[] = {storage, get_address(2), LLVMConstInt(i32_, shape.key_size, false),
-                           LLVMConstInt(i32_, shape.value_size, false), LLVMConstInt(i32_, shape.max_entries, false),
-                           id == SF_HOST_MAP_LOOKUP_PERCPU ? as(get(3), i32_) : cpu()};
-    return call_named(name.c_str(), LLVMFunctionType(ptr_, types, 6, false), args, 6);
+    return lookup ? look_up(id == SF_HOST_MAP_LOOKUP_PERCPU) : nullptr;
   }
 
-  // The function of inline.cc for a map; of key sizes that have one, the one for that size.
-  static std::string lookup_name(const sf_map_shape &shape, bool of_cpu) {
-    std::string name;
-    switch (shape.type) {
-      case SF_MAP_ARRAY: return of_cpu ? "" : "array";
-      case SF_MAP_PERCPU_ARRAY: return "percpu_array";
-      case SF_MAP_HASH: name = "hash"; break;
-      case SF_MAP_PERCPU_HASH: name = "percpu_hash"; break;
-      default: return "";
+  // Which map r1 is, as far as that is known here: its handle, and its shape.
+  struct KnownMap {
+    LLVMValueRef handle = nullptr;
+    sf_map_shape shape{};
+  };
+  KnownMap map_in_r1() {
+    const Known &r1 = known_[1];
+    if (r1.map >= policy_.map_count) return {};
+    const sf_jit_map &map = policy_.maps[r1.map];
+    if (r1.kind == Known::Kind::Map) return {map_handle(r1.map), map.shape};
+    if (r1.kind == Known::Kind::Found && r1.null == Known::Null::Never && map.shape.type == SF_MAP_ARRAY_OF_MAPS)
+      return {get_address(1), map.inner};
+    return {};
+  }
+
+  LLVMValueRef look_up(bool of_cpu) {
+    const KnownMap map = map_in_r1();
+    if (!map.handle) return nullptr;
+    const std::string name = lookup_name(map.shape, of_cpu);
+    if (name.empty()) return nullptr;
+    LLVMValueRef storage = constant_pointer(field(map.handle, offsetof(sf_map, storage)));
+    LLVMValueRef entries = LLVMConstInt(i32_, map.shape.max_entries, false);
+    if (map.shape.type == SF_MAP_ARRAY_OF_MAPS) {
+      LLVMTypeRef types[] = {ptr_, ptr_, i32_, ptr_};
+      LLVMValueRef args[] = {storage, get_address(2), entries, env_};
+      return call_named(name.c_str(), LLVMFunctionType(ptr_, types, 4, false), args, 4);
     }
-    for (uint32_t size : {4, 8, 12, 16, 24, 32, 64}) {
-      if (shape.key_size == size) name += std::to_string(size);
-    }
-    return name;
+    // What a lookup depends on besides its map: whose value, or whether it leaves a mark.
+    LLVMValueRef last = of_cpu ? as(get(3), i32_) : cpu();
+    if (map.shape.type == SF_MAP_LRU_HASH) last = constant_load(i32_, field(map.handle, offsetof(sf_map, writable)));
+    LLVMTypeRef types[] = {ptr_, ptr_, i32_, i32_, i32_, i32_};
+    LLVMValueRef args[] = {storage, get_address(2), LLVMConstInt(i32_, map.shape.key_size, false),
+                           LLVMConstInt(i32_, map.shape.value_size, false), entries, last};
+    return call_named(name.c_str(), LLVMFunctionType(ptr_, types, 6, false), args, 6);
   }
 
   LLVMValueRef cpu() { return constant_load(i32_, env_field(offsetof(sf_vm_env, cpu))); }

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "isa/host_text.h"
+#include "maps/inner_map.h"
 #include "maps/kinds.h"
 #include "maps/system.h"
 #include "shortfuse/vm/image.h"
@@ -46,10 +47,7 @@ SF_VM_FUNCTION(sf_vm_map_lookup) {
   const struct sf_map *map = map_of(r1);
   void *value = sf_map_lookup(map, pointer(r2), env_of(env).cpu);
   if (map->shape.type != SF_MAP_ARRAY_OF_MAPS) return reinterpret_cast<uint64_t>(value);
-  const uint32_t inner = value != nullptr ? load_relaxed(static_cast<const uint32_t *>(value)) : 0;
-  const struct sf_vm_env &e = env_of(env);
-  if (inner == 0 || e.image == nullptr || inner > e.image->maps) return 0;
-  return reinterpret_cast<uint64_t>(e.map[inner - 1]);
+  return reinterpret_cast<uint64_t>(inner_map(value, &env_of(env)));
 }
 
 SF_VM_FUNCTION(sf_vm_map_lookup_percpu) {
@@ -104,17 +102,28 @@ SF_VM_FUNCTION(sf_vm_ringbuf_output) {
 }
 
 SF_VM_FUNCTION(sf_vm_ringbuf_reserve) {
-  return r3 == 0 ? reinterpret_cast<uint64_t>(reserve(map_of(r1), r2, env_of(env))) : 0;
+  void *record = r3 == 0 ? reserve(map_of(r1), r2, env_of(env)) : nullptr;
+  env_of(env).open_records += record != nullptr;
+  return reinterpret_cast<uint64_t>(record);
 }
 
-SF_VM_FUNCTION(sf_vm_ringbuf_submit) {
-  sf_ring_commit(pointer(r1), 0, thread_of(env_of(env)));
+static uint64_t give_back(uint64_t record, int discard, struct sf_vm_env &env) {
+  sf_ring_commit(pointer(record), discard, thread_of(env));
+  --env.open_records;
   return 0;
 }
 
-SF_VM_FUNCTION(sf_vm_ringbuf_discard) {
-  sf_ring_commit(pointer(r1), 1, thread_of(env_of(env)));
-  return 0;
+SF_VM_FUNCTION(sf_vm_ringbuf_submit) { return give_back(r1, 0, env_of(env)); }
+SF_VM_FUNCTION(sf_vm_ringbuf_discard) { return give_back(r1, 1, env_of(env)); }
+
+extern "C" void sf_vm_discard_open(struct sf_vm_env *env) {
+  env->open_records = 0;
+  for (uint32_t i = 0; i < env->image->maps; ++i) {
+    struct sf_map *map = env->map[i];
+    if (map->shape.type != SF_MAP_RINGBUF) continue;
+    const Writing writing(map, *env);
+    if (writing.result() == 0) sf_ring_discard_open(map, thread_of(*env));
+  }
 }
 
 SF_VM_FUNCTION(sf_vm_ringbuf_query) { return sf_ring_query(map_of(r1), r2); }

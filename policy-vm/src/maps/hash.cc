@@ -1,4 +1,5 @@
-// HASH, PERCPU_HASH and LRU_HASH: the writer's half, and iteration. Layout and lookup: lookup.h.
+// HASH, PERCPU_HASH and LRU_HASH: the writer's half, and iteration. Layout and lookup: lookup.h. (HASH with small keys
+// and values: packed.cc.)
 //
 // An update of an existing key puts a new element in the old one's place, so that a lookup finds one value or the
 // other, whole, never neither. A PERCPU_HASH is written in place: each value has one writer.
@@ -14,8 +15,7 @@ namespace shortfuse::vm::maps {
 namespace {
 
 constexpr uint32_t kKeyMax = 512;
-constexpr uint8_t kInUse = 1, kLookedAt = 2;
-constexpr uint32_t kForeignLinksMax = 64;  // a bucket has 8 keys on average and 12 places
+constexpr uint32_t kForeignLinksMax = 64;  // a bucket has 5 keys on average and 8 places
 
 constexpr HashLayout layout_of(const struct sf_map_shape &shape) {
   return {shape.key_size, shape.value_size, shape.max_entries, shape.type == SF_MAP_PERCPU_HASH};
@@ -132,16 +132,8 @@ void *lookup(const struct sf_map &map, const void *key, uint32_t cpu) {
 }
 
 void *lru_lookup(const struct sf_map &map, const void *key, uint32_t) {
-  const Table table(map);
-  const uint32_t number = table.find(key);
-  if (number == kNone) return nullptr;
-  uint8_t *mark = table.mark(number), expected = kInUse;
-  // Exchanged: one that was given back meanwhile stays unmarked.
-  if (map.writable && load_relaxed(mark) == kInUse) {
-    __atomic_compare_exchange_n(mark, &expected, static_cast<uint8_t>(kInUse | kLookedAt), false, __ATOMIC_RELAXED,
-                                __ATOMIC_RELAXED);
-  }
-  return table.value(number, 0);
+  return lru_hash_lookup(map.storage, key, map.shape.key_size, map.shape.value_size, map.shape.max_entries,
+                         map.writable);
 }
 
 // What stands in the way of an update, or 0.

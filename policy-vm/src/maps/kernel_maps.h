@@ -20,13 +20,15 @@ inline uint64_t address(const void *p) { return reinterpret_cast<uint64_t>(p); }
 
 class KernelMap {
  public:
-  KernelMap(uint32_t type, uint32_t key, uint32_t value, uint32_t entries, uint32_t flags = 0, int inner = -1) {
+  KernelMap(uint32_t type, uint32_t key, uint32_t value, uint32_t entries, uint32_t flags = 0, int inner = -1,
+            uint64_t extra = 0) {
     bpf_attr attr{};
     attr.map_type = type;
     attr.key_size = key;
     attr.value_size = value;
     attr.max_entries = entries;
     attr.map_flags = flags;
+    attr.map_extra = extra;
     if (inner >= 0) attr.inner_map_fd = static_cast<uint32_t>(inner);
     fd_ = bpf(BPF_MAP_CREATE, &attr);
   }

@@ -3,18 +3,14 @@
 // Every size comes from the shape, as arguments, so that a constant shape folds: what lies in shared memory decides
 // neither a size nor an offset. Of the storage a lookup reads the seed, `taken`, a bucket and an element.
 //
-// Hash tables: an array of buckets of one cache line each. A bucket has kSlots places: a byte of the key's hash (the
-// tag; 0: free) and an element's number. Keys that find no place in their bucket are linked from it in a chain. An
-// element is a key and a value; its number is its address, and it never moves. With max_entries keys a bucket has 8 of
-// 12 places in use, and 1 key in 60 is in a chain.
+// A HASH with small keys and values: packed.h. All other hash tables: an array of buckets of one cache line each. A
+// bucket has kSlots places: a byte of the key's hash (the tag; 0: free) and an element's number. Keys that find no
+// place in their bucket are linked from it in a chain. An element is a key and a value; its number is its address, and
+// it never moves. With max_entries keys a bucket has 5 of 8 places in use, and 1 key in 40 is in a chain.
 //
 //   lookup: hash -> bucket (one line) -> all tags compared at once -> element (one line, or as many as the key has)
 //
-// Measured (vm_map_bench, processor time, on a machine that others were using): in line, at 1,024 entries, 5.7 ns for
-// keys of 4 bytes and 15 ns for 64 (called 12 and 32; std::unordered_map 16 and 26). At a million entries, half of them
-// drawn at random, it is the memory: a line costs 140 ns there, 10 to 12 where many are under way, and a lookup needs
-// two, one behind the other: 63 to 80 ns for 4 bytes, 168 for 64 (std::unordered_map 165 and 364). Huge pages behind
-// the table changed nothing.
+// What it costs: packed.h. Fewer keys per bucket (4, 3) made nothing faster.
 #pragma once
 #include "maps/shared.h"
 #include "shortfuse/vm/map.h"
@@ -23,9 +19,9 @@ namespace shortfuse::vm::maps {
 
 #define SF_MAP_INLINE [[gnu::always_inline]] inline
 
-constexpr uint64_t kMapMagic = 0x3270616d667573ull;
-constexpr uint32_t kSlots = 12;
-constexpr uint32_t kKeysPerBucket = 8;   // on average, when full
+constexpr uint64_t kMapMagic = 0x3370616d667573ull;
+constexpr uint32_t kSlots = 8;
+constexpr uint32_t kKeysPerBucket = 5;   // on average, when full
 constexpr uint32_t kSpareElements = 64;  // see pool.h
 constexpr uint32_t kNone = ~0u;          // no element
 constexpr int kRestarts = 8;             // of a reader whose elements were taken from under it
@@ -34,8 +30,9 @@ constexpr int kRestarts = 8;             // of a reader whose elements were take
 struct Header {
   uint64_t magic;
   struct sf_map_shape shape;  // compared by sf_map_check(), used by nobody
+  uint32_t reserved2;
   uint64_t seed;
-  uint64_t reserved0[4];
+  uint64_t reserved0[3];
   // Written by the writer, looked at by readers.
   uint32_t taken;             // elements brought into use so far
   uint32_t reserved1;
@@ -48,18 +45,18 @@ struct Header {
   uint32_t hand;              // LRU
   uint32_t lock;              // the thread that writes
   uint32_t refused;           // writes that did not get the lock in time
-  uint32_t reserved2[8];
+  uint32_t reserved3[8];
   uint64_t others[8];         // what somebody else writes (the reader of a ring)
 };
-static_assert(sizeof(struct sf_map_shape) == 16 && offsetof(Header, taken) == 64 && offsetof(Header, count) == 128 &&
+static_assert(sizeof(struct sf_map_shape) == 20 && offsetof(Header, taken) == 64 && offsetof(Header, count) == 128 &&
               offsetof(Header, others) == 192 && sizeof(Header) == 256);
 constexpr size_t kHeaderBytes = sizeof(Header);
 
 struct Bucket {
-  uint64_t tags;              // of slots 0 to 7, a byte each
-  uint32_t more_tags;         // of slots 8 to 11
+  uint64_t tags;              // a byte per slot
   uint32_t chain;             // number + 1 of the first element that found no slot; 0: none
   uint32_t element[kSlots];   // number + 1
+  uint32_t reserved[5];
 };
 static_assert(sizeof(Bucket) == 64);
 
@@ -112,12 +109,14 @@ struct HashLayout {
 SF_MAP_INLINE Bucket *bucket_at(const void *storage, uint64_t index) {
   return reinterpret_cast<Bucket *>(at(storage, kHeaderBytes)) + index;
 }
-SF_MAP_INLINE uint32_t bucket_index(const HashLayout &l, uint64_t hash) {
-  return static_cast<uint32_t>((hash >> 32) * l.buckets() >> 32);
+// By the upper bits of the hash; tags are of the lower ones.
+SF_MAP_INLINE uint32_t index_by(uint64_t hash, uint32_t buckets) {
+  return static_cast<uint32_t>(static_cast<unsigned __int128>(hash) * buckets >> 64);
 }
+SF_MAP_INLINE uint32_t bucket_index(const HashLayout &l, uint64_t hash) { return index_by(hash, l.buckets()); }
 SF_MAP_INLINE uint8_t tag_of(uint64_t hash) {
   const auto tag = static_cast<uint8_t>(hash);
-  return static_cast<uint8_t>(tag < 2 ? tag + 2 : tag);  // 0: free; 1: see slots_with()
+  return static_cast<uint8_t>(tag < 2 ? tag + 2 : tag);  // 0: free; 1: see lanes_with()
 }
 SF_MAP_INLINE unsigned char *key_at(const void *storage, const HashLayout &l, uint32_t number) {
   return at(storage, l.elements_offset() + number * l.element_bytes());
@@ -130,38 +129,37 @@ SF_MAP_INLINE uint32_t *chain_of(const void *storage, const HashLayout &l, uint3
   return reinterpret_cast<uint32_t *>(at(storage, l.chain_offset())) + number;
 }
 
+// A key whose tag is right is nearly always the one: comparisons that the processor takes to come out equal let it go
+// on to the next lookup while this one's line is still awaited.
 SF_MAP_INLINE bool same_key(const unsigned char *there, const void *key, uint32_t key_size) {
   const auto *wanted = static_cast<const unsigned char *>(key);
-  if (key_size == 4) return load_relaxed(reinterpret_cast<const uint32_t *>(there)) == load_u32(wanted);
-  uint64_t differ = 0;
   uint32_t i = 0;
-  // Without branches between the words of a short key; a key whose tag is right is nearly always the one.
 #pragma GCC unroll 8
   for (; i + 8 <= key_size; i += 8) {
-    differ |= load_relaxed(reinterpret_cast<const uint64_t *>(there + i)) ^ load_u64(wanted + i);
+    if (load_relaxed(reinterpret_cast<const uint64_t *>(there + i)) != load_u64(wanted + i)) [[unlikely]] return false;
   }
   if (key_size & 4) {
-    differ |= load_relaxed(reinterpret_cast<const uint32_t *>(there + i)) ^ load_u32(wanted + i);
+    if (load_relaxed(reinterpret_cast<const uint32_t *>(there + i)) != load_u32(wanted + i)) [[unlikely]] return false;
     i += 4;
   }
-  for (; i < key_size; ++i) differ |= static_cast<uint64_t>(load_relaxed(there + i) ^ wanted[i]);
-  return differ == 0;
+  for (; i < key_size; ++i) {
+    if (load_relaxed(there + i) != wanted[i]) [[unlikely]] return false;
+  }
+  return true;
 }
 
-// A bit per slot of the bucket whose tag may be this one: bit 8 * n for slot n of the first 8, bit 8 * n + 1 for slot
-// 8 + n. A borrow can add a bit above a right one, for a tag that differs in the lowest bit: another key's, which is
-// compared anyway, and never a free slot's.
-SF_MAP_INLINE uint64_t slots_with(const Bucket *bucket, uint8_t tag) {
-  constexpr uint64_t kOnes = 0x0101010101010101ull, kHigh = 0x8080808080808080ull;
-  // Acquire: an element's number was written before its tag.
-  const uint64_t first = load_acquire(&bucket->tags) ^ (kOnes * tag);
-  const uint32_t second = load_acquire(&bucket->more_tags) ^ static_cast<uint32_t>(kOnes * tag);
-  const uint64_t in_first = (first - kOnes) & ~first & kHigh;
-  const uint32_t in_second =
-      (second - static_cast<uint32_t>(kOnes)) & ~second & static_cast<uint32_t>(kHigh);
-  return in_first >> 7 | uint64_t{in_second} >> 6;
+// The highest bit of every lane of `tags` that may hold this tag; kOnes has the lowest bit of each lane. A borrow can
+// add a lane above a right one, for a tag that differs in the lowest bit: another key's, which is compared anyway, and
+// never a free slot's, as no tag is 1.
+template <uint64_t kOnes> SF_MAP_INLINE uint64_t lanes_with(uint64_t tags, uint64_t tag, uint64_t high) {
+  const uint64_t differ = tags ^ (kOnes * tag);
+  return (differ - kOnes) & ~differ & high;
 }
-SF_MAP_INLINE uint32_t slot_of_bit(unsigned bit) { return bit >> 3 | (bit & 1) << 3; }
+// The same for a bucket: bit 8 * n + 7 for slot n.
+SF_MAP_INLINE uint64_t slots_with(const Bucket *bucket, uint8_t tag) {
+  // Acquire: an element's number was written before its tag.
+  return lanes_with<0x0101010101010101ull>(load_acquire(&bucket->tags), tag, 0x8080808080808080ull);
+}
 
 // The number of the key's element, or kNone. Bounded, whatever the storage holds; of a chain no more than `links_max`
 // elements are looked at.
@@ -173,7 +171,7 @@ SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, ui
     const uint32_t taken = load_acquire(&header_of(storage)->taken);
     uint32_t found = kNone;
     for (uint64_t slots = slots_with(bucket, tag_of(hash)); slots != 0; slots &= slots - 1) {
-      const uint32_t slot = slot_of_bit(static_cast<unsigned>(__builtin_ctzll(slots)));
+      const uint32_t slot = static_cast<uint32_t>(__builtin_ctzll(slots)) / 8;
       // Acquire: key and value were written before the number.
       const uint32_t number = load_acquire(&bucket->element[slot]) - 1;
       if (number < l.elements() && same_key(key_at(storage, l, number), key, l.key_size)) {
@@ -181,10 +179,10 @@ SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, ui
         break;
       }
     }
-    if (found == kNone) {
+    if (found == kNone) [[unlikely]] {
       uint32_t number = load_acquire(&bucket->chain) - 1;
       // What a dying writer or a reused element left behind may be a ring.
-      for (uint32_t steps = 0; steps < links && number < l.elements(); ++steps) [[unlikely]] {
+      for (uint32_t steps = 0; steps < links && number < l.elements(); ++steps) {
         if (same_key(key_at(storage, l, number), key, l.key_size)) {
           found = number;
           break;
@@ -200,11 +198,30 @@ SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, ui
   return kNone;
 }
 
-SF_MAP_INLINE void *hash_lookup(const void *storage, const void *key, uint32_t key_size, uint32_t value_size,
-                                uint32_t max_entries) {
+// Of a HASH that is not packed.
+SF_MAP_INLINE void *element_lookup(const void *storage, const void *key, uint32_t key_size, uint32_t value_size,
+                                   uint32_t max_entries) {
   const HashLayout l{key_size, value_size, max_entries, false};
   const uint32_t number = find_element(storage, l, hash_key(header_of(storage)->seed, key, key_size), key);
   return number != kNone ? value_at(storage, l, number, 0) : nullptr;
+}
+
+constexpr uint8_t kInUse = 1, kLookedAt = 2;  // an element's mark
+
+SF_MAP_INLINE void *lru_hash_lookup(const void *storage, const void *key, uint32_t key_size, uint32_t value_size,
+                                    uint32_t max_entries, uint32_t writable) {
+  const HashLayout l{key_size, value_size, max_entries, false};
+  const uint32_t number = find_element(storage, l, hash_key(header_of(storage)->seed, key, key_size), key);
+  if (number == kNone) return nullptr;
+  if (writable != 0) {
+    uint8_t *mark = at(storage, l.marks_offset()) + number, expected = kInUse;
+    // Exchanged: one that was given back meanwhile stays unmarked.
+    if (load_relaxed(mark) == kInUse) {
+      __atomic_compare_exchange_n(mark, &expected, static_cast<uint8_t>(kInUse | kLookedAt), false, __ATOMIC_RELAXED,
+                                  __ATOMIC_RELAXED);
+    }
+  }
+  return value_at(storage, l, number, 0);
 }
 
 SF_MAP_INLINE void *percpu_hash_lookup(const void *storage, const void *key, uint32_t key_size, uint32_t value_size,

@@ -4,15 +4,16 @@
 #include <errno.h>
 
 #include "maps/kinds.h"
+#include "maps/packed.h"
 #include "maps/system.h"
 
 using namespace shortfuse::vm::maps;
 
 namespace shortfuse::vm::maps {
 
-const Kind *kind_of(uint32_t type) {
-  switch (type) {
-    case SF_MAP_HASH: return &kHash;
+const Kind *kind_of(const struct sf_map_shape &shape) {
+  switch (shape.type) {
+    case SF_MAP_HASH: return is_packed(shape.key_size, shape.value_size, shape.max_entries) ? &kPackedHash : &kHash;
     case SF_MAP_ARRAY: return &kArray;
     case SF_MAP_PROG_ARRAY: return &kProgArray;
     case SF_MAP_PERCPU_HASH: return &kPercpuHash;
@@ -51,7 +52,7 @@ bool try_relieve(struct sf_map *map, uint32_t thread, uint32_t holder) {
 
 // The lock is ours, and was another's who did not come to an end.
 int take_over(struct sf_map *map) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   if (kind != nullptr && kind->repair != nullptr) kind->repair(*map);
   return 0;
 }
@@ -61,7 +62,8 @@ int take_over(struct sf_map *map) {
 extern "C" {
 
 size_t sf_map_bytes(const struct sf_map_shape *shape) {
-  const Kind *kind = kind_of(shape->type);
+  if (shape->extra != 0 && shape->type != SF_MAP_BLOOM_FILTER) return 0;
+  const Kind *kind = kind_of(*shape);
   const uint64_t bytes = kind != nullptr ? kind->bytes(*shape) : 0;
   return bytes <= kMapBytesMax ? bytes : 0;
 }
@@ -79,7 +81,7 @@ int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *s
   const Header *header = header_of(storage);
   const bool same = load_acquire(&header->magic) == kMapMagic && header->shape.type == shape->type &&
                     header->shape.key_size == shape->key_size && header->shape.value_size == shape->value_size &&
-                    header->shape.max_entries == shape->max_entries;
+                    header->shape.max_entries == shape->max_entries && header->shape.extra == shape->extra;
   return same ? 0 : -EINVAL;
 }
 
@@ -114,10 +116,10 @@ uint32_t sf_map_refused(const struct sf_map *map) { return load_relaxed(&header_
 void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu) {
   switch (map->shape.type) {
     case SF_MAP_ARRAY: return array_lookup(map->storage, key, map->shape.value_size, map->shape.max_entries);
-    case SF_MAP_HASH: return kHash.lookup(*map, key, cpu);
+    case SF_MAP_HASH: return kind_of(map->shape)->lookup(*map, key, cpu);
     default: break;
   }
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->lookup != nullptr ? kind->lookup(*map, key, cpu) : nullptr;
 }
 
@@ -127,37 +129,37 @@ void *sf_map_lookup_foreign(const struct sf_map *map, const void *key, uint32_t 
 }
 
 int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->update != nullptr ? kind->update(*map, key, value, flags, cpu) : -EOPNOTSUPP;
 }
 
 int sf_map_delete(struct sf_map *map, const void *key) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->erase != nullptr ? kind->erase(*map, key) : -EOPNOTSUPP;
 }
 
 int sf_map_push(struct sf_map *map, const void *value, uint64_t flags) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->push != nullptr ? kind->push(*map, value, flags) : -EOPNOTSUPP;
 }
 
 int sf_map_pop(struct sf_map *map, void *value) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->pop != nullptr ? kind->pop(*map, value) : -EOPNOTSUPP;
 }
 
 int sf_map_peek(const struct sf_map *map, void *value) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->peek != nullptr ? kind->peek(*map, value) : -EOPNOTSUPP;
 }
 
 int sf_map_next_key(const struct sf_map *map, const void *key, void *next) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->next_key != nullptr ? kind->next_key(*map, key, next) : -EOPNOTSUPP;
 }
 
 int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu) {
-  const Kind *kind = kind_of(map->shape.type);
+  const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->step != nullptr ? kind->step(*map, cursor, cpu) : 0;
 }
 

@@ -1,8 +1,13 @@
 // Maps against std::unordered_map and the kernel's own: what one operation costs, by key size and number of entries.
 //
-// Lookups draw their keys at random from half of the entries, the hot half, in an order made before the clock starts;
-// many are under way at once, as far as the processor goes. "chained": each lookup's key depends on the value before,
-// so that nothing overlaps, which is what a single lookup in a system call waits.
+// Which keys lookups draw, in an order made before the clock starts (state.range(0)):
+//   half     one half of the entries, the hot one, at random: nothing of a large map stays in the caches
+//   all      all entries, at random
+//   mixed    every second lookup one of 1,024 hot entries, the others any
+//   zipf     the n-th most wanted entry 1/n^0.99 as often as the first
+// Many lookups are under way at once, as far as the processor goes. "chained": each lookup's key depends on the value
+// before, so that nothing overlaps, which is what a single lookup in a system call waits. "line": no hashing, no keys,
+// but an ARRAY with a cache line per entry: what it costs to touch the memory.
 //
 // "inlined": the shape is a constant, as in machine code; "called": sf_map_lookup(), as in the interpreter. "syscall":
 // bpf(2). "in_program": a program in the kernel by BPF_PROG_TEST_RUN, its own random number included;
@@ -13,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -22,7 +28,7 @@
 #include <vector>
 
 #include "maps/kernel_maps.h"
-#include "maps/lookup.h"
+#include "maps/packed.h"
 
 namespace {
 
@@ -65,17 +71,35 @@ class OurMap {
   size_t bytes_;
 };
 
-constexpr uint32_t kOrder = 1 << 20;
+constexpr uint32_t kOrder = 1 << 20, kHotFew = 1024;
+enum Draw : int64_t { kHalf, kAll, kMixed, kZipf };
+const char *const kDrawNames[] = {"half", "all", "mixed", "zipf"};
 
-/// Numbers of keys of the hot half, at random.
-std::vector<uint32_t> hot_numbers(uint32_t entries) {
+/// Numbers of keys in the order of the lookups.
+std::vector<uint32_t> drawn_numbers(uint32_t entries, int64_t draw) {
   std::mt19937 random(7);
   std::vector<uint32_t> all(entries), order(kOrder);
   for (uint32_t i = 0; i < entries; ++i) all[i] = i;
   std::shuffle(all.begin(), all.end(), random);
-  for (uint32_t &number : order) number = all[random() % (entries / 2)];
+  std::vector<double> weights;  // of the first n entries together
+  for (uint32_t n = 1; draw == kZipf && n <= entries; ++n)
+    weights.push_back((weights.empty() ? 0 : weights.back()) + std::pow(n, -0.99));
+  for (uint32_t i = 0; i < kOrder; ++i) {
+    const uint32_t few = std::min(kHotFew, entries), wide = static_cast<uint32_t>(random() % entries);
+    uint32_t which = wide;
+    if (draw == kHalf) which = wide % (entries / 2);
+    if (draw == kMixed && i % 2 == 0) which = wide % few;
+    if (draw == kZipf) {
+      const double weight = weights.back() * static_cast<double>(random()) / 4294967296.0;
+      which = static_cast<uint32_t>(std::lower_bound(weights.begin(), weights.end(), weight) - weights.begin());
+    }
+    order[i] = all[std::min(which, entries - 1)];
+  }
   return order;
 }
+
+// A key is memory to whoever looks it up: that most of its bytes are 0 is not known to the compiler.
+template <size_t Size> void hide(Key<Size> &key) { asm volatile("" : "+m"(key)); }
 
 template <size_t Size> void fill(OurMap &ours) {
   for (uint32_t i = 0; i < ours.map.shape.max_entries; ++i) {
@@ -85,12 +109,15 @@ template <size_t Size> void fill(OurMap &ours) {
   }
 }
 
-template <size_t Size, class Lookup> void run_lookups(benchmark::State &state, uint32_t entries, Lookup lookup) {
-  const auto order = hot_numbers(entries);
+template <size_t Size, class Lookup> void run_lookups(benchmark::State &state, uint32_t entries, Lookup lookup,
+                                                      int64_t draw = kHalf) {
+  const auto order = drawn_numbers(entries, draw);
+  state.SetLabel(kDrawNames[draw]);
   uint64_t sum = 0;
   uint32_t i = 0;
   for (auto _ : state) {
-    const Key<Size> key(order[i++ % kOrder]);
+    Key<Size> key(order[i++ % kOrder]);
+    hide(key);
     sum += lookup(key);
   }
   benchmark::DoNotOptimize(sum);
@@ -103,17 +130,27 @@ template <size_t Size, uint32_t Entries> void BM_Hash_lookup_inlined(benchmark::
   fill<Size>(ours);
   run_lookups<Size>(state, Entries, [&](const Key<Size> &key) {
     return value_of(maps::hash_lookup(ours.map.storage, &key, Size, 8, Entries));
-  });
+  }, state.range(0));
+}
+
+void BM_line(benchmark::State &state) {
+  const auto entries = static_cast<uint32_t>(state.range(1));
+  OurMap ours({SF_MAP_ARRAY, 4, 64, entries});
+  for (uint32_t i = 0; i < entries; ++i) *static_cast<uint32_t *>(sf_map_lookup(&ours.map, &i, 0)) = i;
+  run_lookups<4>(state, entries, [&](const Key<4> &key) {
+    return value_of(maps::array_lookup(ours.map.storage, &key, 64, entries));
+  }, state.range(0));
 }
 
 template <size_t Size, uint32_t Entries> void BM_Hash_lookup_chained(benchmark::State &state) {
   OurMap ours({SF_MAP_HASH, Size, 8, Entries});
   fill<Size>(ours);
-  const auto order = hot_numbers(Entries);
+  const auto order = drawn_numbers(Entries, kHalf);
   uint64_t last = 0;
   uint32_t i = 0;
   for (auto _ : state) {
-    const Key<Size> key(order[i++ % kOrder] + static_cast<uint32_t>(last >> 32));  // always 0
+    Key<Size> key(order[i++ % kOrder] + static_cast<uint32_t>(last >> 32));  // always 0
+    hide(key);
     last = value_of(maps::hash_lookup(ours.map.storage, &key, Size, 8, Entries));
   }
   benchmark::DoNotOptimize(last);
@@ -122,7 +159,8 @@ template <size_t Size, uint32_t Entries> void BM_Hash_lookup_chained(benchmark::
 template <size_t Size, uint32_t Entries> void BM_Hash_lookup_called(benchmark::State &state) {
   OurMap ours({SF_MAP_HASH, Size, 8, Entries});
   fill<Size>(ours);
-  run_lookups<Size>(state, Entries, [&](const Key<Size> &key) { return value_of(sf_map_lookup(&ours.map, &key, 0)); });
+  run_lookups<Size>(state, Entries, [&](const Key<Size> &key) { return value_of(sf_map_lookup(&ours.map, &key, 0)); },
+                    state.range(0));
 }
 
 template <size_t Size, uint32_t Entries> void BM_unordered_map_lookup(benchmark::State &state) {
@@ -132,7 +170,7 @@ template <size_t Size, uint32_t Entries> void BM_unordered_map_lookup(benchmark:
   run_lookups<Size>(state, Entries, [&](const Key<Size> &key) {
     const auto at = map.find(key);
     return at != map.end() ? at->second : 0;
-  });
+  }, state.range(0));
 }
 
 // ---- the kernel's
@@ -292,16 +330,19 @@ void BM_Queue_push_and_pop(benchmark::State &state) {
   }
 }
 
-#define SF_LOOKUPS(size, entries) \
-  BENCHMARK(BM_Hash_lookup_inlined<size, entries>); BENCHMARK(BM_Hash_lookup_called<size, entries>); \
-  BENCHMARK(BM_Hash_lookup_chained<size, entries>); BENCHMARK(BM_unordered_map_lookup<size, entries>); \
+#define SF_DRAWN ->Arg(kHalf)->Arg(kAll)->Arg(kMixed)->Arg(kZipf)
+#define SF_LOOKUPS(size, entries, drawn) \
+  BENCHMARK(BM_Hash_lookup_inlined<size, entries>) drawn; BENCHMARK(BM_Hash_lookup_called<size, entries>) drawn; \
+  BENCHMARK(BM_unordered_map_lookup<size, entries>) drawn; BENCHMARK(BM_Hash_lookup_chained<size, entries>); \
   BENCHMARK(BM_kernel_lookup_syscall<size, entries>); \
   BENCHMARK(BM_kernel_lookup_in_program<size, entries>)->UseManualTime()->Iterations(1)
-SF_LOOKUPS(4, 1024);
-SF_LOOKUPS(4, 1000000);
-SF_LOOKUPS(8, 1024);
-SF_LOOKUPS(64, 1024);
-SF_LOOKUPS(64, 1000000);
+SF_LOOKUPS(4, 1024, ->Arg(kHalf));
+SF_LOOKUPS(8, 1024, ->Arg(kHalf));
+SF_LOOKUPS(64, 1024, ->Arg(kHalf));
+BENCHMARK(BM_line)->ArgsProduct({{kHalf, kAll, kMixed, kZipf}, {1'000'000}});
+SF_LOOKUPS(4, 1'000'000, SF_DRAWN);
+SF_LOOKUPS(8, 1'000'000, SF_DRAWN);
+SF_LOOKUPS(64, 1'000'000, SF_DRAWN);
 BENCHMARK(BM_kernel_lookup_in_program<0, 1024>)->Name("BM_kernel_in_program_nothing")->UseManualTime()->Iterations(1);
 BENCHMARK(BM_Array_lookup_inlined);
 BENCHMARK(BM_Percpu_array_lookup_inlined);

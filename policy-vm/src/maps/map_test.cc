@@ -195,6 +195,104 @@ TEST(Map, ReadersFindWhatIsThereWhileTheWriterWorks) {
   two.join();
 }
 
+/* The same where key and value lie in the bucket: keys of all sizes, values of all sizes, slots and chains. */
+TEST(Map, SmallKeysAndValuesMatchAModel) {
+  for (uint32_t key_size = 1; key_size <= 8; ++key_size) {
+    for (uint32_t entries : {1u, 20u, 200u}) {
+      const uint32_t value_size = 9 - key_size;
+      Map map(SF_MAP_HASH, key_size, value_size, entries);
+      std::map<std::string, std::string> model;
+      std::mt19937 random(entries + key_size);
+      const auto draw = [&](uint32_t bytes, uint64_t most) {
+        const uint64_t number = random() % most;  // the first byte tells keys apart, the last is never 0
+        std::string out(bytes, '\x7f');
+        memcpy(out.data(), &number, bytes < 2 ? 1 : 2);
+        return out;
+      };
+      std::map<std::string, void *> places;
+      for (int step = 0; step < 30000; ++step) {
+        const std::string key = draw(key_size, std::min(2 * entries, 250u)), value = draw(value_size, 60000);
+        const bool there = model.contains(key);
+        if (random() % 3 != 0) {
+          const uint64_t flags = random() % 3;
+          const int expected = there ? (flags == kNoExist ? -EEXIST : 0)
+                               : flags == kExist ? -ENOENT
+                               : model.size() == entries ? -E2BIG
+                                                         : 0;
+          ASSERT_EQ(expected, sf_map_update(&map.handle, key.data(), value.data(), flags, 0));
+          if (expected == 0) model[key] = value;
+          void *place = sf_map_lookup(&map.handle, key.data(), 0);
+          if (there) ASSERT_EQ(places[key], place) << "an update moves nothing";
+          places[key] = place;
+        } else {
+          ASSERT_EQ(there ? 0 : -ENOENT, sf_map_delete(&map.handle, key.data()));
+          model.erase(key);
+        }
+        ASSERT_EQ(model.size(), sf_map_count(&map.handle));
+        const std::string probe = draw(key_size, std::min(2 * entries, 250u));
+        const auto *found = static_cast<char *>(sf_map_lookup(&map.handle, probe.data(), 0));
+        ASSERT_EQ(model.contains(probe), found != nullptr);
+        if (found != nullptr) {
+          ASSERT_EQ(0u, reinterpret_cast<uintptr_t>(found) % 8);
+          ASSERT_EQ(model[probe], std::string(found, value_size));
+          ASSERT_EQ(places[probe], found) << "nor does an insertion";
+        }
+      }
+      std::map<std::string, std::string> walked, stepped;
+      std::string key(key_size, 0);
+      for (int result = sf_map_next_key(&map.handle, nullptr, key.data()); result == 0;
+           result = sf_map_next_key(&map.handle, key.data(), key.data())) {
+        const auto *value = static_cast<char *>(sf_map_lookup(&map.handle, key.data(), 0));
+        ASSERT_TRUE(walked.emplace(key, std::string(value, value_size)).second);
+      }
+      EXPECT_EQ(model, walked);
+      sf_map_cursor cursor{};
+      while (sf_map_step(&map.handle, &cursor, 0) != 0) {
+        ASSERT_TRUE(stepped.emplace(std::string(static_cast<const char *>(cursor.key), key_size),
+                                    std::string(static_cast<const char *>(cursor.value), value_size)).second);
+      }
+      EXPECT_EQ(model, stepped);
+    }
+  }
+}
+
+/* Keys that are always there are always found, in slots and in chains, while others come and go around them; and a
+ * value is always one that was stored. */
+TEST(Map, ReadersOfSmallKeysFindWhatIsThereWhileTheWriterWorks) {
+  constexpr uint64_t kSteady = 40, kAll = 100;
+  for (uint32_t key_size : {4u, 8u}) {
+    Map map(SF_MAP_HASH, key_size, 8, 90);
+    for (uint64_t key = 0; key < kSteady; ++key) {
+      const uint64_t word = key << 32;
+      ASSERT_EQ(0, sf_map_update(&map.handle, &key, &word, kAny, 0));
+    }
+    std::atomic<bool> stop{false};
+    std::atomic<uint64_t> found{0};
+    std::thread reader([&] {
+      std::mt19937 random(9);
+      while (!stop.load(std::memory_order_relaxed)) {
+        const uint64_t key = random() % kAll;
+        const auto *value = static_cast<const uint64_t *>(sf_map_lookup(&map.handle, &key, 0));
+        if (key < kSteady) {
+          ASSERT_NE(nullptr, value) << key;
+          ASSERT_EQ(key, __atomic_load_n(value, __ATOMIC_RELAXED) >> 32);
+        } else if (value != nullptr) {
+          ASSERT_LT(__atomic_load_n(value, __ATOMIC_RELAXED) >> 32, kAll);
+        }
+        found.fetch_add(value != nullptr, std::memory_order_relaxed);
+      }
+    });
+    std::mt19937 random(10);
+    for (uint64_t step = 1; step < 100000 || found < 10000; ++step) {
+      const uint64_t key = random() % kAll, word = key << 32 | (step & 0xffffffff);
+      if (key >= kSteady && random() % 2 != 0) sf_map_delete(&map.handle, &key);
+      else sf_map_update(&map.handle, &key, &word, kAny, 0);
+    }
+    stop = true;
+    reader.join();
+  }
+}
+
 /* A reader is held up on an element (by a page without access) while that element is taken out and comes back into
  * use elsewhere. It must not lose the key behind it. */
 struct HeldUp {
@@ -262,21 +360,29 @@ TEST(Map, ReaderWhoseElementMovesAwayFindsItsKeyAllTheSame) {
 
 TEST(Map, CorruptLinksNeitherHangNorLeaveTheMap) {
   std::mt19937_64 random(4);
-  for (int round = 0; round < 300; ++round) {
-    Map map(1, 4, 8, 50);
-    for (uint32_t key = 0; key < 50; ++key) map.update(key, uint64_t{key});
-    for (int i = 0; i < 100; ++i) map.word(8 + random() % (map.bytes() / 8 - 8)) = random() >> (random() % 64);
-    for (uint32_t key = 0; key < 100; ++key) {
-      const char *value = map.find<char>(key);
-      if (value == nullptr) continue;
-      ASSERT_GE(value, static_cast<char *>(map.data()));
-      ASSERT_LE(value + 8, static_cast<char *>(map.data()) + map.bytes());
+  struct Sizes { uint32_t key, value; };
+  for (const Sizes &sizes : {Sizes{4, 8}, {8, 8}, {4, 12}}) {
+    for (int round = 0; round < 200; ++round) {
+      Map map(1, sizes.key, sizes.value, 50);
+      unsigned char value[16] = {};
+      for (uint64_t key = 0; key < 50; ++key) sf_map_update(&map.handle, &key, value, kAny, 0);
+      for (int i = 0; i < 100; ++i) map.word(8 + random() % (map.bytes() / 8 - 8)) = random() >> (random() % 64);
+      for (uint64_t key = 0; key < 100; ++key) {
+        const auto *found = static_cast<char *>(sf_map_lookup(&map.handle, &key, 0));
+        if (found == nullptr) continue;
+        ASSERT_GE(found, static_cast<char *>(map.data()));
+        ASSERT_LE(found + sizes.value, static_cast<char *>(map.data()) + map.bytes());
+      }
+      uint64_t next;
+      sf_map_next_key(&map.handle, nullptr, &next);
+      sf_map_cursor cursor{};
+      uint32_t steps = 0;
+      while (sf_map_step(&map.handle, &cursor, 0) != 0) ASSERT_LT(++steps, 200u);
+      for (uint64_t key = 0; key < 100; ++key) {
+        sf_map_update(&map.handle, &key, value, kAny, 0);
+        sf_map_delete(&map.handle, &key);
+      }
     }
-    uint32_t next;
-    sf_map_next_key(&map.handle, nullptr, &next);
-    sf_map_cursor cursor{};
-    uint32_t steps = 0;
-    while (sf_map_step(&map.handle, &cursor, 0) != 0) ASSERT_LT(++steps, 200u);
   }
 }
 
@@ -516,7 +622,9 @@ TEST_P(KilledWriter, LeavesAMapThatIsReadAndWritten) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, KilledWriter,
-    ::testing::Values(Writes{SF_MAP_HASH, 8, 40, 40, "hash"}, Writes{SF_MAP_LRU_HASH, 8, 8, 40, "lru_hash"},
+    ::testing::Values(Writes{SF_MAP_HASH, 8, 40, 40, "hash"}, Writes{SF_MAP_HASH, 4, 8, 40, "packed_hash4"},
+                      Writes{SF_MAP_HASH, 8, 8, 40, "packed_hash8"},
+                      Writes{SF_MAP_LRU_HASH, 8, 8, 40, "lru_hash"},
                       Writes{SF_MAP_PERCPU_HASH, 8, 8, 40, "percpu_hash"},
                       Writes{SF_MAP_LPM_TRIE, 8, 8, 40, "lpm_trie"},
                       Writes{SF_MAP_QUEUE, 0, 40, 40, "queue"}, Writes{SF_MAP_STACK, 0, 40, 40, "stack"},

@@ -231,14 +231,16 @@ TEST_F(MapRace, PrefixThatChangesWhileItIsStoredIsNoLongerThanItsData) {
 
 TEST_F(MapRace, IterationGoesOnWhenItsKeyIsReplaced) {
   constexpr uint32_t kValue = 8192;
-  Made made(SF_MAP_HASH, 8, kValue, 7);  // one bucket, a page per element
+  constexpr uint32_t kKeys = 4;
+  Made made(SF_MAP_HASH, 8, kValue, kKeys);  // one bucket, a page per element
+  ASSERT_EQ(1u, made.layout.buckets());
   static unsigned char value[kValue];
-  uint64_t keys[7], at = 0;
-  for (uint64_t key = 1; key <= 7; ++key) ASSERT_EQ(0, sf_map_update(&made.map, &key, value, kAny, 0));
-  for (uint64_t key, *from = nullptr; at < 7 && sf_map_next_key(&made.map, from, &key) == 0; from = &keys[at - 1])
+  uint64_t keys[kKeys], at = 0;
+  for (uint64_t key = 1; key <= kKeys; ++key) ASSERT_EQ(0, sf_map_update(&made.map, &key, value, kAny, 0));
+  for (uint64_t key, *from = nullptr; at < kKeys && sf_map_next_key(&made.map, from, &key) == 0; from = &keys[at - 1])
     keys[at++] = key;
-  ASSERT_EQ(7u, at);
-  for (uint32_t i = 0; i < 6; ++i) {
+  ASSERT_EQ(kKeys, at);
+  for (uint32_t i = 0; i + 1 < kKeys; ++i) {
     auto *element = static_cast<unsigned char *>(sf_map_lookup(&made.map, &keys[i], 0)) - 8;
     uint64_t next = 0;
     hold_up(element, PROT_NONE, [&] { sf_map_update(&made.map, &keys[i], value, kAny, 0); });

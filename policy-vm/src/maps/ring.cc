@@ -68,6 +68,18 @@ void sf_ring_commit(void *record, int discard, uint32_t thread) {
                               __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
+// Who holds the lock sees no record's place used again.
+void sf_ring_discard_open(struct sf_map *map, uint32_t thread) {
+  const uint64_t ring = map->shape.max_entries, producer = load_relaxed(producer_of(*map));
+  uint64_t position = load_acquire(consumer_of(*map));
+  for (uint64_t there; (there = producer - position) != 0;) {
+    const uint64_t length = load_relaxed(record_at(*map, position)) & kLength;
+    if (there > ring || there % 8 != 0 || bytes_of_record(length) > there) return;  // not in order: the reader's affair
+    sf_ring_commit(record_at(*map, position) + 1, 1, thread);
+    position += bytes_of_record(length);
+  }
+}
+
 uint64_t sf_ring_query(const struct sf_map *map, uint64_t what) {
   const uint64_t consumer = load_acquire(consumer_of(*map)), producer = load_acquire(producer_of(*map));
   switch (what) {

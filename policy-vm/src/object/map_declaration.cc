@@ -118,7 +118,7 @@ std::optional<Refusal> check_map(const MapDeclaration &map) {
   if (of_maps != !map.inner.empty())
     return bad(of_maps ? "an ARRAY_OF_MAPS declares what its maps look like: __array(values, struct ...)"
                        : "its `values` are maps, which only an ARRAY_OF_MAPS holds");
-  const sf_map_shape shape{map.type, map.key_size, map.value_size, map.max_entries};
+  const sf_map_shape shape{map.type, map.key_size, map.value_size, map.max_entries, map.extra};
   if (sf_map_bytes(&shape) == 0)
     return Refusal{"map-size", "map \"" + map.name + "\": this many entries of this size are not supported", ""};
   if (of_maps) {
@@ -204,6 +204,12 @@ const char *map_kind_name(uint32_t type) {
       "PERCPU_CGROUP_STORAGE", "QUEUE", "STACK", "SK_STORAGE", "DEVMAP_HASH", "STRUCT_OPS", "RINGBUF",
       "INODE_STORAGE", "TASK_STORAGE", "BLOOM_FILTER", "USER_RINGBUF"};
   return type < std::size(names) ? names[type] : "unknown";
+}
+
+bool looks_as_declared(const sf_image_map &given, const sf_image_map &declared) {
+  return given.type == declared.type && given.key_size == declared.key_size &&
+         given.value_size == declared.value_size && given.max_entries == declared.max_entries &&
+         given.flags == declared.flags && given.extra == declared.extra;
 }
 
 sf_image_map MapDeclaration::def() const {

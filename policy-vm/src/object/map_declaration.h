@@ -22,6 +22,9 @@ struct MapDeclaration {
   sf_image_map def() const;
 };
 
+/// Whether a map looks like those that an ARRAY_OF_MAPS was declared to hold.
+bool looks_as_declared(const sf_image_map &given, const sf_image_map &declared);
+
 /// All maps of an object; each follows the kernel's rules for its kind.
 std::expected<std::vector<MapDeclaration>, Refusal> read_map_declarations(const btf *b);
 

@@ -240,9 +240,8 @@ class Linker {
     auto found = symbol.section != 0 && file_.sections[symbol.section].name == ".maps" ? map_at_.find(at)
                                                                                        : map_at_.end();
     if (found == map_at_.end()) return std::unexpected("one of its `values` is not a map");
-    const sf_image_map &given = out_.maps[found->second - place_.first_map].def, &wanted = map.inner[0];
-    if (given.type != wanted.type || given.key_size != wanted.key_size || given.value_size != wanted.value_size ||
-        given.max_entries != wanted.max_entries || given.flags != wanted.flags) {
+    const sf_image_map &given = out_.maps[found->second - place_.first_map].def;
+    if (!looks_as_declared(given, map.inner[0])) {
       return std::unexpected("its value \"" + std::string(given.name) + "\" does not look as declared");
     }
     return found->second + 1;

@@ -86,8 +86,8 @@ struct CompileJob {
     }
     for (const Policy::Map &m : from.maps) {
       const bool constant = m.frozen && m.initial.size() == m.def.value_size;
-      maps.push_back({{m.def.type, m.def.key_size, m.def.value_size, m.def.max_entries},
-                      constant ? m.initial.data() : nullptr});
+      maps.push_back({sf_image_map_shape(&m.def), constant ? m.initial.data() : nullptr,
+                      m.inner.empty() ? sf_map_shape{} : sf_image_map_shape(&m.inner[0])});
     }
     policy = {programs.data(), programs.size(), maps.data(), maps.size(), from.calls_inlined};
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lower/jit.h"
+#include "object/map_declaration.h"
 #include "publish/compiler.h"
 #include "shortfuse/vm/map.h"
 
@@ -129,7 +130,7 @@ class Reader {
 bool terminated(const sf_image_map &def) { return memchr(def.name, 0, sizeof def.name) != nullptr; }
 
 bool possible(const sf_image_map &def) {
-  const sf_map_shape shape{def.type, def.key_size, def.value_size, def.max_entries};
+  const sf_map_shape shape = sf_image_map_shape(&def);
   return terminated(def) && sf_map_bytes(&shape) != 0;
 }
 
@@ -164,6 +165,21 @@ bool read_map(Reader *r, const Header &header, const LinkPlace &place, Policy::M
   if (needs_inner != !map->inner.empty()) return false;
   if (needs_inner && (!possible(map->inner[0]) || map->inner[0].type == SF_MAP_ARRAY_OF_MAPS)) return false;
   return place_contents(map, header.programs, header.maps, place);
+}
+
+// What programs are allowed to do with a map that is held by another is decided by what that one declares.
+bool held_maps_fit(const std::vector<Policy::Map> &maps, const LinkPlace &place) {
+  for (const Policy::Map &map : maps) {
+    if (map.def.type != SF_MAP_ARRAY_OF_MAPS) continue;
+    for (size_t at = 0; at < map.initial.size(); at += sizeof(uint32_t)) {
+      uint32_t reference = 0;
+      memcpy(&reference, map.initial.data() + at, sizeof reference);
+      if (reference == 0) continue;
+      const Policy::Map &held = maps[reference - 1 - place.first_map];
+      if (held.frozen || !looks_as_declared(held.def, map.inner[0])) return false;
+    }
+  }
+  return true;
 }
 
 bool place_code(LinkedProgram *program, uint32_t maps, const LinkPlace &place) {
@@ -241,6 +257,8 @@ std::expected<Precompiled, Refusal> read_precompiled(const void *bytes, size_t s
   for (uint32_t i = 0; i < header.maps; i++) {
     if (!read_map(&reader, header, place, &out.maps[i])) return refuse("sfi-malformed", "a map is not well-formed");
   }
+  if (!held_maps_fit(out.maps, place))
+    return refuse("sfi-malformed", "a map does not look as declared where it is held");
   out.programs.resize(header.programs);
   out.entries.resize(header.programs);
   for (uint32_t i = 0; i < header.programs; i++) {
@@ -266,8 +284,11 @@ uint64_t code_key(const std::vector<Policy::Map> &maps, const std::vector<Policy
 #endif
   for (size_t i = first_map; i < maps.size(); i++) {
     const sf_image_map &def = maps[i].def;
-    const uint32_t shape[] = {def.type, def.key_size, def.value_size, def.max_entries, maps[i].frozen};
-    key = hash(key, shape, sizeof shape);
+    const sf_map_shape shapes[] = {sf_image_map_shape(&def),
+                                   maps[i].inner.empty() ? sf_map_shape{} : sf_image_map_shape(&maps[i].inner[0])};
+    const uint32_t frozen = maps[i].frozen;
+    key = hash(key, shapes, sizeof shapes);
+    key = hash(key, &frozen, sizeof frozen);
     if (maps[i].frozen) key = hash(key, maps[i].initial.data(), maps[i].initial.size());
   }
   for (size_t i = first_program; i < programs.size(); i++) {

@@ -97,6 +97,23 @@ TEST_F(PrecompiledTest, RunsWithoutACompiler) {
   EXPECT_EQ(compiled, verdicts(*load_policy({object("whole")}), Lowering::InterpretOnly));
 }
 
+// Programs were verified against what is declared; code looks into the maps by it.
+TEST_F(PrecompiledTest, MapsThatAreHeldLookAsDeclared) {
+  auto policy = load_policy({object("mapvalues")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  uint32_t held = 0;
+  for (const Policy::Map &map : policy->maps) {
+    if (map.def.type != SF_MAP_ARRAY_OF_MAPS) continue;
+    for (size_t at = 0; at + 4 <= map.initial.size() && held == 0; at += 4) memcpy(&held, map.initial.data() + at, 4);
+  }
+  ASSERT_NE(held, 0u);
+  policy->maps[held - 1].def.max_entries++;
+  auto again = load_policy({write("x.sfi", *precompile(*policy))});
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, "sfi-malformed");
+  EXPECT_NE(again.error().text.find("where it is held"), std::string::npos) << again.error().str();
+}
+
 TEST_F(PrecompiledTest, KeepsWhatTheObjectSaid) {
   auto policy = load_policy({object("mapvalues")});
   ASSERT_TRUE(policy) << policy.error().str();

@@ -139,11 +139,13 @@ extern "C" uint64_t sf_program_run(const struct sf_image *image, uint32_t index,
   env->slot = image->program[index].slot;
   env->fuel = kFuel;
   env->tail_calls = 0;
+  env->open_records = 0;
   uint64_t r0 = SF_PASS;
   for (uint32_t program = index + 1; program != 0; program = env->next_program) {
     env->next_program = 0;
     r0 = run_program(image, image->program[program - 1], ctx, env);
   }
+  if (env->open_records != 0) [[unlikely]] sf_vm_discard_open(env);
   return r0;
 }
 

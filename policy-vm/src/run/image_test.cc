@@ -53,6 +53,37 @@ TEST(Image, VerdictsAreClamped) {
   }
 }
 
+// A record that was reserved when a run is cut short is discarded, so that nobody waits for it; what was submitted
+// before stays, and so does what others have reserved.
+TEST(Image, RunThatIsCutShortLeavesNoRecordOpen) {
+  const Code reserve = load_map(1, kRing) + Code{mov(2, 16), mov(3, 0), call(SF_HOST_RINGBUF_RESERVE)};
+  // The size alone costs more fuel than there is.
+  const Code cut = load_value(1, kRodata) + load64(2, 0x7fffffff) + load_value(3, kRodata) +
+                   Code{call(SF_HOST_STRNCMP), mov(0, SF_SERVED), leave()};
+  const Code submit = reserve + Code{store_imm(8, 0, 0, 7), mov_reg(1, 0), mov(2, 0), call(SF_HOST_RINGBUF_SUBMIT)};
+  const Policy policy = trusted_policy({make_program(submit + reserve + reserve + cut, "fuse/read")});
+  for (Lowering how : {Lowering::InterpretOnly, Lowering::Required}) {
+    auto image = Image::publish(policy, how, true);
+    ASSERT_TRUE(image) << image.error().str();
+    RealMaps maps(policy.maps);
+    sf_map *ring = &maps.handles[kRing];
+    void *of_another = sf_ring_reserve(ring, 8, 12345);
+    ASSERT_NE(nullptr, of_another);
+    sf_fuse_ctx ctx{};
+    EXPECT_EQ(sf_policy_run(image->get(), SF_SLOT_FUSE + 15, &ctx, &maps.env), SF_PASS);
+    EXPECT_EQ(maps.env.fuel, 0u);
+    uint64_t position = 0;
+    char out[64];
+    EXPECT_EQ(sf_ring_take(ring, &position, out, sizeof out, 0), -EBUSY) << "another's";
+    sf_ring_commit(of_another, 0, 12345);
+    EXPECT_EQ(sf_ring_take(ring, &position, out, sizeof out, 0), 8);
+    EXPECT_EQ(sf_ring_take(ring, &position, out, sizeof out, 0), 16);
+    EXPECT_EQ(out[0], 7);
+    EXPECT_EQ(sf_ring_take(ring, &position, out, sizeof out, 0), -EAGAIN);
+    EXPECT_EQ(sf_ring_query(ring, 0), 0u);
+  }
+}
+
 // Programs behind one that passes run even after it used up its fuel's worth: each gets its own.
 TEST(Image, EveryProgramOfAnExitChainRuns) {
   Code keep{mov(2, 1), mov(3, 2), call(SF_HOST_KEEP), mov(0, 0), leave()};

@@ -67,56 +67,31 @@ Memory get_kernel(const KernelMaps &maps) {
 // Our maps, and an environment around them.
 class OwnMaps {
  public:
-  OwnMaps() {
-    for (const Policy::Map &m : kernel_maps()) {
-      const sf_map_shape shape{m.def.type, m.def.key_size, m.def.value_size, m.def.max_entries};
-      storage_.emplace_back((sf_map_bytes(&shape) + 4095) / 8);
-      sf_map map{};
-      map.storage = storage_.back().data();
-      map.shape = shape;
-      map.writable = 1;
-      handles_.push_back(map);
-    }
-    for (sf_map &h : handles_) addresses_.push_back(&h);
-#define X(number, name) table_[number] = name;
-    SF_VM_FUNCTIONS(X)
-#undef X
-    env_.host = table_;
-    env_.map = addresses_.data();
-  }
   void set(const Memory &m) {
-    values_.clear();
-    for (size_t i = 0; i < handles_.size(); i++) {
-      sf_map &h = handles_[i];
-      std::fill(storage_[i].begin(), storage_[i].end(), 0);
+    for (sf_map &h : maps_.handles) {
+      memset(h.storage, 0, sf_map_bytes(&h.shape));
       sf_map_init(h.storage, &h.shape);
-      values_.push_back(sf_map_array_values(&h));
     }
-    env_.map_value = values_.data();
-    std::copy(m.memory.begin(), m.memory.end(), static_cast<unsigned char *>(values_[0]));
-    std::copy(m.array.begin(), m.array.end(), static_cast<unsigned char *>(values_[1]));
-    for (auto &[key, value] : m.hash) ASSERT_EQ(sf_map_update(&handles_[2], &key, value.data(), 0, 0), 0);
+    std::copy(m.memory.begin(), m.memory.end(), static_cast<unsigned char *>(maps_.values[0]));
+    std::copy(m.array.begin(), m.array.end(), static_cast<unsigned char *>(maps_.values[1]));
+    for (auto &[key, value] : m.hash) ASSERT_EQ(sf_map_update(&maps_.handles[2], &key, value.data(), 0, 0), 0);
   }
   Memory get() const {
     Memory m;
-    auto *memory = static_cast<unsigned char *>(values_[0]), *array = static_cast<unsigned char *>(values_[1]);
+    auto *memory = static_cast<unsigned char *>(maps_.values[0]);
+    auto *array = static_cast<unsigned char *>(maps_.values[1]);
     m.memory.assign(memory, memory + kMemoryBytes);
     m.array.assign(array, array + kElementBytes * kArrayElements);
     for (uint64_t key = 0; key < kHashKeys; key++) {
-      auto *value = static_cast<unsigned char *>(sf_map_lookup(&handles_[2], &key, 0));
+      auto *value = static_cast<unsigned char *>(sf_map_lookup(&maps_.handles[2], &key, 0));
       if (value) m.hash[key].assign(value, value + kElementBytes);
     }
     return m;
   }
-  sf_vm_env *env() { return &env_; }
+  sf_vm_env *env() { return &maps_.env; }
 
  private:
-  std::vector<std::vector<uint64_t>> storage_;
-  std::vector<sf_map> handles_;
-  std::vector<sf_map *> addresses_;
-  std::vector<void *> values_;
-  sf_host_fn table_[SF_HOST_COUNT] = {};
-  sf_vm_env env_{};
+  RealMaps maps_{kernel_maps()};
 };
 
 // The same sentence for every register and number.

@@ -70,7 +70,7 @@ std::expected<void *, Refusal> Runtime::memory(size_t bytes, int fd) {
 }
 
 std::expected<void, Refusal> Runtime::make_map(const Policy::Map &map) {
-  const sf_map_shape shape{map.def.type, map.def.key_size, map.def.value_size, map.def.max_entries};
+  const sf_map_shape shape = sf_image_map_shape(&map.def);
   const size_t bytes = sf_map_bytes(&shape);
   if (bytes == 0) {
     return std::unexpected(Refusal{"map-size", "map \"" + name_of(map.def) + "\": this kind, or this size, is not "

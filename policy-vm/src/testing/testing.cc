@@ -122,6 +122,36 @@ uint64_t Image::interpret(uint32_t i, void *ctx, sf_vm_env *env) const {
   return sf_interpret(insns(i), get()->program[i].insns, ctx, env);
 }
 
+RealMaps::RealMaps(const std::vector<Policy::Map> &maps) {
+  for (const Policy::Map &m : maps) {
+    const sf_map_shape shape = sf_image_map_shape(&m.def);
+    void *storage =
+        mmap(nullptr, sf_map_bytes(&shape), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (storage == MAP_FAILED) abort();
+    sf_map_init(storage, &shape);
+    handles.push_back({storage, shape, 1, 0});
+  }
+  for (size_t i = 0; i < handles.size(); i++) {
+    addresses_.push_back(&handles[i]);
+    values.push_back(sf_map_array_values(&handles[i]));
+    const std::vector<unsigned char> &initial = maps[i].initial;
+    if (initial.empty()) continue;
+    const uint32_t each = handles[i].shape.value_size;
+    for (uint32_t at = 0; at * each < initial.size(); at++)
+      sf_map_update(&handles[i], &at, initial.data() + at * each, 0, 0);
+  }
+#define X(number, name) table_[number] = name;
+  SF_VM_FUNCTIONS(X)
+#undef X
+  env.host = table_;
+  env.map = addresses_.data();
+  env.map_value = values.data();
+}
+
+RealMaps::~RealMaps() {
+  for (const sf_map &h : handles) munmap(h.storage, sf_map_bytes(&h.shape));
+}
+
 Host::Host(const std::vector<Policy::Map> &maps) : maps_(maps) {
   fill<SF_HOST_COUNT - 1>(table_);
   for (const Policy::Map &m : maps_) {

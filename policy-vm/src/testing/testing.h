@@ -140,6 +140,22 @@ class Image {
   size_t bytes_;
 };
 
+/// A policy's maps in memory of their own, with their initial contents, and an environment whose functions are the
+/// virtual machine's. What hosts have besides is not there.
+class RealMaps {
+ public:
+  explicit RealMaps(const std::vector<Policy::Map> &maps);
+  ~RealMaps();
+  RealMaps(const RealMaps &) = delete;
+  std::vector<sf_map> handles;
+  std::vector<void *> values;  ///< of arrays
+  sf_vm_env env{};
+
+ private:
+  std::vector<sf_map *> addresses_;
+  sf_host_fn table_[SF_HOST_COUNT] = {};
+};
+
 // A host whose functions write down how they were called, over its own storage for a policy's maps: one value per map,
 // each an allocation of exactly its size. A lookup finds it for some keys and not for others; an iteration visits it a
 // few times, with keys of its own.

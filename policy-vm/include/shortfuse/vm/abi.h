@@ -94,7 +94,12 @@ struct sf_vm_env {
   uint32_t next_program;      /* set by a tail call, index + 1 in the image: the program that goes on */
   uint32_t tail_calls;        /* made so far in this run */
   uint32_t own_functions;     /* how many the table holds behind SF_HOST_COUNT */
+  uint32_t open_records;      /* reserved in ring buffers and not yet submitted or discarded */
 };
+
+/* A run has ended with records open, because its fuel was used up or a host function was not there: they are discarded,
+ * so that whoever reads the ring buffers does not wait for them. sf_program_run() does so by itself. */
+void sf_vm_discard_open(struct sf_vm_env *env);
 
 #define SF_TAIL_CALLS_MAX 33        /* as in the kernel */
 #define SF_LOOP_ROUNDS_MAX (1u << 23) /* of bpf_loop(): more answer -E2BIG, as in the kernel */

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "shortfuse/vm/abi.h"
+#include "shortfuse/vm/map.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -34,9 +35,14 @@ struct sf_image_map {
   uint32_t type, key_size, value_size, max_entries;
   uint32_t flags, object;  /* BPF_F_*; position in the chain */
   uint32_t pinning;        /* 1 (LIBBPF_PIN_BY_NAME): the contents survive a remount (bpf.h) */
-  uint32_t extra;          /* map_extra: of a BLOOM_FILTER the number of hash functions; 0: as many as fit */
+  uint32_t extra;          /* map_extra: sf_map_shape.extra */
   char name[32];
 };
+
+static inline struct sf_map_shape sf_image_map_shape(const struct sf_image_map *map) {
+  const struct sf_map_shape shape = {map->type, map->key_size, map->value_size, map->max_entries, map->extra};
+  return shape;
+}
 
 struct sf_image {
   uint64_t magic;

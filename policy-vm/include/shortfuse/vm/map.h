@@ -2,7 +2,9 @@
  *
  * With the kernel's meaning, flags and errnos (-E2BIG full, -ENOENT, -EEXIST, -EINVAL). A lookup returns a pointer into
  * the storage, as in the kernel: the value may change under the reader, and an element deleted and reused by the
- * writer may show another value; never memory outside the map. Values are aligned to 8 bytes. Lookups check every
+ * writer may show another value; never memory outside the map. A value's place stays the same until its key is deleted
+ * or updated; updates of a HASH whose keys and values have up to 8 bytes store the value in place, as one word, other
+ * updates put a whole new element in the old one's place. Values are aligned to 8 bytes. Lookups check every
  * number they read, survive a writer killed at any point, and end. Sizes come from the handle's shape, never from the
  * storage. Writers of one map: one at a time (sf_map_lock()), but for arrays and bloom filters. */
 #ifndef SHORTFUSE_VM_MAP_H
@@ -41,7 +43,10 @@ static inline int sf_map_per_process(uint32_t type) {
  * a program (sf_vm_env.cpu). */
 #define SF_MAP_CPUS 32
 
-struct sf_map_shape { uint32_t type, key_size, value_size, max_entries; };
+struct sf_map_shape {
+  uint32_t type, key_size, value_size, max_entries;
+  uint32_t extra;  /* map_extra: of a BLOOM_FILTER the number of hash functions, 1 to 15; 0: 5. Else 0 */
+};
 
 /* A process's hold on a map. Made by whoever maps the storage, after sf_map_check(); lives as long as programs that
  * refer to it may run. */
@@ -111,6 +116,8 @@ int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t
  * aligned to 8, or NULL when there is no room, which is counted. One that the reader has left out is not committed. */
 void *sf_ring_reserve(struct sf_map *map, uint64_t bytes, uint32_t thread);
 void sf_ring_commit(void *record, int discard, uint32_t thread);
+/* Discards what the thread has reserved and not committed (the lock). */
+void sf_ring_discard_open(struct sf_map *map, uint32_t thread);
 /* bpf_ringbuf_query(): 0 bytes waiting, 1 size, 2 and 3 the consumer's and the producer's position. */
 uint64_t sf_ring_query(const struct sf_map *map, uint64_t what);
 uint64_t sf_ring_lost(const struct sf_map *map);
