@@ -93,6 +93,8 @@ void PathWalker::begin() {
   insns_since_save_ = jumps_since_save_ = 0;
   findings_ = {std::vector<bool>(flow_.insns.size()), std::vector<uint8_t>(flow_.insns.size()),
                std::vector<uint32_t>(program_.functions.size()), {}, {}};
+  undo_.clear();
+  rounds_before_.clear();
   head_bytes_ = 0;
   nests_.clear();
   stack_bytes_ = 0;
@@ -161,7 +163,7 @@ bool PathWalker::walk_path(bool met) {
     if (in_attempt && outside_of_round()) return leave_round();
     Next next = flow_.meeting[pc_] && !met ? meet() : Next::Continue;
     if (next == Next::Continue) {
-      findings_.visited[pc_] = true;
+      note_visited();
       insns_since_save_++;
       const uint32_t at = pc_, behind = pc_ + flow_.insns[pc_].slots();
       next = step(flow_.insns[pc_]);

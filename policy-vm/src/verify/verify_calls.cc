@@ -23,10 +23,7 @@ bool PathWalker::push_frame(Frame callee, uint32_t target) {
                   "at most 8 levels, no recursion");
   }
   callee.return_pc = pc_ + 1;
-  const std::pair entered{pc_, flow_.function[target]};
-  auto &calls = findings_.called_from;
-  if (auto at = std::lower_bound(calls.begin(), calls.end(), entered); at == calls.end() || *at != entered)
-    calls.insert(at, entered);
+  note_call(flow_.function[target]);
   state_.frames.push_back(std::move(callee));
   pc_ = target;
   return true;

@@ -26,12 +26,14 @@ constexpr size_t kApartMin = 4, kApartMax = 12, kStepsApart = 40'000;
 constexpr size_t kApartMinInLoop = 1, kStepsApartInLoop = 10'000;
 constexpr uint32_t kTogether = 4;                  // times that the others are, before their numbers are given up
 constexpr size_t kKindsMax = 8;                    // that wait apart at one position
-constexpr size_t kCrowdsMax = 100'000;             // positions remembered
+constexpr size_t kCrowdsMax = 100'000;             // positions remembered,
+constexpr size_t kPositionMax = 128;               // each of so many numbers: who is in deeper goes on by himself
 
 }  // namespace
 
 // Compares as programs run: by the region, then for each active function by the loops around the place, the outermost
-// first (where they begin, and in which round), and the place itself. Equal: the paths may be joined.
+// first (where they begin, and in which round), and the place itself. Equal: the paths may be joined. Nothing where
+// that are too many loops.
 PathWalker::Position PathWalker::position() const {
   Position p{region_};
   std::vector<uint32_t> around;
@@ -39,8 +41,10 @@ PathWalker::Position PathWalker::position() const {
     const bool last = f + 1 == state_.frames.size();
     const uint32_t pc = last ? pc_ : state_.frames[f + 1].return_pc - 1;
     around.clear();
-    for (int32_t l = flow_.nest.innermost[pc]; l >= 0; l = flow_.nest.loops[static_cast<size_t>(l)].parent)
+    for (int32_t l = flow_.nest.innermost[pc]; l >= 0; l = flow_.nest.loops[static_cast<size_t>(l)].parent) {
       around.push_back(static_cast<uint32_t>(l));
+      if (p.size() + 2 * around.size() > kPositionMax) return {};
+    }
     for (size_t i = around.size(); i-- > 0;) {
       const auto round = std::find_if(state_.loops.begin(), state_.loops.end(), [&](const LoopRound &r) {
         return r.loop == around[i] && r.frame == f;
@@ -83,6 +87,7 @@ PathWalker::Next PathWalker::wait_in_crowd() {
       std::clamp(steps / flow_.insns.size(), region_ == 0 ? kApartMin : kApartMinInLoop, kApartMax);
   if (!joins_crowds_ || places_[pc_].visits < most_apart / 2) return Next::Continue;
   Position here = position();
+  if (here.empty()) return Next::Continue;
   charge(here.size() * sizeof(uint32_t));
   auto at = crowds_.find(here);
   if (at == crowds_.end()) {

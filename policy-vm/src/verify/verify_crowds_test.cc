@@ -51,6 +51,29 @@ TEST(Crowds, WorkGrowsWithTheProgram) {
   EXPECT_LT(steps[1], 3 * steps[0]);
 }
 
+// A thousand loops, each in the one before: nobody waits there, since where he is would be a thousand numbers long, and
+// finding the place costs steps. Without that this takes half a minute and half a gigabyte.
+TEST(Crowds, LoopsDeepInLoopsAreGivenUpSoon) {
+  constexpr int kDepth = 1000;
+  Code code{mov(7, 1)};
+  for (int i = 0; i < kDepth; i++) code.push_back(alu_imm(kAdd, 8, 0));
+  code[1] = mov(8, 0);
+  code = code + Code{alu_imm(kMul, 7, 5), alu_imm(kAdd, 7, 1)};
+  for (int i = 0; i < kDepth; i++) code.push_back(jump_imm(kNe, 7, 12345 + i, -3 - 2 * i));
+  auto policy = verified_policy({make_program(code + Code{mov_reg(0, 7), leave()}, "fuse/read")});
+  ASSERT_FALSE(policy);
+  EXPECT_EQ(policy.error().code, "verify-endless-loop");
+}
+
+// What an attempt showed is taken back without copying what all of the program has shown.
+TEST(Crowds, ManyLoopsInARow) {
+  Code code;
+  for (int i = 0; i < 3300; i++) code = code + Code{mov(7, 0), alu_imm(kAdd, 7, 1), jump_imm(kLt, 7, 100, -2)};
+  auto policy = verified_policy({make_program(code + Code{mov(0, 0), leave()}, "fuse/read")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  EXPECT_LE(policy->programs[0].info.states_explored, 300'000u);
+}
+
 // `many` branches that add up r7, then `rest`; r6 is the context's node, r8 and r9 belong to `first`.
 LinkedProgram behind_branches(const Code &first, int many, const Code &rest) {
   Code code = Code{load(8, 6, 1, kNode)} + first + Code{mov(7, 0)};

@@ -189,10 +189,14 @@ void PathWalker::leave_loops() {
 // ---- attempts
 
 PathWalker::Next PathWalker::judge_loop(uint32_t loop) {
+  if (attempts_.empty()) {
+    attempt_limit_ = steps_ + attempt_steps_ + kAttemptStepsMax;
+    undo_.clear();
+    rounds_before_.clear();
+  }
   const Mark mark{state_,        pc_,           parent_, pending_.size(), pending_bytes_, head_bytes_,
-                  seen_.size(), pieces_.size(), before_, piece_start_,    findings_, region_};
+                  seen_.size(), pieces_.size(), before_, piece_start_,    undo_.size(), region_};
   const uint64_t steps_before = steps_;
-  if (attempts_.empty()) attempt_limit_ = steps_ + attempt_steps_ + kAttemptStepsMax;
   Attempt attempt;
   attempt.loop = loop;
   attempt.entry = state_;
@@ -226,7 +230,7 @@ void PathWalker::rewind(const Mark &mark) {
   pieces_.resize(mark.pieces);
   before_ = mark.before;
   piece_start_ = mark.piece_start;
-  findings_ = mark.findings;
+  take_back(mark.undo);
   state_ = mark.state;
   pc_ = mark.pc;
   parent_ = mark.parent;

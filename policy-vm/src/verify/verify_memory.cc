@@ -171,8 +171,7 @@ std::optional<uint64_t> PathWalker::constant_of(const Reg &base, const Scalar &a
 // ---- the stack
 
 void PathWalker::touch_stack(unsigned frame, int64_t lowest) {
-  uint32_t &bytes = findings_.frame_bytes[function_of(frame)];
-  bytes = std::max(bytes, static_cast<uint32_t>(-lowest));
+  note_frame_bytes(function_of(frame), static_cast<uint32_t>(-lowest));
 }
 
 bool PathWalker::access_stack(unsigned r, const Reg &base, const Scalar &at, uint32_t bytes) {

@@ -1,7 +1,7 @@
 // The verifier's inside: one walk over all paths of one program. Split over verifier.cc (paths, states),
 // verify_crowds.cc (places where many paths meet), verify_calls.cc (sub-programs, callbacks), verify_loops.cc (loops
-// as a whole), verify_rounds.cc (how many rounds there may be), verify_values.cc (arithmetic, branches),
-// verify_memory.cc and verify_host.cc (host functions).
+// as a whole), verify_rounds.cc (how many rounds there may be), verify_findings.cc (what paths have shown),
+// verify_values.cc (arithmetic, branches), verify_memory.cc and verify_host.cc (host functions).
 #pragma once
 #include <map>
 #include <optional>
@@ -107,14 +107,19 @@ class PathWalker {
   struct NestPlace { uint32_t nest, owner; };
   static constexpr uint32_t kNoLoop = ~0u;
 
-  // What the paths have shown so far; what an attempt showed is dropped with it.
+  // What the paths have shown so far (verify_findings.cc). What an attempt showed is taken back with it.
   struct Findings {
     std::vector<bool> visited;
     std::vector<uint8_t> ways;          // of a conditional jump: kWayOn, kWayTaken, or both
     std::vector<uint32_t> frame_bytes;  // per function
-    // The pc of a call and a function that it enters, ascending. An attempt copies all of this.
+    // The pc of a call and a function that it enters, ascending.
     std::vector<std::pair<uint32_t, uint32_t>> called_from;
     std::vector<NestRounds> rounds;     // per nest
+  };
+  // How one of them was before a path in an attempt changed it.
+  struct Undo {
+    enum class What : uint8_t { Visited, Ways, FrameBytes, Call, Rounds } what;
+    uint32_t of, was;
   };
   // Everything that an attempt to judge a loop may have to undo.
   struct Mark {
@@ -126,7 +131,7 @@ class PathWalker {
     size_t seen, pieces;
     int32_t before;
     uint32_t piece_start;
-    Findings findings;
+    size_t undo;
     uint32_t region;
   };
   // How often a place was widened, and what it could have been widened to a few times before.
@@ -234,10 +239,18 @@ class PathWalker {
   const Scalar *hint_for(uint32_t loop, PlaceKey key) const;
   Next accept_loop(Attempt *t);
 
+  // ---- findings (verify_findings.cc)
+  void note_visited();
+  void note_ways(uint8_t ways);
+  void note_call(uint32_t function);
+  void note_frame_bytes(uint32_t function, uint32_t bytes);
+  NestRounds &rounds_to_change(uint32_t nest);
+  void keep(Undo::What what, uint32_t of, uint32_t was);
+  void take_back(size_t until);
+
   // ---- rounds (verify_rounds.cc)
   uint32_t nest_in(uint32_t outer, uint32_t label);
   NestPlace nest_here(uint32_t loop);
-  NestRounds &rounds_in(uint32_t nest);
   void note_walked_round(uint32_t loop);
   void note_judged_rounds(uint32_t nest, uint64_t rounds, bool joined_others);
   void note_callback_rounds(const Frame &body);
@@ -339,6 +352,8 @@ class PathWalker {
   uint64_t head_bytes_ = 0;        // of states before rounds of callbacks
   uint32_t reserved_bytes_ = 0;    // asked for by the call being checked
   Findings findings_;
+  std::vector<Undo> undo_;                 // while loops are being judged
+  std::vector<NestRounds> rounds_before_;  // of those that are of Rounds
   uint32_t stack_bytes_ = 0;
 
   std::vector<LoopRecord> loops_;      // as LoopNest::loops

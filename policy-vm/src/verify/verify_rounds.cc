@@ -17,6 +17,7 @@ namespace shortfuse::vm {
 namespace {
 
 constexpr uint32_t kCallLabel = 1u << 30;  // beside a loop's number: the instruction that calls
+constexpr uint64_t kBytesPerNest = 1024;   // finding one takes as long as handling so many bytes of states
 
 uint64_t add_saturated(uint64_t a, uint64_t b) { return a > ~0ull - b ? ~0ull : a + b; }
 
@@ -32,15 +33,20 @@ uint32_t PathWalker::nest_in(uint32_t outer, uint32_t label) {
 PathWalker::NestPlace PathWalker::nest_here(uint32_t loop) {
   NestPlace place{0, 0};
   std::vector<uint32_t> around;
+  uint64_t nests = 0;
   for (size_t f = 0; f < state_.frames.size(); f++) {
     const bool last = f + 1 == state_.frames.size();
     const uint32_t pc = last ? pc_ : state_.frames[f + 1].return_pc - 1;
     around.clear();
     for (int32_t l = flow_.nest.innermost[pc]; l >= 0; l = flow_.nest.loops[static_cast<size_t>(l)].parent)
       around.push_back(static_cast<uint32_t>(l));
+    nests += around.size() + 1;
     for (size_t i = around.size(); i-- > 0;) {
       place.nest = nest_in(place.nest, around[i]);
-      if (last && around[i] == loop) return place;
+      if (last && around[i] == loop) {
+        charge(nests * kBytesPerNest);
+        return place;
+      }
       for (const Attempt *a : attempts_) {
         if (a->loop == around[i] && a->frames == f + 1) place.owner = place.nest;
       }
@@ -49,18 +55,13 @@ PathWalker::NestPlace PathWalker::nest_here(uint32_t loop) {
     place.nest = nest_in(place.nest, kCallLabel | pc);
     if (state_.frames[f + 1].role != Role::Called) place.owner = place.nest;
   }
-  charge(state_.frames.size() * sizeof(Reg));
+  charge(nests * kBytesPerNest);
   return place;
-}
-
-PathWalker::NestRounds &PathWalker::rounds_in(uint32_t nest) {
-  if (findings_.rounds.size() <= nest) findings_.rounds.resize(nest + 1);
-  return findings_.rounds[nest];
 }
 
 void PathWalker::note_walked_round(uint32_t loop) {
   const NestPlace place = nest_here(loop);
-  auto &walked = rounds_in(place.nest).walked;
+  auto &walked = rounds_to_change(place.nest).walked;
   auto w = std::find_if(walked.begin(), walked.end(), [&](auto &known) { return known.owner == place.owner; });
   if (w == walked.end()) w = walked.insert(w, {place.owner});
   if (w->region != region_) w->in_region = 0;
@@ -70,14 +71,14 @@ void PathWalker::note_walked_round(uint32_t loop) {
 }
 
 void PathWalker::note_judged_rounds(uint32_t nest, uint64_t rounds, bool joined_others) {
-  NestRounds &n = rounds_in(nest);
+  NestRounds &n = rounds_to_change(nest);
   n.judged = std::max(n.judged, rounds);
   n.judged_sum = add_saturated(n.judged_sum, rounds);
   n.joined_others |= joined_others;
 }
 
 void PathWalker::note_callback_rounds(const Frame &body) {
-  NestRounds &n = rounds_in(nest_in(nest_here(kNoLoop).nest, kCallLabel | pc_));
+  NestRounds &n = rounds_to_change(nest_in(nest_here(kNoLoop).nest, kCallLabel | pc_));
   n.judged = std::max(n.judged, rounds_of_body(body));
   n.callback = true;
 }

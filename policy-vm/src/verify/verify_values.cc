@@ -182,7 +182,7 @@ PathWalker::Next PathWalker::jump(const Insn &in) {
 }
 
 PathWalker::Next PathWalker::go_one_way(bool taken) {
-  findings_.ways[pc_] |= taken ? kWayTaken : kWayOn;
+  note_ways(taken ? kWayTaken : kWayOn);
   pc_ = taken ? jump_target_ : pc_ + 1;
   return Next::Continue;
 }
@@ -192,7 +192,7 @@ PathWalker::Next PathWalker::split(State taken) {
   for (State *s : {&state_, &taken}) {
     if (!s->loops.empty()) s->loops.back().splits++;
   }
-  findings_.ways[pc_] = kWayOn | kWayTaken;
+  note_ways(kWayOn | kWayTaken);
   if (!push_path(std::move(taken), jump_target_)) return Next::Refused;
   pc_++;
   return Next::Continue;
