@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <thread>
 
 #include "mounts.h"
 
@@ -21,6 +22,7 @@ namespace {
 constexpr size_t kPacketMax = 1 << 20;
 constexpr uint64_t kAnswerMax = 64ull << 20;  ///< of an answer in a memfd
 constexpr std::chrono::milliseconds kStatusLimit{5000};
+constexpr std::chrono::milliseconds kStartLimit{500};  // from a mount to its daemon that can be asked
 
 std::unexpected<std::string> failed(const std::string &what) {
   return std::unexpected(what + ": " + strerror(errno));
@@ -122,7 +124,7 @@ std::expected<Answer, std::string> receive_packet(int fd) {
   if (got < 0 && errno == EAGAIN) return std::unexpected("the daemon does not answer");
   if (got < 0) return failed("no answer from the daemon");
   const Fd attached = first_descriptor(message);
-  if (got == 0) return std::unexpected("the daemon closed the connection without an answer (is it of another version?)");
+  if (got == 0) return std::unexpected("the daemon closed the connection without an answer (another version?)");
 
   sf_msg head;
   if (static_cast<size_t>(got) < sizeof head || (message.msg_flags & MSG_TRUNC) != 0) {
@@ -234,13 +236,21 @@ std::expected<LiveMount, std::string> find_mount(const std::vector<std::string> 
                                                  const std::string &point) {
   std::vector<std::string> complaints;
   const std::string wanted = canonical(point);
-  for (const auto &socket : registry_sockets(directories, &complaints)) {
-    auto mount = status_of(socket);
-    if (!mount) {
-      complain(&complaints, mount.error());
-    } else if (mount->status.mount.point == wanted) {
-      return mount;
+  // A daemon can be asked from its first look at a request on, a moment after its mount is seen.
+  const auto until = std::chrono::steady_clock::now() + kStartLimit;
+  while (true) {
+    complaints.clear();
+    for (const auto &socket : registry_sockets(directories, &complaints)) {
+      auto mount = status_of(socket);
+      if (!mount) {
+        complain(&complaints, mount.error());
+      } else if (mount->status.mount.point == wanted) {
+        return mount;
+      }
     }
+    const auto entry = mounted_at(mount_table(), wanted);
+    if (!entry || !entry->is_fuse() || std::chrono::steady_clock::now() >= until) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   std::string text = describe_absence(wanted);
   for (const auto &complaint : complaints) text += "\n  " + complaint;

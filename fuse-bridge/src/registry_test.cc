@@ -62,7 +62,8 @@ pid_t other_daemon(bool leaves) {
 
 TEST(Registry, ADaemonThatIsHeldUpKeepsItsName) {
   before_listening = [] {
-    for (const std::string &name : names_of(getpid())) EXPECT_FALSE(name.ends_with(".sock")) << "found before it listens";
+    for (const std::string &name : names_of(getpid()))
+      EXPECT_FALSE(name.ends_with(".sock")) << "found before it listens";
     other_daemon(true);
   };
   auto registry = Registry::enter(false);
