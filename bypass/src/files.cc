@@ -525,7 +525,13 @@ void files_after_fork() {
   for_each_slot(0, ~0u, [](int, const File &file) {
     if (move_position(file, kGivingBack, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   });
-  // Given back before the fork; one that another thread opened since is shared with the parent now.
+  // All others were given back before the fork, but for those that another thread opened since. Nobody here can know of
+  // them, and the parent goes on with them: its offset may be the kernel's by now, so the kernel is told nothing.
+  for_each_slot(0, ~0u, [](int, const File &file) {
+    const int64_t position = position_of(file);
+    if (position < 0 || in_listing(file)) return;
+    if (move_position(file, position, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+  });
   files_give_back_all_but_listings();
 }
 

@@ -719,6 +719,39 @@ TEST(Files, AChildStartsAnew) {
   through(SYS_close, fd);
 }
 
+// What another thread opens while a process forks is the parent's: the child does not move its offset, however late
+// it looks at what it has inherited.
+TEST(Files, AChildLeavesWhatWasOpenedMeanwhile) {
+  Tree tree(kPlainMount);
+  const std::string contents = random_bytes(1000, 7);
+  tree.file("f", contents);
+  tree.attach();
+  char buffer[100];
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  sf_bypass_before_fork(SIGCHLD, 0);
+  int fd = open_ours(tree, "f");  // the other thread
+  through(SYS_read, fd, arg(buffer), 100);
+  pid_t pid = fork();
+  if (pid == 0) {
+    if (read(ready[0], buffer, 1) != 1) _exit(1);
+    int own = open_ours(tree, "f");
+    _exit(owned(own) && through(SYS_read, own, arg(buffer), 10) == 10 ? 0 : 1);
+  }
+  int copy = static_cast<int>(through(SYS_dup, fd));
+  ASSERT_EQ(through(SYS_read, copy, arg(buffer), 100), 100);
+  EXPECT_EQ(std::string(buffer, 100), contents.substr(100, 100));
+  ASSERT_EQ(write(ready[1], "x", 1), 1);
+  int status;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  ASSERT_EQ(through(SYS_read, copy, arg(buffer), 100), 100);
+  EXPECT_EQ(std::string(buffer, 100), contents.substr(200, 100));
+  EXPECT_EQ(through(SYS_lseek, fd, 0, SEEK_CUR), 300);
+  through(SYS_close, copy), through(SYS_close, fd);
+  close(ready[0]), close(ready[1]);
+}
+
 TEST(Files, WorkingDirectory) {
   Tree tree(kPlainMount);
   tree.dir("d");
