@@ -1,6 +1,6 @@
 // Drives a fuzz target where libFuzzer is not to be had: runs the files that it is given (or those of a directory),
-// then mutations of them for -max_total_time seconds or until -runs are made, by -seed. It takes libFuzzer's options and
-// ignores the others. An input that ends the program is left in crash-last behind -artifact_prefix.
+// then mutations of them for -max_total_time seconds or until -runs are made, by -seed. It takes libFuzzer's options
+// and ignores the others. An input that ends the program is left in crash-last behind -artifact_prefix.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -42,7 +42,8 @@ Options parse(int argc, char **argv) {
     if (arg.starts_with("-artifact_prefix=")) o.artifact_prefix = value;
     if (arg.starts_with("-seed_inputs=@")) {  // a file with names and commas between them
       std::ifstream list(value.substr(1));
-      for (std::string file; std::getline(list, file, ',');) o.seeds.push_back(read_file(file.substr(0, file.find('\n'))));
+      for (std::string file; std::getline(list, file, ',');)
+        o.seeds.push_back(read_file(file.substr(0, file.find('\n'))));
     }
     if (arg.starts_with("-")) continue;
     if (!std::filesystem::is_directory(arg)) o.seeds.push_back(read_file(arg));

@@ -1,6 +1,6 @@
 #!/bin/sh
-# driver_test.sh COMPILER: the driver used without libFuzzer. A crash is left behind the prefix that was given and nobody
-# else takes it away; with -runs and -seed a run is the same each time.
+# driver_test.sh COMPILER: the driver used without libFuzzer. A crash is left behind the prefix that was given and
+# nobody else takes it away; with -runs and -seed a run is the same each time.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 T=$(mktemp -d)
@@ -26,7 +26,8 @@ echo -n crash >"$T/crash"
 cd "$T/elsewhere"
 
 if (ulimit -c 0; exec "$T/target" -artifact_prefix="$T/one." "$T/crash") 2>"$T/log"; then fail "it did not crash"; fi
-"$T/target" -runs=200 -seed=1 -artifact_prefix="$T/two." "$T/good" >"$T/said" 2>"$T/first" || fail "$(tail -n 3 "$T/first")"
+"$T/target" -runs=200 -seed=1 -artifact_prefix="$T/two." "$T/good" >"$T/said" 2>"$T/first" ||
+  fail "$(tail -n 3 "$T/first")"
 [ "$(cat "$T/one.crash-last")" = crash ] || fail "what crashed is not kept"
 [ ! -e "$T/two.crash-last" ] || fail "what did not crash is kept"
 [ -z "$(ls -A)" ] || fail "it writes where it was started: $(ls -A)"

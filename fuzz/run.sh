@@ -1,8 +1,8 @@
 #!/bin/sh
-# run.sh TARGET CORPUS SEEDS LIMIT: the inputs that are kept and the seeds that the build made, then others made of them.
-# LIMIT is a number of seconds, or -runs=N: then the run is the same each time and everywhere, whatever earlier ones
-# found (SHORTFUSE_SOAK=1 makes a long one of it all the same). What is found stays beside the target: the corpus in
-# TARGET.corpus, a crash in TARGET.crash-*.
+# run.sh TARGET CORPUS SEEDS LIMIT: the inputs that are kept and the seeds that the build made, then others made of
+# them. LIMIT is a number of seconds, or -runs=N: then the run is the same each time and everywhere, whatever earlier
+# ones found (SHORTFUSE_SOAK=1 makes a long one of it all the same). What is found stays beside the target: the corpus
+# in TARGET.corpus, a crash in TARGET.crash-*.
 set -eu
 export LC_ALL=C
 target=$1 corpus=$2 seeds=$3 limit=$4
