@@ -28,5 +28,5 @@ case $limit in
     ;;
 esac
 cd "$(dirname "$target")"
-exec $still "$target" -timeout=20 -rss_limit_mb=1024 -max_len=16384 -verbosity=0 -print_final_stats=1 \
+exec $still "$target" -timeout=200 -rss_limit_mb=1024 -max_len=16384 -verbosity=0 -print_final_stats=1 \
   -artifact_prefix="$target." "$@"

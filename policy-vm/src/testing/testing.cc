@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "run/interpret.h"
 #include "testing/opcodes.h"
@@ -369,6 +370,16 @@ struct Checker {
   }
 };
 
+uint64_t insns_max(const Policy::Program &p) {
+  uint64_t nests = 1;
+  for (uint64_t word : p.insns) {
+    const auto in = std::bit_cast<RawInsn>(word);
+    nests += in.off < 0 || in.code == kOpCall || (in.code == (kClassJmp32 | kJumpAlways) && in.imm < 0);
+  }
+  const uint64_t rounds = p.info.rounds_max * nests + p.info.states_explored + 1;
+  return rounds * p.insns.size();
+}
+
 std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,
                               uint64_t fuel) {
   const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx)};
@@ -381,6 +392,12 @@ std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot,
   if (env_.fuel == 0) return checker.wrong.empty() ? kOutOfFuel : checker.wrong;
   if (checker.wrong.empty() && !checker.records.empty()) return "a record was reserved and not given back";
   return checker.wrong;
+}
+
+std::string Host::checked_run_in_short(const Policy::Program &p, void *ctx, uint64_t fuel) {
+  uint64_t r0;
+  const std::string wrong = checked_run(p.insns, p.info.slot, ctx, &r0, fuel);
+  return wrong == kOutOfFuel && insns_max(p) > fuel ? "" : wrong;
 }
 
 }  // namespace shortfuse::vm::testing

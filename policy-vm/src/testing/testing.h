@@ -183,6 +183,8 @@ class Host {
   std::string checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,
                           uint64_t fuel = 50'000'000);
   static constexpr const char *kOutOfFuel = "it did not end";
+  /// The same for a program of which any time may be expected: one that may take longer than `fuel` is cut short there.
+  std::string checked_run_in_short(const Policy::Program &p, void *ctx, uint64_t fuel = 2'000'000);
 
  private:
   friend struct Checker;
@@ -218,5 +220,9 @@ class Host {
   std::vector<sf_map> handles_;
   std::vector<sf_map *> handle_addresses_;
 };
+
+/// Instructions that a run can take at most, as far as the verifier says: between two rounds of any loop or callback
+/// lies less than the program, and the rounds that were walked are among the steps.
+uint64_t insns_max(const Policy::Program &p);
 
 }  // namespace shortfuse::vm::testing

@@ -45,18 +45,6 @@ struct Tally {
   }
 };
 
-// Instructions that a run can take at most, as far as the verifier says: between two rounds of any loop or callback
-// lies less than the program, and the rounds that were walked are among the steps.
-uint64_t insns_max(const Policy::Program &p) {
-  uint64_t nests = 1;
-  for (uint64_t word : p.insns) {
-    const auto in = std::bit_cast<RawInsn>(word);
-    nests += in.off < 0 || in.code == kOpCall || (in.code == (kClassJmp32 | kJumpAlways) && in.imm < 0);
-  }
-  const uint64_t rounds = p.info.rounds_max * nests + p.info.states_explored + 1;
-  return rounds * p.insns.size();
-}
-
 // What it does wrong in any of a few runs, or "".
 std::string wrong_in(const Policy &policy, ProgramGenerator *generator, Tally *tally) {
   const Policy::Program &p = policy.programs[0];
