@@ -337,7 +337,7 @@ template <typename Task> __attribute__((noinline)) int run(Task task, sf_jit_res
   return task(&error) ? 0 : fail(result, error.c_str());
 }
 
-template <typename Task> int guarded(uint32_t version, sf_jit_result *result, Task task) {
+template <typename Task> int guarded(uint64_t build, sf_jit_result *result, Task task) {
   memset(result, 0, sizeof *result);
   unsigned major = 0, minor = 0, patch = 0;
   LLVMGetVersion(&major, &minor, &patch);
@@ -345,7 +345,7 @@ template <typename Task> int guarded(uint32_t version, sf_jit_result *result, Ta
 #ifndef __x86_64__
   return fail(result, "there is no compiler for this processor yet");
 #endif
-  if (version != SF_JIT_VERSION) return fail(result, "the compiler is of another version");
+  if (build != SF_JIT_BUILD) return fail(result, "the compiler is of another build");
   initialise_once();
   jmp_buf escape;
   if (setjmp(escape) != 0) {
@@ -362,10 +362,10 @@ template <typename Task> int guarded(uint32_t version, sf_jit_result *result, Ta
 
 #define SF_EXPORT extern "C" __attribute__((visibility("default")))
 
-SF_EXPORT int sf_jit_compile(uint32_t version, const sf_jit_policy *policy, sf_jit_result *result) {
-  return guarded(version, result, [=](std::string *error) { return compile(*policy, result, error); });
+SF_EXPORT int sf_jit_compile(uint64_t build, const sf_jit_policy *policy, sf_jit_result *result) {
+  return guarded(build, result, [=](std::string *error) { return compile(*policy, result, error); });
 }
 
-SF_EXPORT int sf_jit_text(uint32_t version, const sf_jit_policy *policy, sf_jit_stage stage, sf_jit_result *result) {
-  return guarded(version, result, [=](std::string *error) { return describe(*policy, stage, result, error); });
+SF_EXPORT int sf_jit_text(uint64_t build, const sf_jit_policy *policy, sf_jit_stage stage, sf_jit_result *result) {
+  return guarded(build, result, [=](std::string *error) { return describe(*policy, stage, result, error); });
 }

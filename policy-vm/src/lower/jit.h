@@ -12,7 +12,12 @@
 extern "C" {
 #endif
 
-#define SF_JIT_VERSION 5
+#ifndef SF_CODE_ABI
+#define SF_CODE_ABI 0 /* builds for fuzzing */
+#endif
+/* Names the sources on which machine code depends: compiler and caller must be of one build. */
+#define SF_JIT_BUILD SF_CODE_ABI
+
 #define SF_JIT_COMPILE_SYMBOL "sf_jit_compile"
 #define SF_JIT_TEXT_SYMBOL "sf_jit_text"
 
@@ -45,11 +50,11 @@ struct sf_jit_result {
 };
 
 /* All functions here: 0, or -1 and `error`. Thread-safe: LLVM's state is made for the call and taken down. Never end
- * the process: LLVM's fatal errors come back as -1. `version` is SF_JIT_VERSION of the caller.
+ * the process: LLVM's fatal errors come back as -1. `build` is SF_JIT_BUILD of the caller.
  *
  * Compiles the programs into one block of position-independent code without relocations. */
-typedef int (*sf_jit_compile_fn)(uint32_t version, const struct sf_jit_policy *policy, struct sf_jit_result *result);
-int sf_jit_compile(uint32_t version, const struct sf_jit_policy *policy, struct sf_jit_result *result);
+typedef int (*sf_jit_compile_fn)(uint64_t build, const struct sf_jit_policy *policy, struct sf_jit_result *result);
+int sf_jit_compile(uint64_t build, const struct sf_jit_policy *policy, struct sf_jit_result *result);
 
 /* What the compiler makes of the programs on the way, as text in result->code (`bytes` without the NUL behind it). */
 enum sf_jit_stage {
@@ -57,9 +62,9 @@ enum sf_jit_stage {
   SF_JIT_OPTIMISED = 1, /* as the code is made from */
   SF_JIT_ASSEMBLY = 2,
 };
-typedef int (*sf_jit_text_fn)(uint32_t version, const struct sf_jit_policy *policy, enum sf_jit_stage stage,
+typedef int (*sf_jit_text_fn)(uint64_t build, const struct sf_jit_policy *policy, enum sf_jit_stage stage,
                               struct sf_jit_result *result);
-int sf_jit_text(uint32_t version, const struct sf_jit_policy *policy, enum sf_jit_stage stage,
+int sf_jit_text(uint64_t build, const struct sf_jit_policy *policy, enum sf_jit_stage stage,
                 struct sf_jit_result *result);
 
 #ifdef __cplusplus

@@ -112,8 +112,8 @@ struct CompileJob {
 
 void *run_compile_job(void *arg) {
   auto *job = static_cast<CompileJob *>(arg);
-  job->status = job->text ? job->text(SF_JIT_VERSION, &job->policy, job->stage, &job->result)
-                          : job->compile(SF_JIT_VERSION, &job->policy, &job->result);
+  job->status = job->text ? job->text(SF_JIT_BUILD, &job->policy, job->stage, &job->result)
+                          : job->compile(SF_JIT_BUILD, &job->policy, &job->result);
   return nullptr;
 }
 

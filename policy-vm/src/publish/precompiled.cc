@@ -9,9 +9,6 @@
 #include "publish/compiler.h"
 #include "shortfuse/vm/map.h"
 
-#ifndef SF_CODE_ABI
-#define SF_CODE_ABI 0  // builds for fuzzing
-#endif
 #ifndef SF_LLVM_VERSION
 #define SF_LLVM_VERSION ""  // built without LLVM
 #endif
@@ -277,7 +274,7 @@ bool is_own_compiler(const std::string &version) {
 
 uint64_t code_key(const std::vector<Policy::Map> &maps, const std::vector<Policy::Program> &programs, size_t first_map,
                   size_t first_program) {
-  const uint64_t build[] = {SF_CODE_ABI, SF_ABI_VERSION, SF_JIT_VERSION, maps.size() - first_map};
+  const uint64_t build[] = {SF_CODE_ABI, SF_ABI_VERSION, maps.size() - first_map};
   uint64_t key = hash(kHashStart, build, sizeof build);
 #ifdef __x86_64__
   key = hash(key, "x86-64", 6);  // the features that code is made of are those that all of them have

@@ -1,6 +1,7 @@
 // Policies compiled ahead of time: they run without a compiler, and are refused or compiled again where they must be.
 #include "publish/precompiled.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -9,9 +10,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <random>
 
+#include "lower/jit.h"
 #include "testing/testing.h"
 #include "shortfuse/vm/runtime.h"
 
@@ -71,6 +74,25 @@ class PrecompiledTest : public ::testing::Test {
   std::string directory_;
   std::vector<std::string> files_;
 };
+
+// The key of its code would tell of our sources, not of those that it was made with.
+TEST_F(PrecompiledTest, CompilerOfAnotherBuildIsRefused) {
+  const auto library = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "../lib/libshortfuse-jit.so";
+  if (!std::filesystem::exists(library)) GTEST_SKIP() << "built without LLVM";
+  const pid_t child = fork();
+  if (child == 0) {
+    void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+    auto compile = reinterpret_cast<sf_jit_compile_fn>(handle ? dlsym(handle, SF_JIT_COMPILE_SYMBOL) : nullptr);
+    if (!compile) _exit(2);
+    sf_jit_policy policy{};
+    sf_jit_result result{};
+    if (compile(/*build=*/1, &policy, &result) == 0) _exit(3);
+    _exit(std::string(result.error) == "the compiler is of another build" ? 0 : 4);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
 
 std::vector<int> verdicts(const Policy &policy, Lowering lowering) {
   auto runtime = Runtime::create(policy, lowering);
