@@ -20,8 +20,7 @@ case $limit in
     find "$@" -type f | sort | paste -sd, >"$target.inputs"
     rm -rf "$target.found"
     mkdir "$target.found"
-    # Some inputs are slow ones: the time is bounded too.
-    set -- "$limit" -max_total_time=60 -seed=1 -reload=0 "-seed_inputs=@$target.inputs" "$target.found"
+    set -- "$limit" -seed=1 -reload=0 "-seed_inputs=@$target.inputs" "$target.found"
     ;;
   *)
     mkdir -p "$target.corpus"

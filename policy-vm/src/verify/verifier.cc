@@ -47,6 +47,7 @@ PathWalker::PathWalker(LinkedProgram *program, const std::vector<Policy::Map> &m
       flow_(std::move(flow)),
       writes_shared_maps_(program->target->writes_shared_maps(program->slot)),
       context_bytes_(program->target->context_bytes(program->slot)),
+      steps_max_(std::min<uint64_t>(kStepsMax, kStepsOfAny + kStepsPerInsn * flow_.insns.size())),
       loops_(flow_.nest.loops.size()) {}
 
 std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
@@ -54,7 +55,7 @@ std::expected<Verified, Refusal> PathWalker::run(uint64_t *steps_left) {
   bool accepted = false;
   while (true) {
     begin();
-    steps_limit_ = std::min<uint64_t>(kStepsMax, *steps_left - std::min(spent_, *steps_left));
+    steps_limit_ = std::min(steps_max_, *steps_left - std::min(spent_, *steps_left));
     accepted = walk_all() && check_stack();
     spent_ += steps_ + attempt_steps_;
     if (accepted) break;
@@ -124,7 +125,7 @@ bool PathWalker::walk_more_closely() {
   if (walk_all_rounds_ || !judged_) return false;
   spent_in_passes_ += steps_;
   if (refusal_.code == "verify-too-complex" || refusal_.code == "verify-stack-total" || ++passes_ >= kPassesMax ||
-      spent_in_passes_ > kStepsMax / 2) {
+      spent_in_passes_ > steps_max_ / 2) {
     return walk_all_rounds_ = true;
   }
   if (state_.widened < 0) return false;
@@ -385,6 +386,7 @@ bool PathWalker::refuse_limit(const std::string &sentence, const std::string &ne
   if (most_rounds_ > 0) {
     known = "a loop may take " + (most_rounds_ == ~0ull ? "2^64" : std::to_string(most_rounds_)) + " rounds, where " +
             std::to_string(kRoundsMax) + " are the most";
+    pc_ = most_rounds_pc_;
     const SourceLine *line = program_.lines[most_rounds_pc_];
     known += line ? " (" + place_in_source(line) + ")" : " (instruction " + std::to_string(most_rounds_pc_) + ")";
   }

@@ -41,7 +41,7 @@ constexpr uint32_t kNestMax = 8;             // loops that are being judged at a
 constexpr uint32_t kWatchedMax = 256;
 constexpr uint32_t kWaysMax = 256;           // arrivals of one round
 constexpr size_t kComparedMax = 16;           // comparisons with one number
-constexpr uint64_t kAttemptStepsMax = kStepsMax / 4, kAttemptStepsTotal = kStepsMax;
+constexpr uint64_t kAttemptsInPass = 4;      // that take as long as may be: those of one pass as long as the walk
 constexpr uint64_t kMax32 = 0xffffffff;
 
 constexpr uint64_t kEndless = ~0ull;
@@ -172,7 +172,7 @@ PathWalker::Next PathWalker::at_loop(uint32_t loop) {
 bool PathWalker::may_judge(uint32_t loop) const {
   const LoopRecord &record = loops_[loop];
   return !walk_all_rounds_ && !record.walk_rounds && record.failures < kFailuresMax && attempts_.size() < kNestMax &&
-         attempt_steps_ < kAttemptStepsTotal && flow_.nest.loops[loop].one_entry;
+         attempt_steps_ < steps_max_ && flow_.nest.loops[loop].one_entry;
 }
 
 // Forgets loops that the path has left.
@@ -190,7 +190,7 @@ void PathWalker::leave_loops() {
 
 PathWalker::Next PathWalker::judge_loop(uint32_t loop) {
   if (attempts_.empty()) {
-    attempt_limit_ = steps_ + attempt_steps_ + kAttemptStepsMax;
+    attempt_limit_ = steps_ + attempt_steps_ + steps_max_ / kAttemptsInPass;
     undo_.clear();
     rounds_before_.clear();
   }

@@ -180,7 +180,7 @@ const LoopCase kNotProved[] = {
      "map-bounds"},
     {"a count beside a step that no number can hold",
      Code{mov_reg(9, 1), mov(6, 0), mov(5, 0)} + load64(8, 0x7ffffffffffffff0) +
-         Code{mov_reg(2, 5), alu_imm(kRsh, 2, 8)} + bss_at(2) +
+         Code{mov_reg(2, 5), alu_imm(kRsh, 2, 4)} + bss_at(2) +
          Code{load(1, 4, 3, 0), load(1, 7, 9, kNode), alu_imm(kAdd, 5, 1), alu_reg(kAdd, 6, 8), alu_reg(kAdd, 6, 7),
               jump_imm(kLt, 6, -1, -11)} + pass(),
      "map-bounds"},
@@ -381,6 +381,47 @@ TEST(Loops, RoundsAreWalkedWhereThatShowsMore) {
   policy = verified_policy({make_program(code, "fuse/read")});
   ASSERT_FALSE(policy);
   EXPECT_EQ(policy.error().code, "verify-stack-uninitialised") << policy.error().str();
+}
+
+uint64_t steps_of(const Code &code, std::string *verdict) {
+  LinkedProgram program = make_program(code, "fuse/read");
+  const std::vector<Policy::Map> maps = test_maps();
+  uint64_t left = kStepsMax;
+  const auto verified = verify_program(&program, maps, "t.bpf.o", &left);
+  *verdict = verified ? "accepted" : verified.error().code;
+  return kStepsMax - left;
+}
+
+// A few instructions that show no end are refused in the time that a few instructions deserve: counters that jump over
+// what they are compared with, loops that begin in several places, rounds beyond number.
+TEST(Loops, SmallProgramsAreRefusedSoon) {
+  const std::vector<Code> endless = {
+      Code{mov(0, 7), alu32_imm(kMul, 0, 5), alu32_imm(kAdd, 0, 3), jump32_imm(kGt, 0, 1, -3), leave()},
+      Code{mov(0, 0), mov(7, 10), load(8, 6, 1, kNode), jump_imm(kNe, 6, 5, 3), alu_imm(kAdd, 7, 9), mov(0, 262144),
+           alu_imm(kMod, 7, 262144), alu_imm(kAdd, 0, 100000), alu_imm(kArsh, 6, 20), jump32_imm(kSge, 0, 228, -6),
+           jump_imm(kLt, 0, 1337875971, -3), leave()},
+      Code{load(8, 0, 1, kNode), mov(6, 61), mov(7, 903664912), alu_reg(kAdd, 7, 6), alu_reg(kMod, 0, 6),
+           jump_reg(kSge, 7, 0, -3), leave()},
+      Code{load(8, 0, 1, kNode), mov(7, 171), alu_imm(kXor, 7, 1), mov_reg(6, 0), alu32_imm(kAdd, 6, -1620908978),
+           jump32_imm(kSet, 6, 211, -2), jump_imm(kNe, 7, 0, -5), leave()},
+  };
+  for (const Code &code : endless) {
+    SCOPED_TRACE(&code - endless.data());
+    std::string verdict;
+    EXPECT_LT(steps_of(code, &verdict), 5 * (kStepsOfAny + kStepsPerInsn * code.size()));
+    EXPECT_TRUE(verdict == "verify-endless-loop" || verdict == "verify-too-complex") << verdict;
+  }
+}
+
+// Rounds that only walking them shows to end are walked, thousands of them.
+TEST(Loops, ManyRoundsOfSmallProgramsAreWalked) {
+  constexpr uint32_t kStep = 618666333, kRounds = 5'000;
+  std::string verdict;
+  const uint64_t steps = steps_of(Code{mov(6, 0), alu32_imm(kAdd, 6, kStep),
+                                       jump32_imm(kNe, 6, static_cast<int32_t>(kStep * kRounds), -2)} + pass(),
+                                  &verdict);
+  EXPECT_EQ(verdict, "accepted");
+  EXPECT_GT(steps, 2 * kRounds);
 }
 
 // The rounds that a refused loop may take are named.

@@ -328,6 +328,7 @@ class PathWalker {
   const Flow flow_;
   const bool writes_shared_maps_;
   const uint32_t context_bytes_;
+  const uint64_t steps_max_;  // in one pass
 
   State state_;           // of the path being walked
   uint32_t pc_ = 0;
