@@ -117,6 +117,28 @@ TEST_P(UsersShared, AnswersAreTheKernels) {
 INSTANTIATE_TEST_SUITE_P(All, UsersShared, testing::Values("acl", "noacl"),
                          [](const auto &option) { return std::string(option.param); });
 
+// Without default_permissions only the file system knows who may have what. It is asked by all but those it runs as.
+TEST_F(Users, WhatTheFileSystemDecidesIsLeftToIt) {
+  auto names = plant_permissions(temp / "source");
+  Mount::Options options;
+  options.more = "allow_other,bpftime_share=all,nodefault_permissions";
+  Mount mount(temp / "source", temp.dir("mnt"), options);
+  Agent root(temp, {});
+  EXPECT_TRUE(root.comes_to_be_served(mount, "stat " + mount.point() + "/644-0-0"));
+  for (int pass = 0; pass < 3; ++pass) {
+    for (const auto &name : names) {
+      for (const char *verb : {"stat ", "read ", "list "}) root.ask(verb + mount.point() + name);
+    }
+  }
+  Agent::Options as;
+  as.uid = kUser;
+  Agent agent(temp, as);
+  for (int pass = 0; pass < 2; ++pass) expect_kernels_answers(agent, mount.point(), names);
+  EXPECT_EQ(agent.finish().served_total(), 0u);
+  EXPECT_GT(root.finish().served_total(), 1000u);
+  mount.unmount();
+}
+
 TEST_F(Users, NotSharedMeansTheKernelsWay) {
   auto names = plant_permissions(temp / "source");
   Mount::Options options;

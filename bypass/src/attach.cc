@@ -280,6 +280,8 @@ static bool refresh_once(PacketRoom &room, Mount *m, int socket, bool *more) {
 bool refresh(Mount *m) {
   Process *process = g.process;
   if (!process->attach_latch.try_lock()) return false;
+  // Detached meanwhile, and perhaps unmapped: nothing of it may be read.
+  if (state_of(*m) != MountState::Attached) return process->attach_latch.unlock(), false;
   bool good = false;
   unsigned index = index_of(*m);
   uint64_t now = clock_coarse_ns();
@@ -287,7 +289,7 @@ bool refresh(Mount *m) {
   bool other_policy = m->view.header->policy_epoch != (policy != nullptr ? policy->epoch : 0) ||
                       (policy != nullptr && !is_of_session(*policy, *m));
   // Chunks that a daemon keeps to itself would otherwise be asked for by every call.
-  if (state_of(*m) == MountState::Attached && (other_policy || now - refreshed_at_ns[index] >= kRefreshPauseNs)) {
+  if (other_policy || now - refreshed_at_ns[index] >= kRefreshPauseNs) {
     refreshed_at_ns[index] = now;
     m->policy_asked = __atomic_load_n(&m->view.header->policy_epoch, __ATOMIC_ACQUIRE);
     PacketRoom room;
@@ -300,6 +302,7 @@ bool refresh(Mount *m) {
       }
       if (!good) drop_socket(index);
     }
+    m->policy_retry_at_ns = good ? 0 : clock_coarse_ns() + kRetryNs;
     for (uint32_t i = 0; i < m->view.chunks_max; ++i) {
       bool gone = __atomic_load_n(&m->view.header->chunk_generation[i], __ATOMIC_RELAXED) == 0;
       if (gone && m->view.mapped_generation[i] != 0) drop_chunk(m, i);

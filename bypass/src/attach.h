@@ -28,6 +28,7 @@ class Stay {
   void arrive();
   void leave();
   sf_lane *lane_ = nullptr;
+  uint32_t generation_ = 0;
   bool shared_ = false;
   bool entered_ = false;
 };

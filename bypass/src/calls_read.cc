@@ -83,7 +83,9 @@ int read_at(const sf_call *c, const File &file, long *result) {
 }
 
 // At our offset: served or read by the kernel at that place, then the offset moves, if nobody moved it meanwhile.
-// 1: done; 0: the offset has become the kernel's; -1: again.
+// A descriptor that another thread closed meanwhile was still the file's when the bytes came: they are the result, for
+// the same call made again would be another one, on whatever has the number by now.
+// 1: done; 0: the kernel's, nothing was read; -1: again.
 int read_on(const sf_call *c, const File &file, int64_t position, long *result) {
   Stay stay(file.mount(), false);
   if (!stay.entered()) return count_outside(SF_OP_READ, SF_MISS_DETACHED), 0;
@@ -95,10 +97,11 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
   if (!done) {
     // The kernel judges the buffers either way; a form that has no twin with an offset needs the kernel's.
     if (c->nr == __NR_preadv2 && c->arg[5] != 0) return count_missed(op, 0), 0;
+    if (!file.same()) return count_missed(op, 0), 0;
     *result = fall_back(&op, at_offset(*c, position));
     if (*result == -ESPIPE) return 0;
   }
-  if (*result > 0 && !move_position(file, position, position + *result)) return file.same() ? -1 : 0;
+  if (*result > 0 && !move_position(file, position, position + *result) && file.same()) return -1;
   if (done && op.served) count_served(op);
   return 1;
 }
@@ -176,9 +179,11 @@ int seek_file(const sf_call *c, int fd, const File &file, long *result) {
       int whence = static_cast<int>(c->arg[2]);
       if (whence != kSeekEnd && whence != kSeekData && whence != kSeekHole) return 0;
       __atomic_or_fetch(&file.slot->flags, kFileMoved, __ATOMIC_RELAXED);
+      if (!file.same()) return 0;
       target = SF_SYS3(__NR_lseek, fd, c->arg[1], c->arg[2]);
     }
-    if (target >= 0 && !move_position(file, position, target)) continue;
+    // Closed meanwhile: this was the last that was asked of it.
+    if (target >= 0 && !move_position(file, position, target) && (served || file.same())) continue;
     *result = target;
     Stay stay(file.mount(), false);
     if (stay.entered() && served) {
@@ -311,8 +316,7 @@ int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *
     }
     if (!op.served) return 1;
   }
-  if (!move_position(file, position, op.position)) return file.same() ? -1 : 0;
-  if (!file.same()) return 0;
+  if (!move_position(file, position, op.position) && file.same()) return -1;
   count_served(op);
   return 1;
 }

@@ -99,7 +99,9 @@ uint64_t nid_of(const File &file) {
   // The kernel keeps the node's number alive as long as the descriptor is open, so asking late gives the same life.
   const Mount &m = mounts[file.slot->mount];
   if (sf_find_node(&m.view, file.slot->nodeid, &nid) != SF_FIND_OK) return 0;
-  if (file.same()) __atomic_store_n(&file.slot->nid, nid, __ATOMIC_RELAXED);
+  if (file.same()) __atomic_store_n(&file.slot->nid, nid, __ATOMIC_RELEASE);
+  // Another file may have got the slot in between, and would keep our node for good.
+  if (!file.same()) __atomic_store_n(&file.slot->nid, 0, __ATOMIC_RELAXED);
   return nid;
 }
 

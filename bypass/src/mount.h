@@ -54,6 +54,7 @@ struct Mount {
   bool foreign_namespace;  // mounts below it would not be heard of: paths are the kernel's
   uint32_t flags_epoch;    // header.mount_epoch at which root.statfs_flags were looked up; atomic
   uint32_t policy_asked;   // header.policy_epoch for which a refresh has been made
+  uint64_t policy_retry_at_ns; // when it is made again, coarse; 0: it was answered
   const Policy *policy;    // atomic; null: none
   RootFacts root;
   sf_view view;

@@ -58,6 +58,11 @@ bool prepare(Op *op) {
   if (!may_enter(*op->creds, op->flags_of_mount, header->owner_uid, header->owner_gid)) {
     return op->give_up(SF_MISS_PERMISSION);
   }
+  // Where the kernel leaves permissions to the file system, only that knows who may have which answer.
+  if (op->flags_of_mount & SF_MNT_ALLOW_OTHER && !(op->flags_of_mount & SF_MNT_DEFAULT_PERMISSIONS) &&
+      op->creds->fsuid != op->mount->peer_uid) {
+    return op->give_up(SF_MISS_PERMISSION);
+  }
   return true;
 }
 

@@ -131,12 +131,19 @@ void Stay::arrive() {
 void Stay::leave() { leave_lane(lane_, shared_); }
 
 void abandon_stays() {
+  const bool ours = t.generation == g.process->generation;
   // A call that this one interrupted is still inside. One deeper than the array is only never unmapped under.
   while (t.stays > t.stays_at_call) {
-    if (--t.stays < kStaysMax) leave_lane(t.stay[t.stays].lane, t.stay[t.stays].shared);
+    if (--t.stays < kStaysMax && ours) leave_lane(t.stay[t.stays].lane, t.stay[t.stays].shared);
   }
   // How many calls this one interrupted had begun is no longer known. There is hardly ever more than one of them.
   t.stays_at_call = 0;
+}
+
+// A daemon that is busy (it compiles, say) may not answer in time: the former policy must not serve on for that.
+static bool is_to_be_asked_for(const Mount &m, uint32_t epoch) {
+  const uint64_t retry = __atomic_load_n(&m.policy_retry_at_ns, __ATOMIC_RELAXED);
+  return epoch != m.policy_asked || (retry != 0 && static_cast<int64_t>(clock_coarse_ns() - retry) >= 0);
 }
 
 Stay::Stay(MountRef ref, bool by_path) {
@@ -151,6 +158,7 @@ Stay::Stay(MountRef ref, bool by_path) {
   }
   lane_ = mine.lane;
   shared_ = mine.shared;
+  generation_ = t.generation;
   for (int attempt = 0; attempt < 3; ++attempt) {
     arrive();
     if (state_of(*m) != MountState::Attached || __atomic_load_n(&m->serial, __ATOMIC_ACQUIRE) != ref.serial) break;
@@ -162,7 +170,7 @@ Stay::Stay(MountRef ref, bool by_path) {
     }
     uint32_t epoch = __atomic_load_n(&header->policy_epoch, __ATOMIC_ACQUIRE);
     const Policy *policy = policy_of(*m);
-    if (epoch != (policy != nullptr ? policy->epoch : 0) && epoch != m->policy_asked) [[unlikely]] {
+    if (epoch != (policy != nullptr ? policy->epoch : 0) && is_to_be_asked_for(*m, epoch)) [[unlikely]] {
       leave();
       refresh(m);
       if (attempt == 2) return;
@@ -185,7 +193,8 @@ Stay::~Stay() {
   if (!entered_) return;
   --t.stays;
   __atomic_signal_fence(__ATOMIC_RELEASE);
-  leave();
+  // In a child that a signal handler forked in the middle of the call: the lane is its parent's, who is still inside.
+  if (g.process->generation == generation_) leave();
 }
 
 }  // namespace shortfuse::bypass

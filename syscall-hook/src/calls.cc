@@ -2,7 +2,8 @@
 //
 // A child made by vfork (or clone with CLONE_VM | CLONE_VFORK) runs on its parent's memory with descriptors of its
 // own, so the thread's `inert` word is raised for as long as the parent waits: the child gets the kernel's answers.
-// The word is lowered in the parent when the call returns there (sf_hook_after_vfork in the stub).
+// The word is lowered in the parent when the call returns there (sf_hook_after_vfork in the stub). A signal may be
+// delivered to the parent before that, and its handler's calls are the parent's: who is asking tells the process id.
 #include "calls.h"
 
 #include <asm/unistd.h>
@@ -43,6 +44,13 @@ bool leaves_our_view(const sf_call *call) {
   return false;
 }
 
+// Around a call whose child shares this thread's words.
+void raise_inert(bool same_pid_namespace) {
+  const auto pid = (uint32_t)SF_SYS0(__NR_getpid);
+  // The first process of a namespace may have a child that is the first of another.
+  if (sf_hook_thread.inert++ == 0) sf_hook_thread.inert_pid = same_pid_namespace && pid != 1 ? pid : 0;
+}
+
 int clone_with(uint64_t flags) {
   if (!(flags & CLONE_VM)) {
     // A fork. Where it shares descriptors or the working directory, each side misses what the other one does.
@@ -56,7 +64,7 @@ int clone_with(uint64_t flags) {
   if (flags & CLONE_VFORK && !own_words && !(flags & (CLONE_FILES | CLONE_FS))) {
     sf_bypass_before_fork(flags, 0);
     sf_faults_before_vfork();
-    sf_hook_thread.inert++;
+    raise_inert(!(flags & CLONE_NEWPID));
     return SF_MAKE_VFORK;
   }
   sf_hook_switch_off("clone makes a kind of process that is not followed");
@@ -70,7 +78,7 @@ int clone3(const sf_call *call) {
 
 int exec(sf_frame *frame) {
   const sf_call *call = &frame->call;
-  if (!sf_hook_thread.inert) sf_bypass_before_fork(0, 1);
+  if (!sf_hook_is_inert()) sf_bypass_before_fork(0, 1);
   uint64_t changed = sf_faults_before_exec();
   // Where a vfork child succeeds, its parent finds the word as it was before.
   sf_hook_thread.frame = frame->previous;
@@ -84,7 +92,7 @@ int exec(sf_frame *frame) {
 // SF_MAKE_CALL here means: nothing more to do for the hook, sf_bypass_call() may still want it.
 int own_call(sf_frame *frame) {
   const sf_call *call = &frame->call;
-  const bool inert = sf_hook_thread.inert;
+  const bool inert = sf_hook_is_inert();
   switch (call->nr) {
     case __NR_rt_sigaction: return sf_faults_sigaction(frame);
     case __NR_rt_sigprocmask: return sf_faults_sigprocmask(frame);
@@ -95,7 +103,7 @@ int own_call(sf_frame *frame) {
       return SF_MAKE_CALL;
     case __NR_vfork:
       if (!inert) return clone_with(CLONE_VM | CLONE_VFORK);
-      sf_hook_thread.inert++;
+      raise_inert(true);
       return SF_MAKE_VFORK;
     case __NR_clone:
     case __NR_clone3: {
@@ -104,7 +112,7 @@ int own_call(sf_frame *frame) {
                        : call->arg[1] < 8     ? 0
                                               : *(const uint64_t *)call->arg[0];
       if (!(flags & CLONE_VM) || flags & CLONE_SETTLS) return SF_MAKE_CALL;
-      sf_hook_thread.inert++;
+      raise_inert(true);
       return SF_MAKE_VFORK;
     }
     case __NR_exit_group:
@@ -135,7 +143,7 @@ extern "C" int sf_hook_call(sf_frame *frame) {
     if (verdict != SF_MAKE_CALL) return verdict;
     kind = sf_hook_class[frame->call.nr];
   }
-  if (!(kind & SF_CLASS_BYPASS) || sf_hook_thread.inert) return SF_MAKE_CALL;
+  if (!(kind & SF_CLASS_BYPASS) || sf_hook_is_inert()) return SF_MAKE_CALL;
   if (__builtin_expect(sf_raw_calls_unseen(), 0) && sf_bypass_in_use()) sf_raw_calls_look();
   return sf_bypass_call(&frame->call, &frame->result);
 }

@@ -257,7 +257,7 @@ extern "C" Verdict sf_hook_fault(int signo, SignalInfo *info, UserContext *conte
     take_default(signo, info);
     return kReturn;
   }
-  if (action.flags & kResetHand && !sf_hook_thread.inert) {
+  if (action.flags & kResetHand && !sf_hook_is_inert()) {
     uint64_t expected = action.handler;
     __atomic_compare_exchange_n(&v->action.handler, &expected, kDefault, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   }
@@ -313,7 +313,7 @@ int other_sigaction(sf_frame *frame, int signo, const KernelAction *wanted_at, K
   if (wanted_at) wanted = *wanted_at;  // a fault here: the kernel is asked, and says EFAULT
   frame->faulted = SF_FAULT_RESULT;
   const uint8_t new_bits = pack(wanted.mask), old_bits = __atomic_load_n(masked, __ATOMIC_RELAXED);
-  if (!sf_hook_thread.inert) wanted.mask &= ~kFaultBits;
+  if (!sf_hook_is_inert()) wanted.mask &= ~kFaultBits;
   const uint64_t former = __atomic_load_n(&cancel_handler, __ATOMIC_RELAXED);
   if (signo == kCancel && wanted.handler > kIgnore) {
     __atomic_store_n(&cancel_handler, wanted.handler, __ATOMIC_RELEASE);
@@ -323,7 +323,7 @@ int other_sigaction(sf_frame *frame, int signo, const KernelAction *wanted_at, K
   if (frame->result) return SF_HANDLED;
   if (old.handler == (uint64_t)&sf_hook_cancel_entry) old.handler = former;
   old.mask |= unpack(old_bits);
-  if (wanted_at && !sf_hook_thread.inert) __atomic_store_n(masked, new_bits, __ATOMIC_RELAXED);
+  if (wanted_at && !sf_hook_is_inert()) __atomic_store_n(masked, new_bits, __ATOMIC_RELAXED);
   if (old_at) *old_at = old;  // a fault here: done already, and the result is -EFAULT
   return SF_HANDLED;
 }
@@ -355,7 +355,7 @@ int sf_faults_sigaction(sf_frame *frame) {
   KernelAction wanted = {}, old = {};
   if (wanted_at) wanted = *wanted_at;  // a fault here: the kernel is asked, and says EFAULT
   frame->faulted = SF_FAULT_RESULT;
-  if (sf_hook_thread.inert) {  // a vfork child changes its own disposition in the kernel, not its parent's here
+  if (sf_hook_is_inert()) {  // a vfork child changes its own disposition in the kernel, not its parent's here
     frame->result = kernel_action(signo, wanted_at ? &wanted : nullptr, &old);
     if (is_ours(old)) old = read_action(v);
   } else {
@@ -375,7 +375,7 @@ int sf_faults_sigprocmask(sf_frame *frame) {
   auto old_at = (uint64_t *)frame->call.arg[2];
   // A vfork child's mask is its own. With an unknown `how` only the kernel's order of checks matters (some programs
   // ask that way whether memory is readable).
-  if (sf_hook_thread.inert || frame->call.arg[3] != (long)kMaskBytes || how < kBlock || how > kSetMask)
+  if (sf_hook_is_inert() || frame->call.arg[3] != (long)kMaskBytes || how < kBlock || how > kSetMask)
     return SF_MAKE_CALL;
   uint64_t set = set_at ? *set_at : 0, old = 0;
   frame->faulted = SF_FAULT_RESULT;
@@ -393,7 +393,7 @@ int sf_faults_sigprocmask(sf_frame *frame) {
 void sf_faults_before_vfork(void) {
   uint64_t blocked = unpack(sf_hook_thread.blocked), before = 0;
   if (blocked && kernel_mask(kBlock, &blocked, &before) == 0)
-    sf_hook_thread.blocked_for_child = pack(blocked & ~before);
+    sf_hook_thread.blocked_for_child |= pack(blocked & ~before);
 }
 
 void sf_faults_after_vfork(void) {
@@ -403,7 +403,7 @@ void sf_faults_after_vfork(void) {
 }
 
 uint64_t sf_faults_before_exec(void) {
-  uint64_t changed = 0, blocked = sf_hook_thread.inert ? 0 : unpack(sf_hook_thread.blocked), before = 0;
+  uint64_t changed = 0, blocked = sf_hook_is_inert() ? 0 : unpack(sf_hook_thread.blocked), before = 0;
   for (int signo : kSignals) {
     if (read_action(virtual_of(signo)).handler != kIgnore) continue;
     KernelAction now = {}, ignore = {};

@@ -45,7 +45,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <asm/unistd.h>
+
 #include "shortfuse/bypass/bypass.h"
+#include "shortfuse/bypass/syscalls.h"
 
 /* Lies on the stack of the calling thread, below the red zone. */
 struct sf_frame {
@@ -72,6 +75,7 @@ static_assert(offsetof(sf_frame, result) == SF_FRAME_RESULT && offsetof(sf_frame
 struct sf_thread {
   struct sf_frame *frame;  /* the innermost call in progress; may be stale outside of this library's text */
   uint32_t inert;          /* not 0: a vfork child runs on this thread's words; it gets the kernel's answers */
+  uint32_t inert_pid;      /* the process in which `inert` was raised from 0: it is not inert itself; 0: not known */
   uint8_t blocked;         /* which of SIGSEGV and SIGBUS the program believes blocked, see faults.cc */
   uint8_t blocked_for_child; /* of them, those that a vfork blocks in the kernel meanwhile */
   uint8_t pad[2];
@@ -81,6 +85,12 @@ static_assert(offsetof(sf_thread, frame) == SF_THREAD_FRAME);
 extern "C" {
 extern __thread struct sf_thread sf_hook_thread;
 extern uint8_t sf_hook_class[SF_CALLS];
+
+/* Whether the caller is a vfork child. */
+inline bool sf_hook_is_inert(void) {
+  return __builtin_expect(sf_hook_thread.inert != 0, 0) &&
+         (sf_hook_thread.inert_pid == 0 || sf_hook_thread.inert_pid != (uint32_t)SF_SYS0(__NR_getpid));
+}
 
 /* stub.S */
 void sf_hook_enter(void);        /* jumped to by slots; rcx: where the call may be made, plus 2 */

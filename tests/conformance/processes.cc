@@ -101,6 +101,34 @@ void vforks(const Place &) {
   say("contents", "%s", contents("text").c_str());
 }
 
+int closed_by_handler;
+
+// A signal that arrives while vfork() lasts is handled before vfork() has returned, by the parent.
+void vforks_and_signals(const Place &) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { close(closed_by_handler); };
+  sigaction(SIGUSR1, &action, nullptr);
+  for (int round = 0; round < 3; ++round) {
+    const int fd = closed_by_handler = open("text", O_RDONLY);
+    say("before", "%s", reads(fd, 10).c_str());
+    pid_t pid = vfork();
+    if (pid == 0) {
+      kill(getppid(), SIGUSR1);
+      _exit(3);
+    }
+    say("child", "%s", ended(pid).c_str());
+    int ends[2];
+    struct stat st = {};
+    said("pipe", pipe(ends));
+    say("its number", "%d", ends[0] == fd);
+    said("written", write(ends[1], "through the pipe", 16));
+    said("stat", fstat(ends[0], &st));
+    say("a pipe", "%d", S_ISFIFO(st.st_mode));
+    say("read", "%s", reads(ends[0], 16).c_str());
+    close(ends[0]), close(ends[1]);
+  }
+}
+
 void spawns(const Place &place) {
   int fd = open("text", O_RDONLY);
   reads(fd, 10);
@@ -262,6 +290,7 @@ std::vector<Case> process_cases() {
       {"fork", forks_share_offsets, {"read"}},
       {"fork_turns", forks_take_turns, {"read"}},
       {"vfork", vforks, {"read"}},
+      {"vfork_signals", vforks_and_signals, {"read"}},
       {"posix_spawn", spawns, {"read", "access"}},
       {"clone_like_fork", clones_like_fork, {"read"}},
       {"clone_files", clones_sharing_descriptors, {"read"}},
