@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -24,6 +25,19 @@ bool waits_in(pid_t thread, std::initializer_list<long> calls) {
     long now = -1;
     std::ifstream("/proc/self/task/" + std::to_string(thread) + "/syscall") >> now;
     return std::find(calls.begin(), calls.end(), now) != calls.end();
+  });
+}
+
+/// All threads of it, each of which may be in the middle of an answer when the signal is sent.
+bool stop(pid_t process) {
+  if (kill(process, SIGSTOP) != 0) return false;
+  return eventually([&] {
+    for (const auto &task : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task")) {
+      std::string id, name, state;
+      std::ifstream(task.path() / "stat") >> id >> name >> state;
+      if (state != "T") return false;
+    }
+    return true;
   });
 }
 
@@ -43,9 +57,12 @@ struct Calling {
 SF_WORKER(replaced) {
   const pid_t daemon = std::stoi(args.at(1));
   const int file = open(args.at(0).c_str(), O_RDONLY), other = open(args.at(2).c_str(), O_RDONLY);
+  // While somebody may write, no contents are served: the daemon has to be asked.
+  const int writer = open(args.at(0).c_str(), O_WRONLY);
+  if (file < 0 || other < 0 || writer < 0) return 1;
   char bytes[20] = "";
   ssize_t result = -1;
-  if (kill(daemon, SIGSTOP) != 0) return 1;
+  if (!stop(daemon)) return 1;
   Calling caller([&] { result = read(file, bytes, sizeof bytes); });
   const bool asked = waits_in(caller.id, {SYS_read, SYS_pread64});
   Calling replacer([&] { dup2(other, file); });
