@@ -108,7 +108,8 @@ function(sf_policy path)
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/policies
     COMMAND ${SF_BPF_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Werror -I${inc}
             -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE} -c ${src} -o ${out}
-    DEPENDS ${src} ${inc}/shortfuse/policy.h ${inc}/shortfuse/bpf.h COMMENT "policy ${name}" VERBATIM)
+    DEPENDS ${src} ${inc}/shortfuse/policy.h ${inc}/shortfuse/trace.h ${inc}/shortfuse/bpf.h
+    COMMENT "policy ${name}" VERBATIM)
   add_custom_target(policy-${name} ALL DEPENDS ${out})
   if(NOT "FOR_TESTS" IN_LIST ARGN)
     install(FILES ${out} DESTINATION ${CMAKE_INSTALL_DATADIR}/shortfuse/policies)

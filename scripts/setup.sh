@@ -18,6 +18,7 @@ build=(
 run=(
   squashfuse squashfs-tools sshfs fuse-overlayfs   # daemons that know nothing of shortfuse
   attr acl git rsync sqlite3 tar gcc python3       # programs whose output must not change
+  strace                                           # what shortfuse trace counts is counted again by it
   fio                                              # the bench
 )
 

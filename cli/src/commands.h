@@ -22,6 +22,19 @@ struct RunArguments {
 /// Replaces this process by the command; returns only when that fails (126, 127, or 1).
 int run_command(const Context &context, const RunArguments &arguments);
 
+struct TraceArguments {
+  std::vector<std::string> policies;   ///< chains, in order
+  std::vector<std::string> settings;   ///< NAME=VALUE
+  std::string output;                  ///< a file; "": standard error
+  double duration_seconds = 0;         ///< > 0: no program runs after so long
+  bool json = false, list_calls = false;
+  std::vector<std::string> command;
+};
+/// Runs the command with programs around its system calls. The command's exit status, or its death by the same signal.
+int trace_command(const Context &context, const TraceArguments &arguments);
+/// What programs can be attached to.
+int trace_calls_command();
+
 struct MountArguments {
   std::vector<std::string> options;   ///< of every -o, as given
   std::vector<std::string> command;   ///< the daemon and its arguments

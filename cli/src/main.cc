@@ -35,6 +35,7 @@ class Formatter : public CLI::Formatter {
 
 struct Arguments {
   RunArguments run;
+  TraceArguments trace;
   MountArguments mount;
   std::string swap_point, swap_chain;
   StatusArguments status;
@@ -77,6 +78,31 @@ void add_run(CLI::App &app, RunArguments &into) {
               "  shortfuse run --report /tmp/report -- grep -r main /mnt/x\n"
               "The same by hand: LD_PRELOAD=/path/to/libshortfuse.so find /mnt/x\n"
               "Exit status: the program's; 126 and 127 as in a shell.");
+}
+
+void add_trace(CLI::App &app, TraceArguments &into) {
+  auto *trace = app.add_subcommand("trace", "Run a program with eBPF programs around its system calls; needs no mount");
+  trace->add_option("-p,--policy", into.policies, "A trace program (a path, or the name of one that came with\n"
+                    "shortfuse); may be repeated")->type_name("FILE")->allow_extra_args(false);
+  trace->add_option("-s,--set", into.settings, "Give a constant of the program another value: a number, the\n"
+                    "name of an errno, text; call=NAME: of a system call")
+      ->type_name("NAME=VALUE")->allow_extra_args(false);
+  trace->add_option("--duration", into.duration_seconds, "Stop tracing after so many seconds; the program goes on")
+      ->type_name("SECONDS")->check(CLI::Range(0.001, 1e9));
+  trace->add_flag("--json", into.json, "Events and maps as lines of JSON");
+  trace->add_option("-o,--output", into.output, "Events and maps into FILE rather than to standard error")
+      ->type_name("FILE");
+  trace->add_flag("--calls", into.list_calls, "List the calls that can be traced");
+  trace->prefix_command();
+  trace->footer("Examples:\n"
+                "  shortfuse trace -p syscount -- git status\n"
+                "  shortfuse trace -p faultinject -s error=EIO -s call=openat -s every=3 -- ls /etc\n"
+                "  shortfuse trace -p my.bpf.o --json -o events -- make\n"
+                "Records of ring buffers are printed as they come, the other maps when the program has ended, and\n"
+                "tracing with it. Children and threads are traced too. Named or counted at the end is what was\n"
+                "not seen: programs that cannot be traced (statically linked, set-user-ID, Go), calls in places\n"
+                "that cannot be patched. Never seen: calls made without libc.\n"
+                "Exit status: the program's; 126 and 127 as in a shell.");
 }
 
 void add_swap(CLI::App &app, Arguments &into) {
@@ -249,16 +275,23 @@ int dispatch(CLI::App &app, Arguments &arguments, bool dashes, const std::vector
   const Context context{.executable_directory = own_directory(), .registry = registry_directories(geteuid())};
   const std::string name = app.get_subcommands()[0]->get_name();
   CLI::App &command = *app.get_subcommand(name);
-  if (name == "run" || name == "mount") {
+  if (name == "trace" && arguments.trace.list_calls) return trace_calls_command();
+  if (name == "run" || name == "mount" || name == "trace") {
     auto words = whole_command(command, dashes, tail);
     if (words.empty()) {
-      complain(name.c_str(), name == "run" ? "which program? shortfuse run -- PROGRAM [ARGUMENT...]"
-                                           : "which daemon? shortfuse mount -o bpftime=POLICY -- DAEMON [ARGUMENT...]");
+      complain(name.c_str(),
+               name == "run"     ? "which program? shortfuse run -- PROGRAM [ARGUMENT...]"
+               : name == "trace" ? "which program? shortfuse trace -p POLICY -- PROGRAM [ARGUMENT...]"
+                                 : "which daemon? shortfuse mount -o bpftime=POLICY -- DAEMON [ARGUMENT...]");
       return kUsageError;
     }
     if (words[0].starts_with('-')) {
       complain(name.c_str(), words[0] + ": no such option; see shortfuse " + name + " --help");
       return kUsageError;
+    }
+    if (name == "trace") {
+      arguments.trace.command = std::move(words);
+      return trace_command(context, arguments.trace);
     }
     arguments.run.command = arguments.mount.command = std::move(words);
     return name == "run" ? run_command(context, arguments.run) : mount_command(context, arguments.mount);
@@ -288,6 +321,7 @@ int run_main(int argc, char **argv) {
              "shortfuse COMMAND --help says more about each.");
   add_mount(app, arguments.mount);
   add_run(app, arguments.run);
+  add_trace(app, arguments.trace);
   add_swap(app, arguments);
   add_status(app, arguments.status);
   add_map(app, arguments.map);

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <optional>
 
+#include "shortfuse/vm/vm.h"
+
 namespace shortfuse::cli {
 namespace {
 
@@ -34,6 +36,9 @@ bool is_text(const json &type) {
 Shown integer(const json &type, const std::string &bytes) {
   uint64_t number = 0;
   memcpy(&number, bytes.data(), std::min<size_t>(bytes.size(), 8));
+  if (type.value("call", false)) {
+    if (const std::string name = vm::traced_call_name(number); !name.empty()) return name;
+  }
   if (!type.value("signed", false)) return number;
   const unsigned unused = 64 - 8 * static_cast<unsigned>(bytes.size());
   return static_cast<int64_t>(number << unused) >> unused;

@@ -10,6 +10,7 @@
 #include "isa/host_functions.h"
 #include "object/elf_file.h"
 #include "object/object.h"
+#include "object/settings.h"
 #include "publish/precompiled.h"
 #include "refusals.h"
 #include "shortfuse/vm/vm.h"
@@ -154,10 +155,13 @@ LinkPlace next_place(const Target &target, const Policy &policy) {
 
 // Adds one object to the chain.
 std::expected<void, Refusal> add_object(const Target &target, Policy *policy, const void *elf, size_t bytes,
-                                        const std::string &name, uint64_t *steps_left) {
+                                        const std::string &name, uint64_t *steps_left, Settings *settings) {
   const std::string shown = name.substr(name.find_last_of('/') + 1);
   auto file = ElfFile::read(elf, bytes);
   if (!file) return refused({file.error().code, shown + ": " + file.error().text, file.error().detail});
+  if (settings) {
+    if (auto ok = settings->apply(&*file); !ok) return refused({"setting-malformed", shown + ": " + ok.error(), ""});
+  }
   auto linked = link_object(*file, shown, next_place(target, *policy));
   if (!linked) return refused(linked.error());
   auto ok = add_programs(policy, std::move(linked->maps), std::move(linked->programs), shown, steps_left);
@@ -199,8 +203,10 @@ std::expected<void, Refusal> add_precompiled(const Target &target, Policy *polic
 
 }  // namespace
 
-std::expected<Policy, Refusal> load_policy(const Target &target, const std::vector<std::string> &paths) {
+std::expected<Policy, Refusal> load_policy(const Target &target, const std::vector<std::string> &paths,
+                                           const std::vector<Setting> &settings) {
   Policy policy;
+  Settings wanted(settings);
   uint64_t steps_left = kChainStepsMax;
   if (paths.empty()) return refused({"no-programs", "no policy is named", ""});
   for (const std::string &path : paths) {
@@ -208,9 +214,10 @@ std::expected<Policy, Refusal> load_policy(const Target &target, const std::vect
     if (!bytes) return refused(bytes.error());
     const bool compiled = is_precompiled(bytes->data(), bytes->size());
     auto ok = compiled ? add_precompiled(target, &policy, bytes->data(), bytes->size(), path, &steps_left)
-                       : add_object(target, &policy, bytes->data(), bytes->size(), path, &steps_left);
+                       : add_object(target, &policy, bytes->data(), bytes->size(), path, &steps_left, &wanted);
     if (!ok) return std::unexpected(ok.error());
   }
+  if (auto used = wanted.all_used(); !used) return refused({"setting-unknown", used.error(), ""});
   return policy;
 }
 
@@ -218,8 +225,13 @@ std::expected<Policy, Refusal> load_policy_bytes(const Target &target, const voi
                                                  const std::string &name) {
   Policy policy;
   uint64_t steps_left = kChainStepsMax;
-  if (auto ok = add_object(target, &policy, elf, bytes, name, &steps_left); !ok) return std::unexpected(ok.error());
+  auto ok = add_object(target, &policy, elf, bytes, name, &steps_left, nullptr);
+  if (!ok) return std::unexpected(ok.error());
   return policy;
+}
+
+std::expected<Policy, Refusal> load_trace(const std::vector<std::string> &paths, const std::vector<Setting> &settings) {
+  return load_policy(Target::trace(), paths, settings);
 }
 
 std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths) {

@@ -37,6 +37,8 @@ constexpr RefusalCode kCodes[] = {
     {"extern-untyped", kNotSupported, "an external symbol without a type", "compile with -g"},
     {"context-type", kNotSupported, "a program whose argument is another side's context",
      "take the context that policy.h names for the section"},
+    {"setting-malformed", kNotSupported, "a value that does not fit its variable", ""},
+    {"setting-unknown", kNotSupported, "a variable that no object has", "use one of those listed"},
     {"core-malformed", kNotSupported, "CO-RE relocations that contradict themselves", ""},
     // ---- maps
     {"map-malformed", kNotSupported, "a map declaration that cannot be understood",

@@ -17,6 +17,7 @@
 #include "log.h"
 #include "raw_calls.h"
 #include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/bypass/trace.h"
 #include "shortfuse/hook/hook.h"
 
 extern "C" {
@@ -28,13 +29,19 @@ namespace {
 
 constexpr int kSeccompSetStrict = 0, kSeccompSetFilter = 1;
 
+bool enters_a_filter(const sf_call *call) {
+  return call->nr == __NR_prctl ? call->arg[0] == PR_SET_SECCOMP
+                                : call->nr == __NR_seccomp &&
+                                      (call->arg[0] == kSeccompSetStrict || call->arg[0] == kSeccompSetFilter);
+}
+
 // Calls after which descriptors or names mean something else in ways that are not followed here: the process keeps
 // to the kernel from then on.
 bool leaves_our_view(const sf_call *call) {
   switch (call->nr) {
     case __NR_unshare: return call->arg[0] & (CLONE_FILES | CLONE_FS | CLONE_NEWNS);
-    case __NR_prctl: return call->arg[0] == PR_SET_SECCOMP;  // calls that we make ourselves may become deadly
-    case __NR_seccomp: return call->arg[0] == kSeccompSetStrict || call->arg[0] == kSeccompSetFilter;
+    case __NR_prctl:
+    case __NR_seccomp: return enters_a_filter(call);  // calls that we make ourselves may become deadly
     case __NR_close_range: return call->arg[2] & 2;  // CLOSE_RANGE_UNSHARE
     case __NR_setns:
     case __NR_chroot:
@@ -68,6 +75,7 @@ int clone_with(uint64_t flags) {
     return SF_MAKE_VFORK;
   }
   sf_hook_switch_off("clone makes a kind of process that is not followed");
+  sf_trace_leave();  // both would run programs on this thread's words
   return SF_MAKE_CALL;
 }
 
@@ -78,7 +86,9 @@ int clone3(const sf_call *call) {
 
 int exec(sf_frame *frame) {
   const sf_call *call = &frame->call;
-  if (!sf_hook_is_inert()) sf_bypass_before_fork(0, 1);
+  const bool inert = sf_hook_is_inert();
+  const int traced = sf_trace_before_exec(call, inert);
+  if (!inert) sf_bypass_before_fork(0, 1);
   uint64_t changed = sf_faults_before_exec();
   // Where a vfork child succeeds, its parent finds the word as it was before.
   sf_hook_thread.frame = frame->previous;
@@ -86,6 +96,7 @@ int exec(sf_frame *frame) {
                               call->arg[5]);
   sf_hook_thread.frame = frame;
   sf_faults_after_exec(changed);
+  sf_trace_exec_failed(traced);
   return SF_HANDLED;
 }
 
@@ -116,14 +127,27 @@ int own_call(sf_frame *frame) {
       return SF_MAKE_VFORK;
     }
     case __NR_exit_group:
-      if (!inert) sf_bypass_exit();
+      if (!inert) {
+        sf_bypass_exit();
+        sf_trace_thread_exit();
+      }
       return SF_MAKE_CALL;
     case __NR_exit:
-      if (!inert) sf_bypass_thread_exit();
+      if (!inert) {
+        sf_bypass_thread_exit();
+        sf_trace_thread_exit();
+      }
       return SF_MAKE_CALL;
   }
   if (call->nr == __NR_mmap && call->arg[2] & PROT_EXEC && !(call->arg[3] & MAP_ANONYMOUS)) sf_raw_calls_expect();
   if (!inert && leaves_our_view(call)) sf_hook_switch_off("the process leaves what can be followed");
+  if (!inert && sf_trace_on() && enters_a_filter(call)) {
+    // Programs often only ask whether they could.
+    frame->result = sf_syscall6(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4],
+                                call->arg[5]);
+    if (frame->result >= 0) sf_trace_leave();
+    return SF_HANDLED;
+  }
   return SF_MAKE_CALL;
 }
 
@@ -136,8 +160,8 @@ bool switched_off;
 
 }  // namespace
 
-extern "C" int sf_hook_call(sf_frame *frame) {
-  uint8_t kind = sf_hook_class[frame->call.nr];
+// What is done about a call besides tracing it.
+static int untraced_call(sf_frame *frame, uint8_t kind) {
   if (__builtin_expect(kind & SF_CLASS_OWN, 0)) {
     int verdict = own_call(frame);
     if (verdict != SF_MAKE_CALL) return verdict;
@@ -146,6 +170,40 @@ extern "C" int sf_hook_call(sf_frame *frame) {
   if (!(kind & SF_CLASS_BYPASS) || sf_hook_is_inert()) return SF_MAKE_CALL;
   if (__builtin_expect(sf_raw_calls_unseen(), 0) && sf_bypass_in_use()) sf_raw_calls_look();
   return sf_bypass_call(&frame->call, &frame->result);
+}
+
+int sf_call_make_traced(sf_frame *frame) {
+  const sf_call *call = &frame->call;
+  if (!(sf_trace_wants(call->nr) & SF_TRACE_RETURN)) return SF_MAKE_CALL;
+  frame->result = sf_syscall6(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4],
+                              call->arg[5]);
+  sf_trace_return(call, sf_hook_is_inert(), 0, frame->result);
+  return SF_HANDLED;
+}
+
+__attribute__((noinline)) static int traced_call(sf_frame *frame, uint8_t kind) {
+  const sf_call *call = &frame->call;
+  const bool borrowed = sf_hook_is_inert();
+  uint64_t started;
+  if (sf_trace_enter(call, borrowed, &started, &frame->result)) {
+    if (started) sf_trace_return(call, borrowed, started, frame->result);
+    return SF_HANDLED;
+  }
+  int verdict = untraced_call(frame, kind);
+  if (!started) return verdict;
+  if (verdict == SF_MAKE_CALL) {
+    frame->result = sf_syscall6(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4],
+                                call->arg[5]);
+    verdict = SF_HANDLED;
+  }
+  sf_trace_return(call, borrowed, started, frame->result);
+  return verdict;
+}
+
+extern "C" int sf_hook_call(sf_frame *frame) {
+  const uint8_t kind = sf_hook_class[frame->call.nr];
+  if (__builtin_expect(kind & SF_CLASS_TRACE, 0)) return traced_call(frame, kind);
+  return untraced_call(frame, kind);
 }
 
 // In the parent, after a call that own_call() said SF_MAKE_VFORK to, whether it made a child or not.
@@ -162,11 +220,13 @@ extern "C" void sf_hook_switch_off(const char *reason) {
 }
 
 void sf_calls_start(void) {
-  for (int nr = 0; nr < SF_CALLS; nr++) sf_hook_class[nr] = sf_bypass_wants(nr) ? SF_CLASS_BYPASS : 0;
+  for (int nr = 0; nr < SF_CALLS; nr++)
+    sf_hook_class[nr] = (sf_bypass_wants(nr) ? SF_CLASS_BYPASS : 0) | (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0);
   for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
 }
 
 int sf_call_is_critical(int32_t nr) {
+  if (nr >= 0 && nr < SF_CALLS && !(sf_hook_class[nr] & (SF_CLASS_BYPASS | SF_CLASS_OWN))) return 0;
   static const int kQueries[] = {__NR_stat,       __NR_lstat,     __NR_fstat,     __NR_newfstatat, __NR_statx,
                                  __NR_access,     __NR_faccessat, __NR_faccessat2, __NR_readlink,  __NR_readlinkat,
                                  __NR_getxattr,   __NR_lgetxattr, __NR_fgetxattr, __NR_listxattr,  __NR_llistxattr,

@@ -11,6 +11,11 @@ void sf_calls_start(void);
  * name means. Others may be missed: they are then simply answered by the kernel. */
 int sf_call_is_critical(int32_t nr);
 
+/* The original call of an abandoned one: made by the stub (SF_MAKE_CALL), or here, where programs of a trace want to
+ * see what it returns. */
+struct sf_frame;
+int sf_call_make_traced(struct sf_frame *frame);
+
 /* Whether something has to be done after a call of this number was made. */
 int sf_call_needs_own_syscall(int32_t nr);
 

@@ -11,9 +11,9 @@
 // remembered per thread. A fault where they are "blocked" terminates, as in the kernel. One that is sent is blocked
 // for real and sent again: from then on it is pending like any other.
 //
-//
 // A third signal is libc's own, by which it cancels threads: its handler unwinds the stack. A policy image has no
 // unwind information, so a call that is found in one is put back to where it came from first (leave_policy).
+//
 // How a signal is recognised as ours: the kernel raised it for an instruction (si_code > 0), that instruction is
 // in this library or in a guarded range, outside of the stub, and the thread's innermost frame lies just above the
 // stack pointer. The frame word may be stale after a longjmp out of a handler; then no instruction of ours is running.
@@ -23,7 +23,9 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "calls.h"
 #include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/bypass/trace.h"
 #include "shortfuse/hook/hook.h"
 
 namespace {
@@ -202,15 +204,19 @@ bool abandon_call(UserContext *context) {
   return true;
 }
 
-// Back to the site, as if its call had not been looked at yet: the original one is what remains to be made there.
+// Back to the site, as if its call had not been looked at yet: the original one is what remains to be made there. Where
+// the call has been made already, behind it.
 void leave_policy(UserContext *context) {
   sf_frame *frame = frame_of(context);
-  if (!frame || frame->faulted != SF_FAULT_RECALL || !sf_bypass_in_policy(&frame->call)) return;
-  sf_bypass_abandoned(&frame->call);
+  if (!frame || frame->faulted != SF_FAULT_RECALL) return;
+  const int traced = sf_trace_interrupted(context->rsp, (uint64_t)frame);
+  if (!traced && !sf_bypass_in_policy(&frame->call)) return;
+  if (!traced) sf_bypass_abandoned(&frame->call);
+  const bool made = traced == SF_TRACE_AFTER;
   sf_hook_thread.frame = frame->previous;
-  context->rip = frame->ret - 2;
+  context->rip = made ? frame->ret : frame->ret - 2;
   context->rsp = (uint64_t)frame + SF_FRAME_BYTES + SF_RED_ZONE;
-  context->rax = (uint64_t)frame->call.nr;
+  context->rax = (uint64_t)(made ? frame->result : frame->call.nr);
   context->rdi = (uint64_t)frame->call.arg[0], context->rsi = (uint64_t)frame->call.arg[1];
   context->rdx = (uint64_t)frame->call.arg[2], context->r10 = (uint64_t)frame->call.arg[3];
   context->r8 = (uint64_t)frame->call.arg[4], context->r9 = (uint64_t)frame->call.arg[5];
@@ -241,6 +247,7 @@ void take_default(int signo, const SignalInfo *info) {
 extern "C" Verdict sf_hook_fault(int signo, SignalInfo *info, UserContext *context) {
   constexpr Verdict kReturn = {0, 0};
   const bool fault = info->code > 0;  // otherwise somebody sent the signal
+  if (fault && sf_trace_copy_faulted(&context->rip)) return kReturn;
   if (fault && may_touch_callers_memory(context->rip) && abandon_call(context)) return kReturn;
   Virtual *v = virtual_of(signo);
   if (!v) return kReturn;
@@ -283,7 +290,7 @@ extern "C" int sf_hook_abandon(sf_frame *frame) {
     return SF_HANDLED;
   }
   sf_bypass_abandoned(&frame->call);
-  return SF_MAKE_CALL;
+  return sf_call_make_traced(frame);
 }
 
 int sf_faults_start(void) {

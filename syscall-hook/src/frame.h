@@ -27,6 +27,7 @@
 #define SF_CALLS 512
 #define SF_CLASS_BYPASS 1
 #define SF_CLASS_OWN 2
+#define SF_CLASS_TRACE 4
 
 /* What sf_hook_call() says. */
 #define SF_MAKE_CALL 0     /* make the original call */

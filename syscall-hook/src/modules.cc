@@ -96,6 +96,7 @@ int sf_auxv_read(char **envp, sf_auxv *auxv) {
       case AT_SECURE: auxv->secure = value; break;
       case AT_SYSINFO_EHDR: auxv->vdso = value; break;
       case AT_BASE: auxv->base = value; break;
+      case AT_EXECFN: auxv->executed = (const char *)value; break;
     }
   }
   return auxv->phdr && auxv->phnum && auxv->page_size ? 0 : -1;

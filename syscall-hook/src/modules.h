@@ -23,6 +23,7 @@ struct sf_module {
 /* What the kernel told the process at its start. */
 struct sf_auxv {
   uint64_t phdr, phnum, page_size, secure, vdso, base;
+  const char *executed;  /* the path that was executed; NULL: not known */
 };
 
 /* Reads the vector behind envp. Returns 0, or -1 when there is none (then nothing may be assumed). */

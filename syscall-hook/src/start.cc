@@ -16,6 +16,7 @@
 #include "raw_calls.h"
 #include "shortfuse/bypass/bypass.h"
 #include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/bypass/trace.h"
 #include "shortfuse/hook/hook.h"
 #include "site_cache.h"
 #include "sites.h"
@@ -30,6 +31,7 @@ struct Workspace {
 };
 
 struct sf_hook_state state;
+unsigned traced_unpatchable;
 
 void *map(size_t bytes) {
   long at = SF_SYS6(__NR_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -75,6 +77,7 @@ const char *fill_slots(const sf_module *module, Workspace *work) {
     if (site->form != SF_SITE_NONE && sf_slot_add(module, site, sf_call_needs_own_syscall(site->nr)) == 0) continue;
     if (sf_call_is_critical(site->nr)) return "a system call that has to be seen cannot be patched";
     state.sites_unpatchable++;
+    if (sf_trace_wants(site->nr)) traced_unpatchable++;
   }
   return nullptr;
 }
@@ -127,6 +130,7 @@ const char *prepare(char **envp) {
 
   // 3. Is there anything to answer, and is this not a daemon that would wait for itself?
   if (!sf_bypass_start(envp, auxv.vdso)) return "not in this process";
+  sf_trace_start(envp);
 
   // 4. Find the sites, prepare a slot each, take over the two signals, and let the sites jump.
   sf_calls_start();
@@ -134,7 +138,12 @@ const char *prepare(char **envp) {
   const char *reason = fill_all_slots(envp, modules, count);
   if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
   if (!reason) reason = write_jumps(modules, count);
-  if (reason) sf_hook_switch_off("given up");
+  if (reason) {
+    sf_hook_switch_off("given up");
+    sf_trace_leave();
+  } else {
+    sf_trace_begin(traced_unpatchable, auxv.executed);
+  }
   return reason;
 }
 

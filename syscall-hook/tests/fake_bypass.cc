@@ -14,6 +14,7 @@
 
 #include "shortfuse/bypass/bypass.h"
 #include "shortfuse/bypass/syscalls.h"
+#include "shortfuse/bypass/trace.h"
 #include "../src/text.h"
 
 namespace {
@@ -171,6 +172,20 @@ void sf_bypass_exit(void) {
   SF_SYS3(__NR_write, fd, line, n);
   SF_SYS1(__NR_close, fd);
 }
+
+// Nothing is traced here.
+int sf_trace_start(char **) { return 0; }
+void sf_trace_begin(unsigned, const char *) {}
+int sf_trace_on(void) { return 0; }
+int sf_trace_interrupted(uint64_t, uint64_t) { return 0; }
+int sf_trace_wants(long) { return 0; }
+int sf_trace_enter(const struct sf_call *, int, uint64_t *, long *) { return 0; }
+void sf_trace_return(const struct sf_call *, int, uint64_t, long) {}
+int sf_trace_before_exec(const struct sf_call *, int) { return -1; }
+void sf_trace_exec_failed(int) {}
+void sf_trace_thread_exit(void) {}
+void sf_trace_leave(void) {}
+int sf_trace_copy_faulted(uint64_t *) { return 0; }
 
 void sf_bypass_thread_exit(void) { add(&counts.thread_exits); }
 

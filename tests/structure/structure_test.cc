@@ -53,14 +53,15 @@ const std::map<std::string, std::set<std::string>> kPolicyVmMayInclude = {
 
 /// In the application only the part of the virtual machine that runs an image is there.
 const std::set<std::string> kRunHeaders = {"shortfuse/vm/image.h", "shortfuse/vm/abi.h", "shortfuse/vm/map.h",
-                                           "shortfuse/policy.h", "shortfuse/bpf.h"};
+                                           "shortfuse/policy.h", "shortfuse/bpf.h", "shortfuse/trace.h",
+                                           "shortfuse/vm/trace_session.h"};
 
 /// "shortfuse/vm/..." -> the folder that owns it.
 std::optional<std::string> owner(const std::string &include) {
   static const std::pair<const char *, const char *> owners[] = {
       {"shortfuse/metrics/", "metrics"},  {"shortfuse/cache/", "cache"},       {"shortfuse/vm/", "policy-vm"},
       {"shortfuse/policy.h", "policy-vm"}, {"shortfuse/bypass/", "bypass"},    {"shortfuse/hook/", "syscall-hook"},
-      {"shortfuse/bpf.h", "policy-vm"},    {"shortfuse/bridge/", "fuse-bridge"}};
+      {"shortfuse/bpf.h", "policy-vm"},       {"shortfuse/trace.h", "policy-vm"}, {"shortfuse/bridge/", "fuse-bridge"}};
   for (const auto &[prefix, folder] : owners) {
     if (include.starts_with(prefix)) return folder;
   }

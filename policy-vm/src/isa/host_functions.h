@@ -33,9 +33,12 @@ SF_FUSE_OPS(X)
 #undef X
 }  // namespace fuse_op
 
-enum class Side : uint8_t { Syscall, Fuse, FuseExit };
+// Call, CallExit: of `shortfuse trace`.
+enum class Side : uint8_t { Syscall, Fuse, FuseExit, Call, CallExit };
 
 constexpr Side side_of_slot(unsigned slot) {
+  if (slot == SF_SLOT_CALL) return Side::Call;
+  if (slot == SF_SLOT_CALL_EXIT) return Side::CallExit;
   return slot < SF_SLOT_FUSE ? Side::Syscall : slot < SF_SLOT_FUSE_EXIT ? Side::Fuse : Side::FuseExit;
 }
 constexpr unsigned op_of_slot(unsigned slot) {
@@ -159,6 +162,12 @@ inline constexpr HostFunction kHostFunctions[SF_HOST_COUNT] = {
   {SF_HOST_FOR_EACH, 164, "bpf_for_each_map_elem", {Arg::Map, Arg::MapBody, Arg::Anything, Arg::Scalar},
    Result::Scalar, kAnywhere, kAnywhere, kAnywhere, "everywhere",
    map_kinds(SF_MAP_HASH, SF_MAP_ARRAY, SF_MAP_PERCPU_HASH, SF_MAP_PERCPU_ARRAY, SF_MAP_LRU_HASH)},
+  {SF_HOST_COMM, 16, "bpf_get_current_comm", {Arg::WriteMemory, Arg::Size}, Result::Scalar,
+   kNowhere, kNowhere, kNowhere, "programs of shortfuse trace"},
+  {SF_HOST_PROBE_READ, 112, "bpf_probe_read_user", {Arg::WriteMemory, Arg::Size, Arg::Scalar}, Result::Scalar,
+   kNowhere, kNowhere, kNowhere, "programs of shortfuse trace"},
+  {SF_HOST_PROBE_TEXT, 114, "bpf_probe_read_user_str", {Arg::WriteMemory, Arg::Size, Arg::Scalar}, Result::Scalar,
+   kNowhere, kNowhere, kNowhere, "programs of shortfuse trace"},
 };
 
 constexpr bool host_table_in_order() {
@@ -175,6 +184,7 @@ constexpr bool callable_from(const HostFunction &f, unsigned slot) {
     case Side::Syscall: return f.on_syscall & bit;
     case Side::Fuse: return f.on_fuse & bit;
     case Side::FuseExit: return f.on_fuse_exit & bit;
+    case Side::Call: case Side::CallExit: return f.kernel_number != 0;  // nothing that is about a mount
   }
   return false;
 }

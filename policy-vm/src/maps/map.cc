@@ -34,7 +34,7 @@ const Kind *kind_of(const struct sf_map_shape &shape) {
 namespace {
 
 // An application's thread must not be held up: its program goes on without. The daemon's write is worth waiting for.
-constexpr int kSpins = 1000, kYields = 100, kSleeps = 20, kPatientSleeps = 1000;
+constexpr int kSpins = 1000, kYields = 100, kYieldsPerLook = 25, kSleeps = 20, kPatientSleeps = 1000;
 constexpr long kSleepNs = 50'000, kPatientSleepNs = 1'000'000;
 
 uint32_t *lock_of(const struct sf_map *map) { return &header_of(map->storage)->lock; }
@@ -46,7 +46,7 @@ bool try_lock(struct sf_map *map, uint32_t thread, uint32_t *holder) {
 
 // In the place of a holder that is not there any more.
 bool try_relieve(struct sf_map *map, uint32_t thread, uint32_t holder) {
-  return holder != 0 && !thread_is_alive(holder) &&
+  return holder != 0 && !thread_is_alive(holder, map->many_processes != 0) &&
          __atomic_compare_exchange_n(lock_of(map), &holder, thread, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
@@ -93,9 +93,11 @@ int sf_map_lock(struct sf_map *map, uint32_t thread) {
     if (holder == thread) return take_over(map);
     if (tries < kSpins) {
       __builtin_ia32_pause();
-    } else {
-      yield();
+      continue;
     }
+    // On a machine with much to do a yield takes long: one that is gone is not waited for.
+    if ((tries - kSpins) % kYieldsPerLook == 0 && try_relieve(map, thread, holder)) return take_over(map);
+    yield();
   }
   const int sleeps = map->patient ? kPatientSleeps : kSleeps;
   for (int tries = 0; tries < sleeps; ++tries) {

@@ -18,8 +18,9 @@ inline void sleep_ns(long ns) {
   const long time[2] = {0, ns};
   call_kernel(SYS_nanosleep, reinterpret_cast<long>(time), 0);
 }
-// Whether this process has such a thread.
-inline bool thread_is_alive(uint32_t thread) {
+// Whether this process has such a thread; with `anywhere`, whether any has.
+inline bool thread_is_alive(uint32_t thread, bool anywhere) {
+  if (anywhere) return call_kernel(SYS_tkill, thread, 0) != -ESRCH;
   return call_kernel(SYS_tgkill, call_kernel(SYS_getpid), thread, 0) != -ESRCH;
 }
 

@@ -22,7 +22,8 @@ void add_fields(const btf *b, const btf_type *structure, const std::string &pref
 }  // namespace
 
 std::vector<ContextField> context_fields(unsigned slot) {
-  static constexpr const char *names[] = {"sf_syscall_ctx", "sf_fuse_ctx", "sf_fuse_exit_ctx"};
+  static constexpr const char *names[] = {"sf_syscall_ctx", "sf_fuse_ctx", "sf_fuse_exit_ctx", "sf_call_ctx",
+                                          "sf_call_ctx"};
   const btf *b = own_btf();
   const int32_t id = btf__find_by_name_kind(b, names[static_cast<int>(side_of_slot(slot))], BTF_KIND_STRUCT);
   std::vector<ContextField> out;

@@ -72,6 +72,7 @@ std::expected<unsigned, Refusal> slot_of_section(const std::string &section) {
 std::string section_of_slot(unsigned slot) {
   const char *sides[] = {"syscall/", "fuse/", "fuse_exit/"};
   Side side = side_of_slot(slot);
+  if (side == Side::Call || side == Side::CallExit) return side == Side::Call ? "syscall/CALL" : "syscall_exit/CALL";
   unsigned op = op_of_slot(slot);
   std::string name = sides[static_cast<int>(side)];
   if (side == Side::Syscall) return name + (op < std::size(kSyscallOps) ? kSyscallOps[op].name : "?");

@@ -2,6 +2,7 @@
 #include "object/target.h"
 
 #include "object/slots.h"
+#include "object/traced_calls.h"
 
 namespace shortfuse::vm {
 
@@ -10,8 +11,22 @@ const Target &Target::shortfuse() {
   return target;
 }
 
+const Target &Target::trace() {
+  static const Target target = [] {
+    Target t;
+    t.traced = true;
+    return t;
+  }();
+  return target;
+}
+
 std::expected<unsigned, Refusal> Target::slot_of(const std::string &section) const {
   if (embedded) return 0;
+  if (traced) {
+    auto place = traced_place(section);
+    if (!place) return std::unexpected(place.error());
+    return place->at_exit ? SF_SLOT_CALL_EXIT : SF_SLOT_CALL;
+  }
   return slot_of_section(section);
 }
 
@@ -23,6 +38,7 @@ std::string Target::context_name(unsigned slot) const {
     case Side::Syscall: return "sf_syscall_ctx";
     case Side::Fuse: return "sf_fuse_ctx";
     case Side::FuseExit: return "sf_fuse_exit_ctx";
+    case Side::Call: case Side::CallExit: return "sf_call_ctx";
   }
   return "";
 }
@@ -33,6 +49,7 @@ uint32_t Target::context_bytes(unsigned slot) const {
     case Side::Syscall: return sizeof(sf_syscall_ctx);
     case Side::Fuse: return sizeof(sf_fuse_ctx);
     case Side::FuseExit: return sizeof(sf_fuse_exit_ctx);
+    case Side::Call: case Side::CallExit: return sizeof(sf_call_ctx);
   }
   return 0;
 }
@@ -44,7 +61,7 @@ const HostFunction *Target::function(uint32_t id) const {
 
 bool Target::callable(const HostFunction &f, unsigned slot) const {
   if (!embedded) return callable_from(f, slot);
-  return f.kernel_number != 0 || f.id >= SF_HOST_COUNT;
+  return f.id >= SF_HOST_COUNT || (f.kernel_number != 0 && f.on_fuse != kNowhere);
 }
 
 std::vector<const HostFunction *> Target::named_functions() const {

@@ -20,7 +20,11 @@ struct Target {
   uint32_t embedded_context_bytes = 0;
   std::vector<HostFunction> functions;  // of the application, numbered from SF_HOST_COUNT on
 
+  /// Programs of `shortfuse trace`: sections are names of system calls.
+  bool traced = false;
+
   static const Target &shortfuse();
+  static const Target &trace();
 
   std::expected<unsigned, Refusal> slot_of(const std::string &section) const;
   std::string section_of(unsigned slot) const;
@@ -28,7 +32,7 @@ struct Target {
   std::string context_name(unsigned slot) const;
   uint32_t context_bytes(unsigned slot) const;
   /// Programs under syscall/ run in processes that see shared maps read-only.
-  bool writes_shared_maps(unsigned slot) const { return embedded || side_of_slot(slot) != Side::Syscall; }
+  bool writes_shared_maps(unsigned slot) const { return embedded || traced || side_of_slot(slot) != Side::Syscall; }
   /// NULL: there is none of this number.
   const HostFunction *function(uint32_t id) const;
   bool callable(const HostFunction &f, unsigned slot) const;
@@ -37,7 +41,9 @@ struct Target {
 };
 
 /// As load_policy() and load_policy_bytes() of vm.h, for programs of this target, which lives as long as they are used.
-std::expected<Policy, Refusal> load_policy(const Target &target, const std::vector<std::string> &paths);
+/// `settings` are made in all objects that have the variable, before it is verified; one that none has is an error.
+std::expected<Policy, Refusal> load_policy(const Target &target, const std::vector<std::string> &paths,
+                                           const std::vector<Setting> &settings = {});
 std::expected<Policy, Refusal> load_policy_bytes(const Target &target, const void *elf, size_t bytes,
                                                  const std::string &name);
 

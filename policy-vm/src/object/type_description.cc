@@ -23,9 +23,20 @@ std::string as_bytes(const btf *b, uint32_t id) {
   return "{\"kind\":\"bytes\",\"bytes\":" + number(bytes > 0 ? static_cast<uint64_t>(bytes) : 0) + "}";
 }
 
-std::string as_int(uint64_t bytes, bool is_signed, bool is_char) {
+std::string as_int(uint64_t bytes, bool is_signed, const char *meaning) {
   return "{\"kind\":\"int\",\"bytes\":" + number(bytes) + ",\"signed\":" + (is_signed ? "true" : "false") +
-         (is_char ? ",\"char\":true" : "") + "}";
+         (*meaning ? ",\"" + std::string(meaning) + "\":true" : "") + "}";
+}
+
+// Numbers of system calls are known by the name that trace.h gives to their type.
+bool is_call_number(const btf *b, uint32_t id) {
+  for (int depth = 0; depth < kDepthMax; depth++) {
+    const btf_type *type = btf__type_by_id(b, id);
+    if (!type || !(btf_is_typedef(type) || btf_is_mod(type))) return false;
+    if (btf_is_typedef(type) && btf_string(b, type->name_off) == "sf_call_nr") return true;
+    id = type->type;
+  }
+  return false;
 }
 
 std::string describe(const btf *b, uint32_t id, int depth, int *left);
@@ -54,10 +65,11 @@ std::string describe(const btf *b, uint32_t id, int depth, int *left) {
     const std::string name = btf_string(b, type->name_off);
     const bool is_char = type->size == 1 && (name == "char" || (btf_int_encoding(type) & BTF_INT_CHAR) != 0);
     if (type->size > 8) return as_bytes(b, id);
-    return as_int(type->size, (btf_int_encoding(type) & BTF_INT_SIGNED) != 0, is_char);
+    const char *meaning = is_char ? "char" : is_call_number(b, id) ? "call" : "";
+    return as_int(type->size, (btf_int_encoding(type) & BTF_INT_SIGNED) != 0, meaning);
   }
-  if (btf_is_any_enum(type)) return as_int(type->size, btf_kflag(type), false);
-  if (btf_is_ptr(type)) return as_int(8, false, false);
+  if (btf_is_any_enum(type)) return as_int(type->size, btf_kflag(type), "");
+  if (btf_is_ptr(type)) return as_int(8, false, "");
   if (btf_is_array(type)) {
     const auto *array = btf_array(type);
     return "{\"kind\":\"array\",\"count\":" + number(array->nelems) +

@@ -8,6 +8,7 @@
 
 #include "run/interpret.h"
 #include "testing/opcodes.h"
+#include "shortfuse/trace.h"
 
 namespace shortfuse::vm::testing {
 
@@ -382,7 +383,8 @@ uint64_t insns_max(const Policy::Program &p) {
 
 std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,
                               uint64_t fuel) {
-  const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx)};
+  const uint64_t context_bytes[] = {sizeof(sf_syscall_ctx), sizeof(sf_fuse_ctx), sizeof(sf_fuse_exit_ctx),
+                                    sizeof(sf_call_ctx), sizeof(sf_call_ctx)};
   Side side = side_of_slot(slot);
   Checker checker{*this, reinterpret_cast<uint64_t>(ctx), context_bytes[static_cast<int>(side)],
                   side == Side::Syscall};

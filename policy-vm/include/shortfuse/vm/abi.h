@@ -54,6 +54,10 @@ enum sf_host_id {
   /* Done by the interpreter and by machine code themselves; the host's entries are not looked at. */
   SF_HOST_LOOP,           /* bpf_loop */
   SF_HOST_FOR_EACH,       /* bpf_for_each_map_elem */
+  /* For programs of `shortfuse trace`. */
+  SF_HOST_COMM,           /* bpf_get_current_comm */
+  SF_HOST_PROBE_READ,     /* bpf_probe_read_user */
+  SF_HOST_PROBE_TEXT,     /* bpf_probe_read_user_str */
   SF_HOST_COUNT,
   SF_HOST_LIMIT = SF_HOST_COUNT + 64  /* numbers in between are functions of an application that embeds the machine */
 };
@@ -69,9 +73,9 @@ enum sf_host_id {
   X(SF_HOST_TAIL_CALL, sf_vm_tail_call) X(SF_HOST_STRNCMP, sf_vm_strncmp)
 
 /* r1..r5 as the program passed them, then what the host gave to sf_policy_run() (functions of SF_VM_FUNCTIONS: the
- * environment). A host's table holds a function for every number below SF_HOST_COUNT but the last two, also where the
- * verifier lets no program of the host call it: machine code does not ask. The functions of an application are as many
- * as `own_functions` says; a run that calls one behind them ends with SF_PASS. */
+ * environment). A host's table holds a function for every number below SF_HOST_COUNT but LOOP and FOR_EACH, also where
+ * the verifier lets no program of the host call it: machine code does not ask. The functions of an application are as
+ * many as `own_functions` says; a run that calls one behind them ends with SF_PASS. */
 typedef uint64_t (*sf_host_fn)(uint64_t r1, uint64_t r2, uint64_t r3, uint64_t r4, uint64_t r5, void *host_state);
 
 struct sf_map;   /* vm/map.h */
@@ -119,6 +123,8 @@ SF_VM_FUNCTIONS(X)
 
 /* Where a program is attached. slot = side base + operation. */
 #define SF_SLOT_SYSCALL 0      /* + enum sf_op */
+#define SF_SLOT_CALL 30        /* any system call, by `shortfuse trace`: the session says which, not the image */
+#define SF_SLOT_CALL_EXIT 31
 #define SF_SLOT_FUSE 32        /* + FUSE opcode (below 64) */
 #define SF_SLOT_FUSE_EXIT 96   /* + FUSE opcode */
 #define SF_SLOTS 160

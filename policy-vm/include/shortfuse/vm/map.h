@@ -55,6 +55,7 @@ struct sf_map {
   struct sf_map_shape shape;  /* the policy's, so that nothing in shared memory decides a size */
   uint32_t writable;          /* not 0: this process may write the storage */
   uint32_t patient;           /* not 0: sf_map_lock() waits for as long as the kernel's users would (the daemon) */
+  uint32_t many_processes;    /* not 0: threads of other processes write the storage too */
 };
 
 /* Kinds whose writers need no lock: sf_map_lock() does nothing. */
@@ -79,8 +80,8 @@ void sf_map_init(void *storage, const struct sf_map_shape *shape);
 int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *shape);
 
 /* The writers' lock, which functions of programs take by themselves. It lies in the storage, which the threads of one
- * process write. `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that goes on holding is waited for
- * about 2 ms, by a patient map 1 s, and then the write is refused and counted (sf_map_refused()). A holder that is not
+ * process write (or of many: many_processes). `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that
+ * goes on holding is waited for about 2 ms, by a patient map 1 s, and then the write is refused and counted (sf_map_refused()). A holder that is not
  * there any more (its thread ended, or left the middle by longjmp and comes again) is relieved, and the map put in
  * order. So no thread may come here while it holds the lock: a signal handler must not run a program whose thread it
  * has interrupted in one. */

@@ -99,6 +99,28 @@ std::expected<Policy, Refusal> load_policy(const std::vector<std::string> &paths
 /// The same for one object in memory (`name` for messages).
 std::expected<Policy, Refusal> load_policy_bytes(const void *elf, size_t bytes, const std::string &name);
 
+/// A variable of an object's data, to be something else than it was compiled as.
+struct Setting { std::string name, value; };  ///< a number, the name of an errno, or text for an array of characters
+
+/// The same for `shortfuse trace`: sections are syscall/NAME and syscall_exit/NAME, see trace.h.
+std::expected<Policy, Refusal> load_trace(const std::vector<std::string> &paths, const std::vector<Setting> &settings);
+
+/// System calls that programs of a trace can be attached to.
+struct TracedCall {
+  const char *name;
+  uint16_t number;
+  bool has_exit;
+};
+const std::vector<TracedCall> &traced_calls();
+/// "openat", by its number; "" for calls that cannot be traced.
+std::string traced_call_name(uint64_t number);
+/// Where programs of a section of load_trace() are attached.
+struct TracedPlace {
+  bool at_exit;
+  int number;  ///< below 0: every call
+};
+std::expected<TracedPlace, Refusal> traced_place(const std::string &section);
+
 /// One instruction of a program as text, in the notation of the kernel's verifier.
 struct DisassembledInsn {
   uint32_t pc;                 ///< what jumps count; LOAD_IMM64 takes two
