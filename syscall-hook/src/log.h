@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* Reads SHORTFUSE_LOG (none, debug). */
+/* Reads SHORTFUSE_LOG: debug is for here, everything else for the bypass. */
 void sf_log_start(char **envp);
 void sf_log_debug(const char *what);
 void sf_log_debug_number(const char *what, int64_t number);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "calls.h"
+#include "environment.h"
 #include "faults.h"
 #include "frame.h"
 #include "log.h"
@@ -44,10 +45,19 @@ bool is_wanted(const sf_site *site) {
   return site->nr < 0 || (site->nr < SF_CALLS && sf_hook_class[site->nr]);
 }
 
-// Whether the bytes in memory are what the file says of every site that is going to be changed.
+// Whether the bytes in memory are what the file says of every site that is going to be changed, and no two windows
+// share a byte: of two jumps over each other neither would be one.
 bool still_true(const sf_module *module, const sf_site *sites, int count) {
-  for (int i = 0; i < count; i++)
-    if (is_wanted(&sites[i]) && !sf_site_matches(module, &sites[i])) return false;
+  uint64_t free_from = 0;
+  for (int i = 0; i < count; i++) {
+    const sf_site *site = &sites[i];
+    if (!is_wanted(site)) continue;
+    if (!sf_site_matches(module, site)) return false;
+    if (site->form == SF_SITE_NONE) continue;
+    const uint64_t window = sf_window_of(module, site);
+    if (window < free_from) return false;
+    free_from = window + site->window_bytes;
+  }
   return true;
 }
 
@@ -118,6 +128,7 @@ const char *prepare(char **envp) {
   sf_auxv auxv;
   if (sf_auxv_read(envp, &auxv)) return "no auxiliary vector";
   if (auxv.secure) return "the program has more rights than its user";
+  sf_environment_check(envp);
   const char *disable = sf_env(envp, "SHORTFUSE_DISABLE=");
   if (disable && *disable && !sf_same_text(disable, "0")) return "SHORTFUSE_DISABLE is set";
   if (sf_program_has_raw_calls(&auxv)) return "the program makes system calls of its own (Go)";

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -294,10 +295,51 @@ TEST_F(Hook, CacheTamperedWithIsIgnored) {
 // Entries that pass the checksum are still compared with the bytes in memory.
 TEST_F(Hook, CacheOfOtherBytesIsIgnored) {
   ASSERT_TRUE(probe({"is-from-cache", "0"}).ok());
-  Result result = probe({"forge-cache", cache()});
-  ASSERT_TRUE(result.ok()) << result.output;
-  EXPECT_TRUE(probe({"is-from-cache", "0"}).ok());
-  EXPECT_TRUE(probe({"text-unchanged"}).ok());
+  for (const char *how : {"hash", "overlap"}) {
+    Result result = probe({"forge-cache", cache(), how});
+    ASSERT_TRUE(result.ok()) << result.output;
+    EXPECT_TRUE(probe({"is-from-cache", "0"}).ok()) << how;
+    EXPECT_TRUE(probe({"text-unchanged"}).ok()) << how;
+    EXPECT_TRUE(probe({"is-from-cache", "2"}).ok()) << how;  // replaced by a good one
+  }
+}
+
+TEST_F(Hook, NoPageIsWritableAndExecutable) {
+  for (int round = 0; round < 2; round++) EXPECT_TRUE(probe({"no-writable-code"}).ok()) << round;
+}
+
+TEST_F(Hook, ValuesThatMeanNothingAreSaidOnce) {
+  struct Case {
+    const char *variable, *said;
+  };
+  for (const Case &c : {Case{"SHORTFUSE_DISABLE=yes", "SHORTFUSE_DISABLE=yes: 0 or 1"},
+                        Case{"SHORTFUSE_LOG=loud", "SHORTFUSE_LOG=loud: off, info, debug"},
+                        Case{"SHORTFUSE_TRACE=1.2", "SHORTFUSE_TRACE=1.2: only"}}) {
+    // A shell and its children.
+    Result result = hooked({"sh", "-c", "/bin/true; exec /bin/true"}, {c.variable});
+    EXPECT_TRUE(result.ok());
+    EXPECT_NE(result.output.find(c.said), std::string::npos) << result.output;
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+  }
+  Result result = hooked({"true"}, {"SHORTFUSE_REPORT=/" + std::string(1100, 'r')});
+  EXPECT_NE(result.output.find("too long"), std::string::npos) << result.output;
+  for (const char *good : {"SHORTFUSE_DISABLE=0", "SHORTFUSE_DISABLE=", "SHORTFUSE_LOG=off", "SHORTFUSE_OTHER=x"})
+    EXPECT_EQ(hooked({"true"}, {good}).output, "");
+}
+
+// A debugger that stops inside of the bypass sees who made the call.
+TEST_F(Hook, DebuggersSeeTheCaller) {
+  if (!plain({"sh", "-c", "command -v gdb"}).ok()) GTEST_SKIP() << "no gdb";
+  Strings command = {"gdb", "-nx", "-batch", "-ex", "set startup-with-shell off",
+                     "-ex", std::string("set environment LD_PRELOAD ") + HOOK_LIBRARY,
+                     "-ex", "set breakpoint pending on", "-ex", "break serve_stat", "-ex", "run", "-ex", "backtrace",
+                     "--args", HOOK_PROBE, "served", "1"};
+  Result result = plain(command);
+  const size_t inner = result.output.find("#0 "), caller = result.output.find("is_served", inner);
+  ASSERT_NE(inner, std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("sf_bypass_call", inner), std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("sf_hook_enter", inner), std::string::npos) << result.output;
+  EXPECT_NE(caller, std::string::npos) << result.output;
 }
 
 TEST_F(Hook, WorksWithoutAnyPlaceForTheCache) {

@@ -39,16 +39,37 @@ int forge_cache(char **arguments) {
     CHECK(found > 10);
     for (int s = 0; s < found; s++) {
       if (sites[s].form == SF_SITE_NONE) continue;
-      sites[s].hash ^= 1;  // other bytes
+      if (arguments[1][0] == 'h') sites[s].hash ^= 1;  // other bytes
+    }
+    // The same window twice.
+    if (arguments[1][0] == 'o' && found < SF_SITES_MAX) {
+      memmove(&sites[1], &sites[0], found * sizeof(sf_site));
+      int s = 1;
+      while (sites[s].form == SF_SITE_NONE || sites[s].nr != 0) s++;  // read(), which is patched
+      sites[s - 1] = sites[s];
+      found++;
     }
     sf_cache_store(&place, &modules[i], sites, found);
   }
   return 0;
 }
 
+int no_writable_code(char **) {
+  std::ifstream maps("/proc/self/maps");
+  int lines = 0, executable = 0;
+  for (std::string line; std::getline(maps, line); lines++) {
+    const std::string rights = line.substr(line.find(' ') + 1, 4);
+    CHECK(rights.find('w') == std::string::npos || rights.find('x') == std::string::npos);
+    executable += rights.find('x') != std::string::npos;
+  }
+  CHECK(lines > 10 && executable >= 4);
+  return 0;
+}
+
 }  // namespace
 
 const Probe kCacheProbes[] = {
+    {"no-writable-code", no_writable_code},
     {"forge-cache", forge_cache},
     {nullptr, nullptr},
 };

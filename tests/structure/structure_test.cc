@@ -254,6 +254,39 @@ TEST(Structure, EveryFolderExplainsItselfBriefly) {
   }
 }
 
+/// Variables named in strings of what is installed: "SHORTFUSE_LOG=..." and "SHORTFUSE_LOG".
+std::set<std::string> variables_read() {
+  std::set<std::string> names;
+  for (const char *folder : {"bypass", "syscall-hook", "fuse-bridge", "cli", "cache", "metrics", "policy-vm"}) {
+    for (const auto &file : files_below(kSource / folder)) {
+      const std::string stem = file.stem().string(), path = in_tree(file);
+      const bool tests = stem.ends_with("_test") || path.find("/tests/") != std::string::npos ||
+                         path.find("/testing/") != std::string::npos;
+      if (tests || !is_code(file) || file.filename() == "CMakeLists.txt") continue;
+      for (const auto &line : lines_of(file)) {
+        for (size_t at = 0; (at = line.find("\"SHORTFUSE_", at)) != std::string::npos;) {
+          const size_t end = line.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", ++at);
+          // Shorter ones are beginnings that are compared with; others are no names of variables.
+          const bool whole = end != std::string::npos && (line[end] == '=' || line[end] == '"') && end - at > 12;
+          if (whole) names.insert(line.substr(at, end - at));
+        }
+      }
+    }
+  }
+  return names;
+}
+
+TEST(Structure, EveryVariableIsInTheManualAndNoOther) {
+  std::set<std::string> documented;
+  bool of_ours = false;
+  for (const auto &line : lines_of(kSource / "docs/shortfuse-environment.7")) {
+    of_ours = line.starts_with(".B SHORTFUSE_");
+    if (of_ours) documented.insert(line.substr(3));
+  }
+  EXPECT_EQ(documented, variables_read());
+  EXPECT_GE(documented.size(), 7u);
+}
+
 #ifdef SF_HOOK
 TEST(Structure, ThePreloadedLibraryNeedsNothing) {
   const std::string list = std::string(SF_READELF " -d ") + SF_HOOK;

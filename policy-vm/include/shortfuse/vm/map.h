@@ -81,10 +81,10 @@ int sf_map_check(const void *storage, size_t bytes, const struct sf_map_shape *s
 
 /* The writers' lock, which functions of programs take by themselves. It lies in the storage, which the threads of one
  * process write (or of many: many_processes). `thread`: the caller's thread id. 0 or -EBUSY. Bounded: a holder that
- * goes on holding is waited for about 2 ms, by a patient map 1 s, and then the write is refused and counted (sf_map_refused()). A holder that is not
- * there any more (its thread ended, or left the middle by longjmp and comes again) is relieved, and the map put in
- * order. So no thread may come here while it holds the lock: a signal handler must not run a program whose thread it
- * has interrupted in one. */
+ * goes on holding is waited for about 2 ms, by a patient map 1 s, and then the write is refused and counted
+ * (sf_map_refused()). A holder that is not there any more (its thread ended, or left the middle by longjmp and comes
+ * again) is relieved, and the map put in order. So no thread may come here while it holds the lock: a signal handler
+ * must not run a program whose thread it has interrupted in one. */
 int sf_map_lock(struct sf_map *map, uint32_t thread);
 void sf_map_unlock(struct sf_map *map);
 uint32_t sf_map_refused(const struct sf_map *map);
