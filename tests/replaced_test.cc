@@ -74,8 +74,8 @@ SF_WORKER(replaced) {
   kill(daemon, SIGCONT);
   caller.thread.join();
   replacer.thread.join();
-  std::printf("%s%s%zd %.20s other at %ld\n", asked ? "" : "was not asked ", replaced ? "" : "was not replaced ", result,
-              bytes, static_cast<long>(lseek(other, 0, SEEK_CUR)));
+  std::printf("%s%s%zd %.20s other at %ld\n", asked ? "" : "was not asked ", replaced ? "" : "was not replaced ",
+              result, bytes, static_cast<long>(lseek(other, 0, SEEK_CUR)));
   return 0;
 }
 
