@@ -63,19 +63,25 @@ int32_t read32(const uint8_t *p) {
   return (int32_t)((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
 }
 
+// 26 2e 36 3e 64 to 67 f0 f2 f3
+constexpr uint64_t kPrefixes[4] = {1ull << 0x26 | 1ull << 0x2e | 1ull << 0x36 | 1ull << 0x3e, 0xfull << 0x24, 0,
+                                   0xdull << 0x30};
+
+inline bool is_prefix(uint8_t byte) { return kPrefixes[byte >> 6] >> (byte & 63) & 1; }
+
 bool read_prefixes(Cursor *c) {
   for (; c->at < c->bytes && c->at < 14; c->at++) {
     uint8_t byte = c->code[c->at];
-    if (byte == 0x66) {
+    if (!is_prefix(byte)) {
+      break;
+    } else if (byte == 0x66) {
       c->operand16 = true;
     } else if (byte == 0x67) {
       c->address32 = true;
     } else if (byte == 0xf0 || byte == 0xf2 || byte == 0xf3) {
       c->repeat = true;
-    } else if (byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65) {
-      c->segment = true;
     } else {
-      break;
+      c->segment = true;
     }
   }
   if (c->at < c->bytes && (c->code[c->at] & 0xf0) == 0x40) c->rex = c->code[c->at++];
@@ -279,9 +285,82 @@ void note_movable(const Cursor *c, struct sf_insn *insn) {
   insn->flags |= SF_INSN_MOVABLE;
 }
 
-}  // namespace
+// ---- the instructions that text mostly consists of, by tables alone
+//
+// No prefix but REX, one or two bytes of opcode, and an opcode whose length ModRM and its table entry tell. All others,
+// and those at the end of the readable bytes, go the long way.
+constexpr uint8_t kLongWay = 0xff;
+constexpr size_t kCommonBytesMax = 16;
 
-int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+struct CommonTable {
+  uint8_t shape[512];  // one byte opcodes, then those behind 0f
+};
+constexpr CommonTable make_common_table() {
+  CommonTable table{};
+  for (unsigned op = 0; op < 256; op++) {
+    const bool by_rex = op >= 0xb8 && op <= 0xbf;
+    const bool looked_at = op == 0x8f || op == 0xc4 || op == 0xc5 || op == 0x62 || op == 0xc7 || op == 0xff;
+    const bool plain = !(kOneByte[op] & S) && kOneByte[op] != X && !looked_at;
+    table.shape[op] = plain && (op & 0xf0) != 0x40 ? kOneByte[op] : kLongWay;
+    if (by_rex) table.shape[op] = Z;
+    const bool plain_too = !(kTwoByte[op] & S) && kTwoByte[op] != X && op != 0x38 && op != 0x3a && op != 0x78;
+    table.shape[256 + op] = plain_too ? kTwoByte[op] : kLongWay;
+  }
+  return table;
+}
+constexpr CommonTable kCommon = make_common_table();
+
+constexpr bool ends(uint8_t op) {
+  return op == 0xc2 || op == 0xc3 || op == 0xca || op == 0xcb || op == 0xcf || op == 0xf4 || op == 0xe9 || op == 0xeb;
+}
+
+// Of ModRM with its SIB and displacement.
+inline size_t modrm_bytes(const uint8_t *p, bool *rip_relative) {
+  const unsigned mod = p[0] >> 6, rm = p[0] & 7;
+  if (mod == 3) return 1;
+  size_t size = 1 + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
+  if (rm == 4) return size + 1 + (mod == 0 && (p[1] & 7) == 5 ? 4 : 0);
+  if (mod == 0 && rm == 5) {
+    *rip_relative = true;
+    return 5;
+  }
+  return size;
+}
+
+// False: it has to be looked at the long way.
+inline bool decode_common(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+  if (bytes < kCommonBytesMax) return false;
+  const bool has_rex = (code[0] & 0xf0) == 0x40;
+  const uint8_t *p = code + has_rex;
+  const bool second = p[0] == 0x0f;
+  p += second;
+  const uint8_t op = *p++;
+  const uint8_t shape = kCommon.shape[(second ? 256u : 0u) + op];
+  if (shape == kLongWay) return false;
+  bool rip_relative = false;
+  uint32_t flags = 0;
+  insn->disp_at = 0;
+  if (shape & M) {
+    insn->disp_at = (uint8_t)(p + 1 - code);
+    p += modrm_bytes(p, &rip_relative);
+    if (rip_relative) flags = SF_INSN_RIP_RELATIVE;
+    else insn->disp_at = 0;
+  }
+  const bool wide_constant = !second && op >= 0xb8 && op <= 0xbf && has_rex && code[0] & 8;
+  p += (shape & B ? 1 : 0) + (shape & W ? 2 : 0) + (shape & (Z | R32) ? (wide_constant ? 8 : 4) : 0) +
+       (shape & R8 ? 1 : 0);
+  insn->length = (uint8_t)(p - code);
+  if (shape & (R8 | R32)) {
+    flags |= SF_INSN_BRANCH | (!second && op == 0xe8 ? SF_INSN_CALL : 0);
+    insn->target = address + insn->length + (shape & R8 ? (int64_t)(int8_t)p[-1] : (int64_t)read32(p - 4));
+  }
+  if (second ? op == 0x0b : ends(op)) flags |= SF_INSN_ENDS;
+  if (second && op == 0x05) flags |= SF_INSN_SYSCALL;
+  insn->flags = flags;
+  return true;
+}
+
+inline int decode(const uint8_t *code, size_t bytes, uint64_t address, bool movable, struct sf_insn *insn) {
   Cursor c = {};
   c.code = code;
   c.bytes = bytes;
@@ -300,6 +379,18 @@ int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_ins
   insn->length = (uint8_t)c.at;
   note_branch(&c, address, insn);
   note_control(&c, insn);
-  note_movable(&c, insn);
+  if (movable) note_movable(&c, insn);
   return 0;
+}
+
+}  // namespace
+
+int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+  return decode(code, bytes, address, true, insn);
+}
+
+int sf_decode_flow(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+  *insn = {};
+  insn->dest = insn->source = -1;
+  return decode_common(code, bytes, address, insn) ? 0 : decode(code, bytes, address, false, insn);
 }

@@ -34,4 +34,7 @@ struct sf_insn {
  * the bytes are no instruction known here. Pure. */
 int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
 
+/* The same without what only moving it needs: SF_INSN_MOVABLE, _CONST and _MOV_REG, `dest`, `source` and `imm`. */
+int sf_decode_flow(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
+
 #endif

@@ -124,6 +124,41 @@ TEST_F(Decode, RandomBytes) {
   EXPECT_LT(unknown_here, agreed / 20);  // privileged ones, and prefixes behind prefixes
 }
 
+// The short way says what the long one says, of whatever bytes.
+void compare_flow(const uint8_t *code, size_t bytes) {
+  constexpr uint32_t kFlow = SF_INSN_BRANCH | SF_INSN_INDIRECT | SF_INSN_RIP_RELATIVE | SF_INSN_SYSCALL | SF_INSN_ENDS |
+                             SF_INSN_CALL;
+  sf_insn all, flow;
+  const int known = sf_decode(code, bytes, 0x100000, &all);
+  ASSERT_EQ(sf_decode_flow(code, bytes, 0x100000, &flow), known);
+  if (known != 0) return;
+  ASSERT_EQ(flow.length, all.length);
+  ASSERT_EQ(flow.disp_at, all.disp_at);
+  ASSERT_EQ(flow.flags, all.flags & kFlow);
+  ASSERT_EQ(flow.target, all.target);
+}
+
+TEST_F(Decode, WhereInstructionsLeadIsTheSameTheShortWay) {
+  sf_auxv auxv;
+  ASSERT_EQ(sf_auxv_read(environ, &auxv), 0);
+  sf_module modules[SF_MODULES_MAX];
+  const int count = sf_modules_find(&auxv, modules);
+  ASSERT_GE(count, 2);
+  // Also from the middle of instructions, which is as good as random.
+  for (int m = 0; m < count; m++) {
+    for (uint64_t at = modules[m].text; at < modules[m].text_end && !HasFatalFailure(); at++)
+      compare_flow((const uint8_t *)at, modules[m].text_end - at);
+  }
+  std::mt19937_64 random(4711);
+  for (int round = 0; round < 2'000'000 && !HasFatalFailure(); round++) {
+    uint64_t words[3] = {random(), random(), random()};
+    auto code = (uint8_t *)words;
+    if (round % 4 == 0) code[0] = 0x0f;
+    if (round % 4 == 1) code[0] = 0x40 | (code[0] & 15);
+    compare_flow(code, 8 + (size_t)(round / 4 % 9));
+  }
+}
+
 TEST_F(Decode, CutOff) {
   const std::vector<std::vector<uint8_t>> kWhole = {
       {0xb8, 1, 0, 0, 0}, {0x0f, 0x05}, {0x4c, 0x8b, 0x4c, 0x24, 0x08}, {0xe9, 0, 0, 0, 0},

@@ -1,12 +1,13 @@
 // Finding `syscall` sites and their windows. See sites.h.
 //
-// 1. Scan the text for the bytes 0f 05 (eight bytes at a time).
+// 1. Scan the text for the bytes 0f 05 (scan.S).
 // 2. Scan it for near jumps that end close to one of them: a function's cold part lies elsewhere.
 // 3. Decode each function that has a candidate, from its start in the unwind table; collect its branch targets.
 // 4. Choose a window per site.
 #include "sites.h"
 
 #include "decode.h"
+#include "scan.h"
 
 namespace {
 
@@ -18,16 +19,19 @@ constexpr unsigned kNear = 32;          // bytes around a site in which a branch
 constexpr unsigned kGranule = 32;
 constexpr unsigned kFilterBytes = 256 * 1024;  // one bit per granule: 64 MiB of text
 
-struct Insn {
-  uint32_t at;  // relative to the module's base
-  sf_insn insn;
-};
+constexpr unsigned kHintBits = 65536;   // one per target, by a hash
+constexpr unsigned kDecoded = 32;       // instructions around a site; a power of two
 
 struct Scratch {
   uint32_t candidate[kCandidatesMax];
   uint32_t far_target[kFarTargetsMax];
   uint32_t target[kTargetsMax];
-  Insn insn[kInsnsMax];
+  uint32_t insn[kInsnsMax + 1];  // where the function's instructions begin, and the last one ends
+  uint8_t hint[kHintBits / 8];   // targets that were noted; perhaps others
+  struct {
+    uint32_t tag;                // where it begins, and one; 0: nothing
+    sf_insn insn;
+  } decoded[kDecoded];           // by index: what was asked for lately
   uint8_t filter[kFilterBytes];
 };
 static_assert(sizeof(Scratch) <= SF_SITES_SCRATCH);
@@ -42,22 +46,10 @@ struct Search {
   const sf_module *module;
   Scratch *scratch;
   unsigned candidates, far_targets;
+  bool filtered;  // scratch->filter tells what lies near a candidate
   Function function;
   bool lost;  // a table overflowed: what is known of jumps is incomplete
 };
-
-// The high bit of each byte of `word` that equals `byte`. Bytes above a hit may be marked without being equal; none
-// that is equal is left out.
-inline uint64_t has_byte(uint64_t word, uint8_t byte) {
-  uint64_t x = word ^ (0x0101010101010101ull * byte);
-  return (x - 0x0101010101010101ull) & ~x & 0x8080808080808080ull;
-}
-
-inline uint64_t load64(const uint8_t *p) {
-  uint64_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
-}
 
 uint32_t hash_of(const uint8_t *code, unsigned bytes) {
   uint32_t hash = 2166136261u;  // FNV-1a
@@ -83,18 +75,26 @@ void find_candidates(Search *search) {
       search->lost = true;
   };
   size_t at = 0;
-  for (; at + 9 <= bytes; at += 8) {
-    uint64_t found = has_byte(load64(text + at), 0x0f) & has_byte(load64(text + at + 1), 0x05);
-    for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
-  }
+  for (; at + 65 <= bytes; at += 64)
+    for (uint64_t found = sf_scan_syscalls(text + at); found; found &= found - 1)
+      consider(at + (unsigned)__builtin_ctzll(found));
   for (; at < bytes; at++) consider(at);
 }
 
+// REQUIRES: filtered, and the target lies in the text.
+inline bool is_near_a_candidate(const Search *search, uint32_t target) {
+  const uint32_t granule = (target - (uint32_t)(search->module->text - search->module->base)) / kGranule;
+  return search->scratch->filter[granule / 8] & 1u << granule % 8;
+}
+
+inline uint32_t hint_of(uint32_t target) { return target * 2654435769u >> 16; }
+
+void note_hint(Search *search, uint32_t target) {
+  search->scratch->hint[hint_of(target) / 8] |= 1u << hint_of(target) % 8;
+}
+
 void note_far_target(Search *search, uint32_t target) {
-  const sf_module *module = search->module;
-  uint32_t text = (uint32_t)(module->text - module->base);
-  uint32_t granule = (target - text) / kGranule;
-  if (!(search->scratch->filter[granule / 8] & 1u << granule % 8)) return;
+  note_hint(search, target);
   if (search->far_targets < kFarTargetsMax)
     search->scratch->far_target[search->far_targets++] = target;
   else
@@ -117,21 +117,32 @@ void find_far_targets(Search *search) {
     uint32_t low = at > kNear ? (at - kNear) / kGranule : 0, high = (at + kNear) / kGranule;
     for (uint32_t g = low; g <= high && g / 8 < kFilterBytes; g++) search->scratch->filter[g / 8] |= 1u << g % 8;
   }
+  search->filtered = true;
+  // REQUIRES: a jump's opcode. Without a branch on which one: what comes is not to be foreseen.
   auto consider = [&](size_t at) {
-    size_t rel = at + 1;
-    if (text[at] == 0x0f && rel < bytes && (text[rel] & 0xf0) == 0x80) rel++;
-    else if (text[at] != 0xe9) return;
+    const size_t rel = at + 1 + (text[at] == 0x0f);
     if (rel + 4 > bytes) return;
-    int64_t target = (int64_t)rel + 4 + load32(text + rel);
-    if (target >= 0 && target < (int64_t)bytes) note_far_target(search, first + (uint32_t)target);
+    const uint64_t target = rel + 4 + (uint64_t)(int64_t)load32(text + rel);
+    if (target < bytes && is_near_a_candidate(search, first + (uint32_t)target))
+      note_far_target(search, first + (uint32_t)target);
   };
   size_t at = 0;
-  for (; at + 9 <= bytes; at += 8) {
-    uint64_t word = load64(text + at), next = load64(text + at + 1) & 0xf0f0f0f0f0f0f0f0ull;
-    uint64_t found = (has_byte(word, 0x0f) & has_byte(next, 0x80)) | has_byte(word, 0xe9);
-    for (; found; found &= found - 1) consider(at + (unsigned)__builtin_ctzll(found) / 8);
-  }
-  for (; at < bytes; at++) consider(at);
+  for (; at + 65 <= bytes; at += 64)
+    for (uint64_t found = sf_scan_jumps(text + at); found; found &= found - 1)
+      consider(at + (unsigned)__builtin_ctzll(found));
+  for (; at < bytes; at++)
+    if (text[at] == 0xe9 || (text[at] == 0x0f && at + 1 < bytes && (text[at + 1] & 0xf0) == 0x80)) consider(at);
+}
+
+// Of a branch inside the function that is being decoded. Only those near a candidate are ever asked for.
+void note_target(Search *search, uint32_t target) {
+  const sf_module *module = search->module;
+  const bool in_text = module->base + target >= module->text && module->base + target < module->text_end;
+  if (search->filtered && (!in_text || !is_near_a_candidate(search, target))) return;
+  Function *function = &search->function;
+  note_hint(search, target);
+  if (function->targets < kTargetsMax) search->scratch->target[function->targets++] = target;
+  else search->lost = true;
 }
 
 // Decodes until the end or the first byte that is no instruction (padding and tables follow some functions).
@@ -144,21 +155,31 @@ void decode_function(Search *search, uint32_t start, uint32_t end) {
       search->lost = true;
       return;
     }
-    Insn *entry = &scratch->insn[function->insns];
-    entry->at = at;
-    if (sf_decode((const uint8_t *)(search->module->base + at), end - at, at, &entry->insn)) return;
-    if (entry->insn.flags & SF_INSN_INDIRECT) function->indirect = true;
-    if (entry->insn.flags & SF_INSN_BRANCH && !(entry->insn.flags & SF_INSN_CALL)) {
-      if (function->targets < kTargetsMax) scratch->target[function->targets++] = (uint32_t)entry->insn.target;
-      else search->lost = true;
-    }
-    function->insns++;
-    at += entry->insn.length;
+    sf_insn insn;
+    if (sf_decode_flow((const uint8_t *)(search->module->base + at), end - at, at, &insn)) return;
+    if (insn.flags & SF_INSN_INDIRECT) function->indirect = true;
+    if (insn.flags & SF_INSN_BRANCH && !(insn.flags & SF_INSN_CALL)) note_target(search, (uint32_t)insn.target);
+    scratch->insn[function->insns++] = at;
+    at += insn.length;
+    scratch->insn[function->insns] = at;
   }
 }
 
+// All about an instruction of the function; decode_function() keeps where it begins only.
+const sf_insn *decoded(const Search *search, unsigned index) {
+  const uint32_t at = search->scratch->insn[index], bytes = search->scratch->insn[index + 1] - at;
+  auto entry = &search->scratch->decoded[index % kDecoded];
+  if (entry->tag != at + 1) {
+    sf_decode((const uint8_t *)(search->module->base + at), bytes, at, &entry->insn);
+    entry->tag = at + 1;
+  }
+  return &entry->insn;
+}
+
+// REQUIRES: within kNear of a candidate.
 bool is_target(const Search *search, uint32_t at) {
   const Scratch *scratch = search->scratch;
+  if (!(scratch->hint[hint_of(at) / 8] & 1u << hint_of(at) % 8)) return false;
   for (unsigned i = 0; i < search->function.targets; i++)
     if (scratch->target[i] == at) return true;
   for (unsigned i = 0; i < search->far_targets; i++)
@@ -168,32 +189,32 @@ bool is_target(const Search *search, uint32_t at) {
 
 // Whether the instructions [first, last) may become a window around or before the `syscall` at index `call`.
 bool window_is_safe(const Search *search, unsigned first, unsigned last, unsigned call) {
-  const Insn *insn = search->scratch->insn;
+  const uint32_t *insn = search->scratch->insn;
   bool inner = false;
   for (unsigned i = first; i < last; i++) {
-    if (i != call && !(insn[i].insn.flags & SF_INSN_MOVABLE)) return false;
-    if (i > first && (insn[i].at - insn[first].at < SF_JUMP_BYTES || i <= call)) {
+    if (i != call && !(decoded(search, i)->flags & SF_INSN_MOVABLE)) return false;
+    if (i > first && (insn[i] - insn[first] < SF_JUMP_BYTES || i <= call)) {
       inner = true;
-      if (is_target(search, insn[i].at)) return false;
+      if (is_target(search, insn[i])) return false;
     }
   }
   // A jump straight to the `syscall` would go past the hook.
-  if (last == call && is_target(search, insn[call].at)) return false;
+  if (last == call && is_target(search, insn[call])) return false;
   return !inner || (!search->lost && !search->function.indirect);
 }
 
 void take_window(const Search *search, unsigned first, unsigned last, unsigned call, sf_site *site) {
-  const Insn *insn = search->scratch->insn;
-  uint32_t end = insn[last - 1].at + insn[last - 1].insn.length;
+  const uint32_t *insn = search->scratch->insn;
+  const uint32_t end = insn[last];
   site->form = last == call ? SF_SITE_BEFORE : SF_SITE_AROUND;
-  site->window_bytes = (uint8_t)(end - insn[first].at);
-  site->pre_bytes = (uint8_t)(insn[call].at - insn[first].at);
-  site->hash = hash_of((const uint8_t *)(search->module->base + insn[first].at), site->window_bytes);
+  site->window_bytes = (uint8_t)(end - insn[first]);
+  site->pre_bytes = (uint8_t)(insn[call] - insn[first]);
+  site->hash = hash_of((const uint8_t *)(search->module->base + insn[first]), site->window_bytes);
 }
 
 unsigned bytes_between(const Search *search, unsigned first, unsigned last) {
-  const Insn *insn = search->scratch->insn;
-  return insn[last - 1].at + insn[last - 1].insn.length - insn[first].at;
+  const uint32_t *insn = search->scratch->insn;
+  return insn[last] - insn[first];
 }
 
 bool try_window(const Search *search, unsigned first, unsigned last, unsigned call, sf_site *site) {
@@ -219,11 +240,11 @@ void choose_window(const Search *search, unsigned call, sf_site *site) {
 
 // The number in %eax, if one constant reaches the call on every way into it.
 int16_t find_number(const Search *search, unsigned call) {
-  const Insn *insn = search->scratch->insn;
+  const uint32_t *insn = search->scratch->insn;
   int wanted = 0;  // rax
-  for (unsigned i = call; i-- > 0;) {
-    if (is_target(search, insn[i + 1].at)) return SF_NR_UNKNOWN;
-    const sf_insn *one = &insn[i].insn;
+  for (unsigned i = call; i-- > 0 && insn[call] - insn[i + 1] <= kNear;) {
+    if (is_target(search, insn[i + 1])) return SF_NR_UNKNOWN;
+    const sf_insn *one = decoded(search, i);
     if (!(one->flags & SF_INSN_MOVABLE)) return SF_NR_UNKNOWN;
     if (one->dest != wanted) continue;
     if (one->flags & SF_INSN_CONST && one->imm >= 0 && one->imm < INT16_MAX) return (int16_t)one->imm;
@@ -276,15 +297,15 @@ int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
       decode_function(&search, start, end);
       cursor = 0;
     }
-    while (cursor < search.function.insns && search.scratch->insn[cursor].at < at) cursor++;
+    while (cursor < search.function.insns && search.scratch->insn[cursor] < at) cursor++;
     if (cursor == search.function.insns) {
       // Decoding stopped before: bytes of a table, or an instruction unknown here. Reported as a site without a
       // window, so that nobody believes every site is known.
       if (count < SF_SITES_MAX) sites[count++] = {at, 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, {}};
       continue;
     }
-    const Insn *insn = &search.scratch->insn[cursor];
-    if (insn->at != at || !(insn->insn.flags & SF_INSN_SYSCALL)) continue;  // inside another instruction
+    const bool starts = search.scratch->insn[cursor] == at;
+    if (!starts || !(decoded(&search, cursor)->flags & SF_INSN_SYSCALL)) continue;  // inside another instruction
     if (count == SF_SITES_MAX) return -1;
     sf_site *site = &sites[count++];
     *site = {at, 0, find_number(&search, cursor), SF_SITE_NONE, 0, 0, {}};

@@ -1,5 +1,6 @@
 // Sites and windows: of the C library that runs this test, and of functions made up for each rule.
 #include "sites.h"
+#include "scan.h"
 
 #include <asm/unistd.h>
 #include <gtest/gtest.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -41,6 +43,29 @@ TEST(Sites, OfTheCLibrary) {
                  __NR_dup2, __NR_fcntl, __NR_clone, __NR_vfork, __NR_execve, __NR_rt_sigaction,
                  __NR_rt_sigprocmask, SF_NR_UNKNOWN})
     EXPECT_TRUE(numbers.count(nr)) << nr;
+}
+
+// Every position in turn, among bytes of which many are part of what is looked for.
+TEST(Scan, FindsWhatAByteAtATimeFinds) {
+  std::mt19937_64 random(4711);
+  constexpr uint8_t kOften[] = {0x0f, 0x05, 0xe9, 0x80, 0x8f, 0x90, 0x7f, 0x0e};
+  unsigned syscalls = 0, jumps = 0;
+  for (int round = 0; round < 20000; round++) {
+    uint8_t text[65];
+    for (uint8_t &byte : text) {
+      const uint64_t number = random();
+      byte = number % 3 ? kOften[number / 3 % sizeof kOften] : (uint8_t)(number >> 32);
+    }
+    uint64_t syscall_bits = 0, jump_bits = 0;
+    for (unsigned i = 0; i < 64; i++) {
+      if (text[i] == 0x0f && text[i + 1] == 0x05) syscall_bits |= 1ull << i, syscalls++;
+      if (text[i] == 0xe9 || (text[i] == 0x0f && (text[i + 1] & 0xf0) == 0x80)) jump_bits |= 1ull << i, jumps++;
+    }
+    ASSERT_EQ(sf_scan_syscalls(text), syscall_bits);
+    ASSERT_EQ(sf_scan_jumps(text), jump_bits);
+  }
+  EXPECT_GT(syscalls, 1000u);
+  EXPECT_GT(jumps, 1000u);
 }
 
 // A module of one or two functions, with the index that an unwind table has.
@@ -145,6 +170,24 @@ TEST_F(Made, JumpFromAColdPart) {
   int32_t distance = 4 - (2048 + 5);
   memcpy(&memory_[kText + 2049], &distance, 4);
   EXPECT_EQ(sites()[0].form, SF_SITE_NONE);
+}
+
+TEST_F(Made, JumpFromAnywhereIsSeen) {
+  // Also from the bytes behind the last whole step of the scan.
+  for (const bool conditional : {false, true}) {
+    for (size_t at = 16; at + 5 + conditional <= 4096; at++) {
+      std::fill(memory_.begin(), memory_.end(), 0xcc);
+      starts_.clear();
+      function(0, {0x31, 0xc0, 0x0f, 0x05, 0x48, 0x89, 0xc2, 0xc3});
+      const uint8_t opcode[] = {0x0f, 0x85};
+      uint8_t *jump = &memory_[kText + at];
+      if (conditional) memcpy(jump, opcode, 2);
+      else *jump = 0xe9;
+      const int32_t distance = 4 - (int32_t)(at + 5 + conditional);
+      memcpy(jump + 1 + conditional, &distance, 4);
+      ASSERT_EQ(sites()[0].form, SF_SITE_NONE) << at;
+    }
+  }
 }
 
 TEST_F(Made, JumpTableInTheFunction) {
