@@ -42,8 +42,8 @@ enum sf_verdict { SF_PASS = 0, SF_SERVED = 1 };
 /* All fields are read-only. New fields are appended; `size` is how much of it this shortfuse knows. An object runs on
  * older and newer versions alike: what may not be there is asked for first, and the rest finds its place when loaded:
  *     if (bpf_core_field_exists(ctx->colour)) use(ctx->colour);
- * Each `ctx->field` is a load of its own: copy a field into a variable before comparing and then using it, so that the
- * comparison is known to be about what is used. */
+ * A context does not change while programs run, so what a comparison shows of a field is known where it is read again:
+ *     if (ctx->offset < 64) return table[ctx->offset]; */
 struct sf_syscall_ctx {
   SF_U32 size;
   SF_U32 op;       /* enum sf_op */

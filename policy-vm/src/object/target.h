@@ -31,6 +31,10 @@ struct Target {
   /// The structure that programs get; "": whatever the application says.
   std::string context_name(unsigned slot) const;
   uint32_t context_bytes(unsigned slot) const;
+  /// Nobody changes the context while programs run: shortfuse's are made for each call, on the stack of the thread that
+  /// makes it, and host functions do not write them. (Those that serve a call write where the application wants: what
+  /// was known is forgotten there.) An application's may be anywhere; of traced calls nothing is claimed.
+  bool context_holds_still() const { return !embedded && !traced; }
   /// Programs under syscall/ run in processes that see shared maps read-only.
   bool writes_shared_maps(unsigned slot) const { return embedded || traced || side_of_slot(slot) != Side::Syscall; }
   /// NULL: there is none of this number.

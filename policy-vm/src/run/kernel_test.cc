@@ -25,6 +25,12 @@ using namespace testing;
 
 bool soak() { return getenv("SHORTFUSE_SOAK") != nullptr; }
 
+// SHORTFUSE_SOAK_SEED: other programs than those of every run.
+uint64_t seed() {
+  const char *given = getenv("SHORTFUSE_SOAK_SEED");
+  return soak() && given && *given ? strtoull(given, nullptr, 0) : 20241207;
+}
+
 // What a program can change, in a form that compares.
 struct Memory {
   std::vector<unsigned char> memory, array;
@@ -179,7 +185,7 @@ class KernelOracle : public ::testing::Test {
     return text;
   }
 
-  KernelProgramGenerator generator_{20241207};
+  KernelProgramGenerator generator_{seed()};
   std::mt19937_64 random_{5};
   std::optional<KernelMaps> maps_;
   OwnMaps own_;

@@ -1,12 +1,15 @@
 // The shape of a program.
 #include "verify/flow.h"
 
+#include <algorithm>
 #include <span>
 
 namespace shortfuse::vm {
 namespace {
 
 using Unexpected = std::unexpected<FlowError>;
+
+constexpr size_t kFieldsMax = 64;
 
 bool ends_path(const Insn &in) { return in.kind == Kind::Exit || in.kind == Kind::JumpAlways; }
 bool jumps(const Insn &in) { return in.kind == Kind::Jump || in.kind == Kind::JumpAlways; }
@@ -45,6 +48,7 @@ struct Builder {
     flow.function.resize(count);
     flow.meeting.resize(count);
     flow.live.resize(count);
+    flow.live_fields.resize(count);
     for (uint32_t f = 0; f < program.functions.size(); f++) {
       const LinkedFunction &function = program.functions[f];
       for (uint32_t pc = function.start; pc < function.end; pc++) {
@@ -111,6 +115,27 @@ struct Builder {
     return {};
   }
 
+  // Which load of a field it is, as a bit; those that there are too many of are not remembered.
+  uint64_t field_bit(const Insn &in) {
+    if (in.kind != Kind::Load) return 0;
+    const Flow::Field field{in.off, in.size};
+    const auto at = std::find(flow.fields.begin(), flow.fields.end(), field);
+    if (at != flow.fields.end()) return 1ull << (at - flow.fields.begin());
+    if (flow.fields.size() == kFieldsMax) return 0;
+    flow.fields.push_back(field);
+    return 1ull << (flow.fields.size() - 1);
+  }
+
+  // Of all functions but the program itself.
+  uint64_t fields_of_callees() {
+    uint64_t all = 0;
+    for (uint32_t pc = 0; pc < flow.insns.size(); pc++) {
+      const uint64_t bit = field_bit(flow.insns[pc]);
+      if (flow.function[pc] != 0) all |= bit;
+    }
+    return all;
+  }
+
   static uint16_t bit(unsigned r) { return static_cast<uint16_t>(1u << r); }
 
   // Registers that are read where `after` are live behind the instruction.
@@ -136,11 +161,12 @@ struct Builder {
     return after;
   }
 
-  // An instruction is looked at again only when what follows it has changed, which it does at most once per register:
+  // An instruction is looked at again only when what follows it has changed, which it does once per register and field:
   // sweeps over the whole program would be as many as there are jumps back.
   void find_live() {
     const uint32_t count = static_cast<uint32_t>(flow.insns.size());
     const JumpsTo jumps_to(flow.insns);
+    const uint64_t called_fields = fields_of_callees();
     std::vector<bool> waiting(count);
     std::vector<uint32_t> work;
     auto look_at = [&](uint32_t pc) {
@@ -154,11 +180,15 @@ struct Builder {
       flow.looks++;
       const Insn &in = flow.insns[pc];
       uint16_t after = 0;
-      if (!ends_path(in)) after |= flow.live[pc + in.slots()];
-      if (jumps(in)) after |= flow.live[target_of(in, pc)];
+      uint64_t fields = field_bit(in);
+      if (in.kind == Kind::Call || in.kind == Kind::CallReg) fields |= called_fields;
+      auto follow = [&](uint32_t to) { after |= flow.live[to], fields |= flow.live_fields[to]; };
+      if (!ends_path(in)) follow(pc + in.slots());
+      if (jumps(in)) follow(target_of(in, pc));
       const uint16_t before = live_before(in, after);
-      if (before == flow.live[pc]) continue;
+      if (before == flow.live[pc] && fields == flow.live_fields[pc]) continue;
       flow.live[pc] = before;
+      flow.live_fields[pc] = fields;
       if (pc > 0) look_at(starts_insn(pc - 1) ? pc - 1 : pc - 2);
       for (uint32_t jump : jumps_to.at(pc)) look_at(jump);
     }

@@ -22,6 +22,10 @@ struct Flow {
   std::vector<uint32_t> function;  // per slot: index into LinkedProgram::functions
   std::vector<bool> meeting;       // paths may meet here: states are compared
   std::vector<uint16_t> live;      // bit r: register r may be read before it is written
+  // Offsets and sizes of loads, which may be of the context, and per slot which of them may still come.
+  struct Field { int16_t off; uint8_t bytes; bool operator==(const Field &) const = default; };
+  std::vector<Field> fields;
+  std::vector<uint64_t> live_fields;
   LoopNest nest;
   uint64_t looks = 0;              // at instructions, to find what is live: how much work that was
 

@@ -10,6 +10,9 @@ namespace {
 
 constexpr uint32_t kFirstSlotPlace = 16, kPlacesPerSlot = 3;  // of a slot: whole, low half, high half
 constexpr uint32_t kFrameShift = 16;
+constexpr PlaceKey kFieldPlace = 1u << 31;                        // of the context: its offset and size below
+
+PlaceKey key_of(const KnownField &f) { return kFieldPlace | static_cast<uint32_t>(f.off) << 4 | f.bytes; }
 
 // How many bits a bound has that nothing suggests: all that occur as masks and sizes, then in bigger steps.
 constexpr unsigned kWidths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 31, 32, 40, 48, 63, 64};
@@ -201,6 +204,10 @@ bool join_states(State *into, const State &other, uint32_t *next_id, const Pinne
     if (a.stack.size() > b.stack.size()) a.stack.resize(b.stack.size());
     for (uint32_t i = 0; i < a.stack.size(); i++) join_slot(&a.stack[i], b.stack[i], &joiner);
   }
+  std::erase_if(into->fields, [&](KnownField &field) {
+    const Reg *known = other.field(field.off, field.bytes);
+    return !known || !joiner.join(&field.value, *known);
+  });
   into->widened = std::max(into->widened, other.widened);
   into->crowded |= other.crowded;
   return true;
@@ -222,10 +229,15 @@ std::vector<NamedReg> places_of(State *state) {
       if (slot.saved & Slot::High) out.push_back({first + 2, &slot.reg[1]});
     }
   }
+  for (KnownField &f : state->fields) out.push_back({key_of(f), &f.value});
   return out;
 }
 
 Reg *find_place(State *state, PlaceKey key) {
+  for (KnownField &f : state->fields) {
+    if (key == key_of(f)) return &f.value;
+  }
+  if (key & kFieldPlace) return nullptr;
   const uint32_t f = key >> kFrameShift, place = key & ((1u << kFrameShift) - 1);
   if (f >= state->frames.size()) return nullptr;
   Frame &frame = state->frames[f];

@@ -97,6 +97,10 @@ State widened(const State &a, const State &b, const PinnedIds &pinned) {
     for (uint32_t i = 0; i < frame.stack.size(); i++)
       frame.stack[i] = widened_slot(a.frames[f].stack[i], other.slot(i), &comparison);
   }
+  std::erase_if(out.fields, [&](const KnownField &field) {
+    const Reg *known = b.field(field.off, field.bytes);
+    return !known || !reg_includes(field.value, *known, &comparison);
+  });
   return out;
 }
 
@@ -147,8 +151,12 @@ const Slot &Frame::slot(uint32_t i) const {
 size_t State::bytes() const {
   size_t n = sizeof(State) + reservations.capacity() * sizeof(uint32_t);
   for (const Frame &f : frames) n += sizeof(Frame) + f.stack.capacity() * sizeof(Slot);
-  n += loops.capacity() * sizeof(LoopRound);
+  n += loops.capacity() * sizeof(LoopRound) + fields.capacity() * sizeof(KnownField);
   return n;
+}
+
+Scalar unknown_of(uint32_t bytes) {
+  return bytes == 8 ? Scalar::unknown() : Scalar::unsigned_range(0, (1ull << (bytes * 8)) - 1);
 }
 
 void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const PinnedIds &pinned) {
@@ -166,6 +174,9 @@ void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const Pinn
     for (next = i + 1; next < related.size() && related[next]->id == related[i]->id;) next++;
     if (next == i + 1 && !pinned.has(related[i]->id)) related[i]->forget_relation();
   }
+  std::erase_if(state->fields, [](const KnownField &f) {
+    return f.value.id == 0 && f.value.value == unknown_of(f.bytes);
+  });
 }
 
 bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, const PinnedIds &pinned,
@@ -179,6 +190,11 @@ bool state_includes(const State &seen, const State &now, const std::vector<uint1
   if (seen.reservations.size() != now.reservations.size()) return false;
   for (size_t i = 0; i < seen.reservations.size(); i++) {
     if (!comparison.same_ids(seen.reservations[i], now.reservations[i])) return false;
+  }
+  for (const KnownField &field : seen.fields) {
+    ++*looked_at;
+    const Reg *known = now.field(field.off, field.bytes);
+    if (!known || !reg_includes(field.value, *known, &comparison)) return false;
   }
   for (size_t f = seen.frames.size(); f-- > 0;) {  // the innermost differs first
     const Frame &a = seen.frames[f], &b = now.frames[f];

@@ -79,6 +79,9 @@ struct Frame {
   const Slot &slot(uint32_t i) const;
 };
 
+// What is known of a field of the context: it stays what it was when it was first read.
+struct KnownField { int32_t off; uint32_t bytes; Reg value; };
+
 // A loop that a path is in.
 struct LoopRound {
   uint32_t loop;          // in LoopNest::loops
@@ -106,12 +109,19 @@ struct State {
   std::vector<Frame> frames;
   std::vector<uint32_t> reservations;  // ids of the RingRecords that must be given back
   std::vector<LoopRound> loops;
+  std::vector<KnownField> fields;
   int32_t widened = -1;  // the last loop on the path of which not every round was walked
   bool crowded = false;  // several paths were joined on the way (verify_crowds.cc)
+  const Reg *field(int32_t off, uint32_t bytes) const {
+    for (const KnownField &f : fields) {
+      if (f.off == off && f.bytes == bytes) return &f.value;
+    }
+    return nullptr;
+  }
   Frame &top() { return frames.back(); }
   const Frame &top() const { return frames.back(); }
   size_t bytes() const;
-  /// Calls f(Reg *) for every register and saved register.
+  /// Calls f(Reg *) for every register, saved register and field.
   template <typename F> void for_each_reg(F f) {
     for (Frame &frame : frames) {
       for (Reg &r : frame.reg) f(&r);
@@ -120,10 +130,15 @@ struct State {
         if (s.saved & Slot::High) f(&s.reg[1]);
       }
     }
+    for (KnownField &field : fields) f(&field.value);
   }
 };
 
-/// Forgets what cannot matter: registers that are not read any more, and ids that only one place has.
+/// What is known of a number of so many bytes that was read somewhere.
+Scalar unknown_of(uint32_t bytes);
+
+/// Forgets what cannot matter: registers that are not read any more, ids that only one place has, and fields of which
+/// nothing is known.
 void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const PinnedIds &pinned);
 
 /// A state that includes both and that repeated joining soon does not change any more: numbers that differ become

@@ -35,6 +35,11 @@ Refusal make_refusal(const LinkedProgram &program, const std::string &object, co
   return r;
 }
 
+// Where a field of the context may be another one when it is read again.
+constexpr const char *kSuggestCopy =
+    "bound the number before it is used: if (i >= N) return 0; a field of the context is copied first (u64 i = ctx->i),"
+    " because the application may change it between two reads";
+
 constexpr uint64_t kSaveAfterInsns = 8, kSaveAfterJumps = 2;
 
 }  // namespace
@@ -212,12 +217,30 @@ std::vector<uint16_t> PathWalker::live_registers() const {
   return live;
 }
 
+// Forgets fields of the context that nobody reads any more. A load may be of the context or not: that only keeps some
+// for longer.
+void PathWalker::drop_fields() {
+  if (state_.fields.empty()) return;
+  uint64_t live = flow_.live_fields[pc_];
+  for (size_t f = 1; f < state_.frames.size(); f++) {  // bodies are entered again
+    const Frame &frame = state_.frames[f];
+    live |= flow_.live_fields[frame.role == Role::Called ? frame.return_pc : frame.return_pc - 1];
+  }
+  std::erase_if(state_.fields, [&](const KnownField &known) {
+    for (size_t i = 0; i < flow_.fields.size(); i++) {
+      if (flow_.fields[i].off == known.off && flow_.fields[i].bytes == known.bytes) return (live >> i & 1) == 0;
+    }
+    return true;
+  });
+}
+
 // Paths may join here. A finished state that includes ours: nothing new can happen. An unfinished one is our own past:
 // to be there again with nothing changed is a loop that need not end.
 PathWalker::Next PathWalker::meet() {
   Place &place = places_[pc_];
   if (!state_.loops.empty()) leave_loops();
   const std::vector<uint16_t> live = live_registers();
+  drop_fields();
   drop_irrelevant(&state_, live, pinned_);
   charge(state_.bytes());
   if (is_back_at_header()) return arrive_back();
@@ -367,6 +390,8 @@ bool PathWalker::refuse(const char *code, const std::string &sentence, const std
   refusal_.needed = needed;
   refusal_.known = known;
   if (attempts_.empty()) explain(&refusal_, about_);
+  const bool bounds = refusal_.code == "verify-map-bounds" || refusal_.code == "verify-pointer-arithmetic";
+  if (bounds && !program_.target->context_holds_still()) refusal_.suggestion = kSuggestCopy;
   if (surely_ && !state_.crowded) refusal_.category = RefusalCategory::Unsafe;
   if (state_.crowded && !known.empty()) refusal_.known += ", as far as it is known on all of many paths that meet";
   surely_ = false;

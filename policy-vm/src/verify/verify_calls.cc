@@ -120,6 +120,7 @@ void PathWalker::note_callback(const Frame &body) {
 
 // state_ is that before a round, at the call: leaves the way on for later and enters the body.
 bool PathWalker::next_head(Frame body, uint32_t target) {
+  drop_fields();
   head_bytes_ += state_.bytes();
   if (head_bytes_ > kHeadBytesMax)
     return refuse("too-complex", "the program has too many callbacks for the verifier to follow");

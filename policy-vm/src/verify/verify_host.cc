@@ -5,6 +5,12 @@
 
 namespace shortfuse::vm {
 
+// Functions that serve a call write into the buffers that the application gave with it, which may lie anywhere: also on
+// its stack below what it uses, where the context is while programs run.
+bool PathWalker::writes_callers_memory(const HostFunction &f) const {
+  return side_of_slot(program_.slot) == Side::Syscall && f.args[0] == Arg::Context;
+}
+
 PathWalker::Next PathWalker::call_host(const Insn &in) {
   if (auto missing = program_.missing.find(pc_); in.imm == kPoisonedCall && missing != program_.missing.end()) {
     refuse("core-missing", missing->second, "",
@@ -31,6 +37,7 @@ PathWalker::Next PathWalker::call_host(const Insn &in) {
   if (id == SF_HOST_LOOP) return start_rounds(Role::LoopBody, static_cast<uint32_t>(reg(2).value.umin));
   if (id == SF_HOST_FOR_EACH) return start_rounds(Role::MapBody, static_cast<uint32_t>(reg(2).value.umin));
   if (id == SF_HOST_TAIL_CALL && !check_tail_call()) return Next::Refused;
+  if (writes_callers_memory(f)) state_.fields.clear();
   for (unsigned r = 0; r <= 5; r++) set(r, Reg{});
   set_result(f, map);
   pc_++;

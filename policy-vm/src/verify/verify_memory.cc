@@ -25,10 +25,9 @@ Scalar moved(const Scalar &at, int64_t by) {
 bool PathWalker::load(const Insn &in) {
   if (!need_writable(in.dst) || !need_readable(in.src)) return false;
   const Reg base = reg(in.src);
-  Reg out =
-      Reg::number(in.sign_extend ? Scalar::signed_range(-(1ll << (in.size * 8 - 1)), (1ll << (in.size * 8 - 1)) - 1)
-                  : in.size == 8 ? Scalar::unknown()
-                                 : Scalar::unsigned_range(0, (1ull << (in.size * 8)) - 1));
+  Reg out = Reg::number(in.sign_extend
+                            ? Scalar::signed_range(-(1ll << (in.size * 8 - 1)), (1ll << (in.size * 8 - 1)) - 1)
+                            : unknown_of(in.size));
   const Scalar at = moved(base.value, in.off);
   if (base.type == Type::Stack) {
     if (!access_stack(in.src, base, at, in.size) || !read_stack(in.src, base, at, in.size, &out)) return false;
@@ -38,9 +37,28 @@ bool PathWalker::load(const Insn &in) {
     if (auto known = constant_of(base, at, in.size)) {
       out = Reg::number(Scalar::constant(in.sign_extend ? sign_extend(*known, in.size * 8u) : *known));
     }
+    if (base.type == Type::Context && program_.target->context_holds_still()) {
+      out = read_field(static_cast<int32_t>(at.smin), in.size);
+      if (in.sign_extend) out = Reg::number(scalar_extend(out.value, in.size * 8u, true));
+    }
   }
   set(in.dst, out);
   return true;
+}
+
+// The same number each time, so that what a comparison shows of one read is known of the next.
+Reg PathWalker::read_field(int32_t off, uint32_t bytes) {
+  constexpr size_t kFieldsMax = 32;
+  for (KnownField &known : state_.fields) {
+    if (known.off != off || known.bytes != bytes) continue;
+    if (known.value.id == 0 && !known.value.value.is_constant()) known.value.id = next_id_++;
+    return known.value;
+  }
+  Reg value = Reg::number(unknown_of(bytes));
+  if (state_.fields.size() == kFieldsMax) return value;
+  value.id = next_id_++;
+  state_.fields.push_back({off, bytes, value});
+  return value;
 }
 
 bool PathWalker::store(const Insn &in) {

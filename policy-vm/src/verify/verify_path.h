@@ -187,6 +187,7 @@ class PathWalker {
   void charge(uint64_t bytes);
   bool push_path(State state, uint32_t pc);
   std::vector<uint16_t> live_registers() const;
+  void drop_fields();
   bool is_on_this_path(int32_t seen);
 
   // ---- crowds (verify_crowds.cc)
@@ -276,6 +277,7 @@ class PathWalker {
 
   // ---- memory (verify_memory.cc)
   bool load(const Insn &in);
+  Reg read_field(int32_t off, uint32_t bytes);
   bool store(const Insn &in);
   bool atomic(const Insn &in);
   bool access(unsigned r, const Reg &base, int64_t off, uint32_t bytes, Use use);
@@ -295,6 +297,7 @@ class PathWalker {
 
   // ---- host functions (verify_host.cc)
   Next call_host(const Insn &in);
+  bool writes_callers_memory(const HostFunction &f) const;
   std::optional<uint32_t> map_like_inner(const Policy::Map &outer) const;
   void set_result(const HostFunction &f, uint32_t map);
   bool check_map(const HostFunction &f, unsigned r);
