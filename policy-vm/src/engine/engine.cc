@@ -32,6 +32,8 @@ struct sf_engine {
 
 namespace {
 
+constexpr const char *kNoMemory = "no memory";  // so short that saying it takes none
+
 // Neither memory that cannot be had nor anything else is thrown at a caller in C.
 template <typename Work> int guarded(Work work) {
   try {
@@ -41,9 +43,29 @@ template <typename Work> int guarded(Work work) {
   }
 }
 
-int failed(sf_engine *e, const Refusal &why, int status) {
-  e->refusal = why;
+// The same, and sf_engine_error() says what came of it.
+template <typename Work> int explained(sf_engine *e, Work work) {
+  e->error.clear();
+  const int status = guarded(work);
+  if (status == -ENOMEM) e->error = kNoMemory;
+  return status;
+}
+
+// Of what is no load: the report stays as it is.
+int failed(sf_engine *e, std::string why, int status) {
+  e->error = std::move(why);
+  return status;
+}
+
+int refused(sf_engine *e, Refusal why, int status) {
   e->error = why.str();
+  e->refusal = std::move(why);
+  return status;
+}
+
+template <typename Work> int loaded(sf_engine *e, Work work) {
+  const int status = explained(e, work);
+  if (status == -ENOMEM) e->refusal = {"no-memory", "", ""};
   return status;
 }
 
@@ -168,16 +190,15 @@ bool read_types(sf_engine *e, const void *types, size_t bytes) {
 }
 
 int take(sf_engine *e, std::expected<Policy, Refusal> policy) {
-  if (!policy) return failed(e, policy.error(), policy.error().code == "file-unreadable" ? -ENOENT : -EINVAL);
+  if (!policy) return refused(e, policy.error(), policy.error().code == "file-unreadable" ? -ENOENT : -EINVAL);
   auto runtime = Runtime::create(*policy, e->lowering);
-  if (!runtime) return failed(e, runtime.error(), -EINVAL);
+  if (!runtime) return refused(e, runtime.error(), -EINVAL);
   (*runtime)->add_process_functions();
   for (uint32_t i = 0; i < e->functions.size(); i++) (*runtime)->set_function(SF_HOST_COUNT + i, e->functions[i]);
   (*runtime)->set_state(e->state);
   e->policy = std::move(*policy);
   e->runtime = std::move(*runtime);
   e->refusal = {};
-  e->error.clear();
   return 0;
 }
 
@@ -245,18 +266,17 @@ sf_engine *sf_engine_create(const sf_engine_options *options) {
 void sf_engine_destroy(sf_engine *e) { delete e; }
 
 int sf_engine_add_function(sf_engine *e, const char *prototype, sf_engine_fn fn) {
-  return guarded([&] {
+  return explained(e, [&] {
     std::string name;
     HostFunction f{};
-    if (!fn || !parse_prototype(prototype, &name, &f)) {
-      return failed(e, {"prototype", std::string("not a prototype: \"") + prototype + "\"", ""}, -EINVAL);
-    }
-    if (e->runtime) return failed(e, {"busy", "functions are added before programs are loaded", ""}, -EBUSY);
+    if (!fn || !prototype) return failed(e, "a function and its prototype are needed", -EINVAL);
+    if (!parse_prototype(prototype, &name, &f))
+      return failed(e, std::string("not a prototype: \"") + prototype + "\"", -EINVAL);
+    if (e->runtime) return failed(e, "functions are added before programs are loaded", -EBUSY);
     for (const HostFunction &other : e->target.functions) {
-      if (name == other.name) return failed(e, {"function-exists", "there is a function " + name + "()", ""}, -EEXIST);
+      if (name == other.name) return failed(e, "there is a function " + name + "()", -EEXIST);
     }
-    if (e->functions.size() == SF_HOST_LIMIT - SF_HOST_COUNT)
-      return failed(e, {"too-many-functions", "there are 64 functions", ""}, -ENOSPC);
+    if (e->functions.size() == SF_HOST_LIMIT - SF_HOST_COUNT) return failed(e, "there are 64 functions", -ENOSPC);
     f.id = static_cast<sf_host_id>(SF_HOST_COUNT + e->functions.size());
     f.name = e->names.emplace_back(name).c_str();
     f.where = "everywhere";
@@ -272,11 +292,11 @@ void sf_engine_set_state(sf_engine *e, void *state) {
 }
 
 int sf_engine_load_file(sf_engine *e, const char *path) {
-  return guarded([&] { return take(e, load_policy(e->target, {path})); });
+  return loaded(e, [&] { return take(e, load_policy(e->target, {path})); });
 }
 
 int sf_engine_load(sf_engine *e, const void *object, size_t bytes, const char *name) {
-  return guarded([&] { return take(e, load_policy_bytes(e->target, object, bytes, name)); });
+  return loaded(e, [&] { return take(e, load_policy_bytes(e->target, object, bytes, name)); });
 }
 
 const char *sf_engine_error(const sf_engine *e) { return e->error.c_str(); }

@@ -164,6 +164,44 @@ TEST(Engine, RefusalsAreTextAndJson) {
   EXPECT_THAT(sf_engine_error(e.get()), HasSubstr("there is no function \"sf_"));
 }
 
+// The report is of the last load, whatever failed since; the error of the last call that adds or loads.
+TEST(Engine, ReportsAreOfTheLastLoad) {
+  Engine e = make_engine();
+  const auto report = [&] { return std::string(sf_engine_report(e.get())); };
+  const std::string nothing = report();
+  EXPECT_THAT(nothing, HasSubstr("\"code\": \"nothing-loaded\""));
+  EXPECT_EQ(sf_engine_add_function(e.get(), "no prototype", note), -EINVAL);
+  EXPECT_STREQ(sf_engine_error(e.get()), "not a prototype: \"no prototype\"");
+  EXPECT_EQ(report(), nothing);
+  EXPECT_EQ(sf_engine_add_function(e.get(), nullptr, note), -EINVAL);
+  EXPECT_EQ(sf_engine_add_function(e.get(), "f()", nullptr), -EINVAL);
+  EXPECT_STRNE(sf_engine_error(e.get()), "");
+  add_functions(e.get());
+  EXPECT_STREQ(sf_engine_error(e.get()), "");
+  EXPECT_EQ(sf_engine_add_function(e.get(), "note()", note), -EEXIST);
+  EXPECT_STREQ(sf_engine_error(e.get()), "there is a function note()");
+
+  ASSERT_EQ(sf_engine_load_file(e.get(), path_of("plugin").c_str()), 0);
+  EXPECT_STREQ(sf_engine_error(e.get()), "");
+  const std::string accepted = report();
+  EXPECT_THAT(accepted, HasSubstr("\"accepted\": true"));
+  EXPECT_EQ(sf_engine_add_function(e.get(), "late()", note), -EBUSY);
+  EXPECT_STREQ(sf_engine_error(e.get()), "functions are added before programs are loaded");
+  EXPECT_EQ(sf_engine_run(e.get(), 99, nullptr, nullptr), -EINVAL);
+  EXPECT_EQ(report(), accepted);
+
+  EXPECT_EQ(sf_engine_load(e.get(), "junk", 4, "junk"), -EINVAL);
+  const std::string refused = report(), why = sf_engine_error(e.get());
+  EXPECT_THAT(refused, HasSubstr("\"accepted\": false"));
+  EXPECT_EQ(run(e.get(), "packet/in", {100, 3, 5, ""}), 103u);
+  EXPECT_EQ(sf_engine_find_map(e.get(), "none"), -ENOENT);
+  EXPECT_EQ(sf_engine_error(e.get()), why);
+  EXPECT_EQ(sf_engine_add_function(e.get(), "late()", note), -EBUSY);
+  EXPECT_EQ(report(), refused);
+  ASSERT_EQ(sf_engine_load_file(e.get(), path_of("plugin").c_str()), 0);
+  EXPECT_EQ(report(), accepted);
+}
+
 TEST(Engine, PrototypesThatAreNone) {
   Engine e = make_engine();
   for (const char *text : {"", "f", "f(", "f)", "(scalar)", "f(scalar", "f(what)", "f(scalar,)", "f(,scalar)", "f(in)",

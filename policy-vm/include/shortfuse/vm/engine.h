@@ -18,7 +18,8 @@
  *    without it programs are interpreted.
  *  - Thread safety: sf_engine_run() and the functions on maps may be called by several threads at once. Per-CPU maps
  *    have one value for all of them. Everything else: by one thread, while none runs a program.
- *  - Nothing here throws or ends the process. Status: 0, or a negative errno; then sf_engine_error() says why. */
+ *  - Nothing here throws or ends the process. Status: 0, or a negative errno, which says all that there is to say but
+ *    where functions are added and objects loaded: there sf_engine_error() says why. */
 #ifndef SHORTFUSE_VM_ENGINE_H
 #define SHORTFUSE_VM_ENGINE_H
 
@@ -72,19 +73,22 @@ SF_ENGINE_API int sf_engine_add_function(sf_engine *engine, const char *prototyp
 SF_ENGINE_API void sf_engine_set_state(sf_engine *engine, void *state);
 
 /* ---- loading: reads, links, verifies and compiles all programs of an object. A second object takes the place of the
- * first when it is accepted, with new maps; a refused one changes nothing. -EINVAL: refused. Any bytes are survived. */
+ * first when it is accepted, with new maps; a refused one changes nothing. -EINVAL: refused; -ENOENT: the file cannot
+ * be read. Any bytes are survived. */
 SF_ENGINE_API int sf_engine_load_file(sf_engine *engine, const char *path);
 /* `name` stands for it in messages. */
 SF_ENGINE_API int sf_engine_load(sf_engine *engine, const void *object, size_t bytes, const char *name);
 
-/* Why the last call failed, for people ("" if none has); several lines where a program was refused. Valid until the
- * next call on this engine. */
+/* Why the last call that adds a function or loads an object failed, for people ("" if it did not); several lines where
+ * a program was refused. Valid until the next of these calls. */
 SF_ENGINE_API const char *sf_engine_error(const sf_engine *engine);
-/* What the last load came to, as JSON: {"accepted": true, "programs": [...], "maps": [...]} or
+/* What the last load came to, whatever else was called since, as JSON:
+ * {"accepted": true, "programs": [...], "maps": [...]} or
  * {"accepted": false, "code": ..., "category": "unsafe" | "could not prove" | "not supported here", "text": ...,
  * "detail": ..., "reason": ..., "needed": ..., "known": ..., "path": [{"file", "line", "source", "insn", "what"}, ...],
  * "file", "line", "source", "insn", "insn_text" (where they are known), "suggestion": ...}, as `shortfuse policy check
- * --json` has it; what does not apply is "". `code` is stable. Likewise valid. */
+ * --json` has it; what does not apply is "". `code` is stable, "nothing-loaded" before the first load. Valid until the
+ * next load or report. */
 SF_ENGINE_API const char *sf_engine_report(sf_engine *engine);
 
 /* ---- programs, numbered from 0. A section is any name in SEC("..."); more than one program may be in it. */
