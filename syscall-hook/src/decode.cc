@@ -188,6 +188,8 @@ void note_control(const Cursor *c, struct sf_insn *insn) {
   if (c->opcode == 0xff) {
     unsigned reg = c->modrm >> 3 & 7;
     if (reg == 4 || reg == 5) insn->flags |= SF_INSN_INDIRECT | SF_INSN_ENDS;
+    // Through memory without an index it is a vtable or a pointer.
+    if (reg == 4 && (c->modrm >> 6 == 3 || (c->modrm & 7) == 4)) insn->flags |= SF_INSN_TABLE;
     if (reg == 2 || reg == 3) insn->flags |= SF_INSN_CALL;
   }
 }
@@ -265,8 +267,12 @@ int dest_of_one_byte(const Cursor *c, const Shape &s, struct sf_insn *insn) {
   return kNotMovable;
 }
 
-int dest_of_two_bytes(const Cursor *c, const Shape &s) {
+int dest_of_two_bytes(const Cursor *c, const Shape &s, struct sf_insn *insn) {
   const uint8_t op = c->opcode;
+  if (op >= 0x40 && op <= 0x4f && s.direct && !c->operand16) {
+    insn->flags |= SF_INSN_CMOV_REG;
+    insn->source = (int8_t)s.rm;
+  }
   if ((op >= 0x40 && op <= 0x4f) || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf) return s.reg;  // cmov, movzx
   return op == 0x1f ? -1 : kNotMovable;
 }
@@ -276,13 +282,134 @@ void note_movable(const Cursor *c, struct sf_insn *insn) {
   if (c->address32 || c->repeat || (c->map != 1 && c->map != 2)) return;
   const Shape shape = {(c->modrm >> 3 & 7) | (c->rex & 4 ? 8 : 0), (c->modrm & 7) | (c->rex & 1 ? 8 : 0),
                        c->modrm >> 6 == 3};
-  int dest = c->map == 1 ? dest_of_one_byte(c, shape, insn) : dest_of_two_bytes(c, shape);
+  int dest = c->map == 1 ? dest_of_one_byte(c, shape, insn) : dest_of_two_bytes(c, shape, insn);
   if (dest == kNotMovable || dest == 4) {  // 4: the stack pointer
-    insn->flags &= ~(SF_INSN_CONST | SF_INSN_MOV_REG);
+    insn->flags &= ~(SF_INSN_CONST | SF_INSN_MOV_REG | SF_INSN_CMOV_REG);
     return;
   }
   insn->dest = (int8_t)dest;
   insn->flags |= SF_INSN_MOVABLE;
+}
+
+// ---- the general registers that an instruction may write
+
+constexpr uint16_t kAx = 1, kCx = 2, kDx = 4, kBx = 8, kSp = 16, kBp = 32, kSi = 64, kDi = 128, kR11 = 2048,
+                   kEvery = 0xffff;
+
+struct Written {
+  uint16_t reg, rm;  // of ModRM; rm: 0 where it is memory
+  uint16_t low;      // the register in the opcode itself
+};
+
+// A byte register without REX may be the second byte of one of the first four.
+Written fields_of(const Cursor *c, bool byte) {
+  auto one = [&](unsigned number, unsigned extension) -> uint16_t {
+    const bool second = byte && !c->rex && number >= 4;
+    return (uint16_t)(1u << (second ? number - 4 : number | (c->rex & extension ? 8 : 0)));
+  };
+  return {one(c->modrm >> 3 & 7, 4), c->modrm >> 6 == 3 ? one(c->modrm & 7, 1) : (uint16_t)0,
+          one(c->opcode & 7u, 1)};
+}
+
+uint16_t written_by_group(const Cursor *c, const Written &w) {
+  const unsigned form = c->modrm >> 3 & 7;
+  switch (c->opcode) {
+    case 0xf6: case 0xf7: return form < 2 ? 0 : form < 4 ? w.rm : kAx | kDx;  // test, not, neg, mul, div
+    case 0xfe: return w.rm;
+    case 0xff: return form < 2 ? w.rm : form == 4 || form == 5 ? 0 : kSp;
+    case 0xc6: case 0xc7: return form ? kAx : w.rm;  // xbegin
+    case 0xdf: return kAx;                           // fnstsw
+  }
+  return form == 7 ? 0 : w.rm;  // 80 to 83, of which /7 compares
+}
+
+uint16_t written_by_strings(const Cursor *c) {
+  switch (c->opcode & 0xfe) {
+    case 0xaa: case 0xae: case 0x6c: return kDi | kCx;
+    case 0xac: return kAx | kSi | kCx;
+    case 0x6e: return kSi | kCx;
+  }
+  return kSi | kDi | kCx;
+}
+
+uint16_t written_by_one_byte(const Cursor *c) {
+  const uint8_t op = c->opcode, form = op & 7;
+  const bool byte = op < 0x40 ? !(form & 1) : (op >= 0xb0 && op <= 0xb7) || !(op & 1);
+  const Written w = fields_of(c, byte);
+  if (op < 0x40) return (op & 0x38) == 0x38 ? 0 : form >= 4 ? kAx : form & 2 ? w.reg : w.rm;
+  if (op >= 0x50 && op <= 0x57) return kSp;
+  const Written wide = fields_of(c, false);
+  if (op >= 0x58 && op <= 0x5f) return kSp | wide.low;
+  if (op >= 0x70 && op <= 0x7f) return 0;
+  if (op >= 0x91 && op <= 0x97) return kAx | wide.low;
+  if (op >= 0xb0 && op <= 0xb7) return w.low;
+  if (op >= 0xb8 && op <= 0xbf) return wide.low;
+  if (op >= 0xd8 && op <= 0xde) return 0;
+  switch (op) {
+    case 0x63: case 0x69: case 0x6b: case 0x8d: return wide.reg;
+    case 0x68: case 0x6a: case 0x9c: case 0x9d: case 0xe8: case 0xc2: case 0xc3: return kSp;
+    case 0x84: case 0x85: case 0x8e: case 0x9b: case 0x9e: case 0xa2: case 0xa3: case 0xa8:
+    case 0xa9: case 0xcc: case 0xe9: case 0xeb: case 0xf4: case 0xf5: case 0xf8: case 0xf9:
+    case 0xfc: case 0xfd: return 0;
+    case 0x86: case 0x87: return w.reg | w.rm;
+    case 0x88: case 0x89: return w.rm;
+    case 0x8a: case 0x8b: return w.reg;
+    case 0x8c: return wide.rm;
+    case 0x8f: return kSp | wide.rm;
+    case 0x90: return c->rex & 1 ? kAx | wide.low : 0;
+    case 0x98: case 0x9f: case 0xa0: case 0xa1: case 0xd7: return kAx;
+    case 0x99: return kDx;
+    case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3: return w.rm;
+    case 0xc9: return kSp | kBp;
+    case 0xe0: case 0xe1: case 0xe2: case 0xe3: return kCx;
+    case 0x80: case 0x81: case 0x83: case 0xc6: case 0xc7: case 0xdf: case 0xf6: case 0xf7:
+    case 0xfe: case 0xff: return written_by_group(c, w);
+  }
+  const bool string = (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xaf);
+  return string ? written_by_strings(c) : kEvery;
+}
+
+uint16_t written_by_two_bytes(const Cursor *c) {
+  const uint8_t op = c->opcode;
+  const Written byte = fields_of(c, true), w = fields_of(c, false);
+  if (op >= 0x90 && op <= 0x9f) return byte.rm;  // setcc
+  if ((op >= 0x40 && op <= 0x4f) || op == 0x50 || op == 0x2c || op == 0x2d) return w.reg;
+  if ((op >= 0x80 && op <= 0x8f) || (op >= 0x10 && op <= 0x17)) return 0;
+  if (op == 0x28 || op == 0x29 || op == 0x2a || op == 0x2b || op == 0x2e || op == 0x2f) return 0;
+  if (op >= 0x51 && op <= 0x77) return 0;
+  if (op >= 0xc8 && op <= 0xcf) return w.low;
+  if (op == 0xd7) return w.reg;
+  if (op >= 0xd0 && op <= 0xfe) return 0;
+  switch (op) {
+    case 0x05: return kAx | kCx | kR11;
+    case 0x0b: case 0x0d: case 0x18: case 0x1f: case 0x7c: case 0x7d: case 0x7f: case 0xa3:
+    case 0xc2: case 0xc3: case 0xc4: case 0xc6: return 0;
+    case 0x1e: return c->repeat ? w.rm : 0;  // endbr64; rdsspq
+    case 0x31: return kAx | kDx;
+    case 0x7e: case 0xa4: case 0xa5: case 0xab: case 0xac: case 0xad: case 0xb3: case 0xba:
+    case 0xbb: return w.rm;
+    case 0xa2: return kAx | kBx | kCx | kDx;
+    case 0xaf: case 0xb6: case 0xb7: case 0xb8: case 0xbc: case 0xbd: case 0xbe: case 0xbf:
+    case 0xc5: return w.reg;
+    case 0xae: return c->repeat ? w.rm : 0;  // rdfsbase; fences
+    case 0xb0: return kAx | byte.rm;
+    case 0xb1: return kAx | w.rm;
+    case 0xc0: return byte.reg | byte.rm;
+    case 0xc1: return w.reg | w.rm;
+    case 0xc7: return kAx | kDx | w.rm;
+  }
+  return kEvery;
+}
+
+uint16_t written_by(const Cursor *c) {
+  if (c->map == 1) return written_by_one_byte(c);
+  if (c->map == 2) return written_by_two_bytes(c);
+  const Written w = fields_of(c, false);
+  if (c->map == 3 && c->opcode < 0xf0) return 0;
+  if (c->map == 3 && c->opcode <= 0xf1) return w.reg;  // movbe, crc32
+  if (c->map == 4 && c->opcode >= 0x60 && c->opcode <= 0x63) return kCx;
+  if (c->map == 4 && c->opcode < 0xf0) return w.rm;
+  return kEvery;
 }
 
 // ---- the instructions that text mostly consists of, by tables alone
@@ -379,7 +506,9 @@ inline int decode(const uint8_t *code, size_t bytes, uint64_t address, bool mova
   insn->length = (uint8_t)c.at;
   note_branch(&c, address, insn);
   note_control(&c, insn);
-  if (movable) note_movable(&c, insn);
+  if (!movable) return 0;
+  note_movable(&c, insn);
+  insn->writes = written_by(&c);
   return 0;
 }
 

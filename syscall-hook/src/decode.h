@@ -19,6 +19,8 @@
 #define SF_INSN_CALL 64u
 #define SF_INSN_CONST 128u      /* writes the constant `imm` to the 32- or 64-bit register `dest` and nothing else */
 #define SF_INSN_MOV_REG 256u    /* copies register `source` to `dest` */
+#define SF_INSN_CMOV_REG 512u   /* copies register `source` to `dest`, or leaves that as it was */
+#define SF_INSN_TABLE 1024u     /* INDIRECT, and perhaps through a table of places in its own function */
 
 struct sf_insn {
   uint8_t length;
@@ -26,6 +28,8 @@ struct sf_insn {
   int8_t dest;      /* general register that a movable instruction writes; -1: none */
   int8_t source;
   uint32_t flags;
+  uint16_t writes;  /* a bit per general register that may be written; all of them where that is not known. Of a
+                     * call, what is written before the callee begins. */
   int32_t imm;
   uint64_t target;  /* absolute, given the address passed in */
 };
@@ -34,7 +38,8 @@ struct sf_insn {
  * the bytes are no instruction known here. Pure. */
 int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
 
-/* The same without what only moving it needs: SF_INSN_MOVABLE, _CONST and _MOV_REG, `dest`, `source` and `imm`. */
+/* The same without what only moving and judging it need: SF_INSN_MOVABLE, _CONST, _MOV_REG and _CMOV_REG, `dest`,
+ * `source`, `writes` and `imm`. */
 int sf_decode_flow(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
 
 #endif

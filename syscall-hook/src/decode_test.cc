@@ -50,7 +50,10 @@ class Decode : public testing::Test {
       if (o.type == ZYDIS_OPERAND_TYPE_REGISTER && o.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
         auto wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o.reg.value);
         if (wide == ZYDIS_REGISTER_RSP) writes_rsp = true;
-        if (ZydisRegisterGetClass(wide) == ZYDIS_REGCLASS_GPR64) written = wide - ZYDIS_REGISTER_RAX;
+        if (ZydisRegisterGetClass(wide) == ZYDIS_REGCLASS_GPR64) {
+          written = wide - ZYDIS_REGISTER_RAX;
+          EXPECT_TRUE(insn.writes >> written & 1) << bytes << " " << ZydisMnemonicGetString(t.insn.mnemonic);
+        }
       }
     }
     EXPECT_EQ(!!(insn.flags & SF_INSN_BRANCH), relative) << bytes;
@@ -126,8 +129,8 @@ TEST_F(Decode, RandomBytes) {
 
 // The short way says what the long one says, of whatever bytes.
 void compare_flow(const uint8_t *code, size_t bytes) {
-  constexpr uint32_t kFlow = SF_INSN_BRANCH | SF_INSN_INDIRECT | SF_INSN_RIP_RELATIVE | SF_INSN_SYSCALL | SF_INSN_ENDS |
-                             SF_INSN_CALL;
+  constexpr uint32_t kFlow = SF_INSN_BRANCH | SF_INSN_INDIRECT | SF_INSN_TABLE | SF_INSN_RIP_RELATIVE |
+                             SF_INSN_SYSCALL | SF_INSN_ENDS | SF_INSN_CALL;
   sf_insn all, flow;
   const int known = sf_decode(code, bytes, 0x100000, &all);
   ASSERT_EQ(sf_decode_flow(code, bytes, 0x100000, &flow), known);
@@ -171,6 +174,27 @@ TEST_F(Decode, CutOff) {
       std::vector<uint8_t> part(code.begin(), code.begin() + (long)bytes);
       EXPECT_EQ(sf_decode(part.data(), bytes, 0, &insn), -1);
     }
+  }
+}
+
+// What compilers put between a number and its system call is not "may write everything".
+TEST_F(Decode, Writes) {
+  const std::vector<std::pair<std::vector<uint8_t>, uint16_t>> kCases = {
+      {{0x58}, 0x11},                    // pop %rax
+      {{0x41, 0x5c}, 0x1010},            // pop %r12
+      {{0x48, 0xf7, 0xf1}, 0x05},        // div %rcx
+      {{0x48, 0x93}, 0x09},              // xchg %rax,%rbx
+      {{0xf0, 0x0f, 0xb1, 0x0f}, 0x01},  // lock cmpxchg %ecx,(%rdi)
+      {{0x88, 0xe1}, 0x02},              // mov %ah,%cl
+      {{0xb4, 0x03}, 0x01},              // mov $3,%ah
+      {{0x85, 0xc0}, 0},                 // test %eax,%eax
+      {{0x0f, 0x11, 0x07}, 0},           // movups %xmm0,(%rdi)
+      {{0x74, 0x00}, 0},                 // je
+      {{0x0f, 0x05}, 0x0803}};           // syscall
+  for (const auto &[code, writes] : kCases) {
+    sf_insn insn;
+    ASSERT_EQ(sf_decode(code.data(), code.size(), 0, &insn), 0);
+    EXPECT_EQ(insn.writes, writes) << std::hex << (int)code[0];
   }
 }
 

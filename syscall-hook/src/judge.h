@@ -4,13 +4,17 @@
 
 #include "modules.h"
 
+/* Memory for one judgement; the caller maps it and gives it back. */
+#define SF_JUDGE_SCRATCH (256u << 10)
+
 enum sf_verdict {
   SF_RAW_HARMLESS = 0,
   SF_RAW_DESCRIPTORS = 1, /* open, close or move descriptors, or hand them on */
   SF_RAW_PROCESS = 2,     /* change the process, or anything: the number is not a constant */
 };
 
-/* Pure; as long as a pass over the text. */
-enum sf_verdict sf_judge(const struct sf_module *module);
+/* As long as a pass or two over the text. REQUIRES: `scratch` is SF_JUDGE_SCRATCH bytes, aligned to 8; what is in it
+ * does not matter. */
+enum sf_verdict sf_judge(const struct sf_module *module, void *scratch);
 
 #endif

@@ -12,6 +12,11 @@
 
 namespace {
 
+sf_verdict judge(const sf_module &module) {
+  std::vector<uint64_t> scratch(SF_JUDGE_SCRATCH / 8, ~0ull);
+  return sf_judge(&module, scratch.data());
+}
+
 /// Text without unwind information.
 sf_verdict judged(std::vector<uint8_t> text) {
   text.insert(text.begin(), 40, 0x90);
@@ -19,7 +24,7 @@ sf_verdict judged(std::vector<uint8_t> text) {
   sf_module module = {};
   module.base = module.text = reinterpret_cast<uint64_t>(text.data());
   module.text_end = module.text + text.size();
-  return sf_judge(&module);
+  return judge(module);
 }
 
 TEST(Judge, ByWhatStandsBefore) {
@@ -39,9 +44,9 @@ TEST(Judge, TheLastBytesOfTheText) {
   sf_module module = {};
   module.base = module.text = reinterpret_cast<uint64_t>(text.data());
   module.text_end = module.text + text.size();
-  EXPECT_EQ(sf_judge(&module), SF_RAW_DESCRIPTORS);
+  EXPECT_EQ(judge(module), SF_RAW_DESCRIPTORS);
   module.text_end--;
-  EXPECT_EQ(sf_judge(&module), SF_RAW_HARMLESS);
+  EXPECT_EQ(judge(module), SF_RAW_HARMLESS);
 }
 
 // Functions with unwind information, in this program's own text. Never called.
@@ -86,7 +91,7 @@ sf_verdict judged_module(const char *name, const void *from = nullptr, const voi
   EXPECT_NE(wanted.module.text, 0u) << name;
   if (from) wanted.module.text = reinterpret_cast<uint64_t>(from);
   if (to) wanted.module.text_end = reinterpret_cast<uint64_t>(to);
-  return sf_judge(&wanted.module);
+  return judge(wanted.module);
 }
 
 TEST(Judge, ByDisassembly) {
@@ -94,6 +99,97 @@ TEST(Judge, ByDisassembly) {
   auto two = reinterpret_cast<const char *>(&lseek_of_our_own);
   EXPECT_EQ(judged_module("", one, one + 16), SF_RAW_HARMLESS);
   EXPECT_EQ(judged_module("", two, two + 40), SF_RAW_DESCRIPTORS);
+}
+
+// Functions as compilers make them, of which only the ways through them tell the number.
+#define FUNCTION(name, code)                                                                          \
+  extern "C" const char name[], name##_end[];                                                         \
+  __asm__(".text\n.globl " #name ", " #name "_end\n" #name ":\n.cfi_startproc\n" code "\n.cfi_endproc\n" \
+          #name "_end:\n")
+
+FUNCTION(two_numbers, "mov $3,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
+FUNCTION(two_harmless, "mov $186,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
+FUNCTION(number_and_any, "mov %esi,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
+FUNCTION(one_of_two, "mov $39,%eax; mov $3,%ecx; test %edi,%edi; cmovne %ecx,%eax; syscall; ret");
+FUNCTION(call_between, "mov $3,%ebx; test %edi,%edi; je 2f; call two_numbers; 1: mov %ebx,%eax; syscall; ret;"
+                       "2: mov $39,%ebx; jmp 1b");
+FUNCTION(lost_in_call, "mov $39,%eax; mov $39,%ecx; call two_numbers; mov %ecx,%eax; syscall; ret");
+FUNCTION(kept_in_loop, "mov $202,%r12d; 1: mov %r12d,%eax; movups %xmm0,(%rsp); syscall; test %eax,%eax; jne 1b; ret");
+FUNCTION(padded, "mov $202,%r8d; mov %r8d,%eax; syscall; test %eax,%eax; je 1f; ret; nopl 0(%rax); nop; .p2align 4;"
+                 "1: mov %r8d,%eax; syscall; ret");
+FUNCTION(pushed_close, "mov %rdi,%rax; cqto; idiv %rsi; push $3; pop %rax; syscall; ret");
+FUNCTION(pushed_getpid, "push $39; pop %rax; syscall; ret");
+FUNCTION(popped_any, "mov $39,%eax; push %rdi; pop %rax; syscall; ret");
+FUNCTION(divided, "mov $39,%eax; div %esi; syscall; ret");
+FUNCTION(exchanged, "mov $39,%eax; xchg %rax,%rdi; syscall; ret");
+FUNCTION(compared, "mov $39,%eax; lock cmpxchg %edx,(%rdi); syscall; ret");
+FUNCTION(low_byte, "mov $39,%eax; mov $3,%al; syscall; ret");
+FUNCTION(by_table, "mov $39,%eax; jmp *(%rdx,%rdi,8); mov $3,%eax; mov $39,%eax; syscall; ret");
+FUNCTION(by_pointer, "mov $39,%eax; syscall; jmp *16(%rdx)");
+FUNCTION(only_from_itself, "ret; 1: mov %ebx,%eax; syscall; jmp 1b");
+FUNCTION(hot_part, "mov $39,%eax; test %edi,%edi; je 1f; hot_middle: syscall; 1: ret");
+FUNCTION(between, "ret");
+FUNCTION(cold_part, "mov $3,%eax; .byte 0xe9; .long hot_middle - . - 4");
+FUNCTION(beside, "mov $3,%eax; jmp warm_middle");
+FUNCTION(warm_part, "mov $39,%eax; test %edi,%edi; je 1f; warm_middle: syscall; 1: ret");
+FUNCTION(names_itself, "mov $157,%eax; mov $15,%edi; syscall; ret");
+FUNCTION(enters_a_filter, "mov $157,%eax; mov $22,%edi; syscall; ret");
+FUNCTION(any_prctl, "mov $157,%eax; syscall; ret");
+FUNCTION(sets_sigusr1, "mov $13,%eax; mov $10,%edi; syscall; ret");
+FUNCTION(sets_sigsegv, "mov $13,%eax; mov $11,%edi; syscall; ret");
+FUNCTION(ends_here, "ret");
+
+TEST(Judge, AllWaysThroughAFunction) {
+#define EXPECT_JUDGED(name, verdict) EXPECT_EQ(judged_module("", name, name##_end), verdict) << #name
+  EXPECT_JUDGED(two_numbers, SF_RAW_DESCRIPTORS);
+  EXPECT_JUDGED(two_harmless, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(number_and_any, SF_RAW_PROCESS);
+  EXPECT_JUDGED(one_of_two, SF_RAW_DESCRIPTORS);
+  EXPECT_JUDGED(call_between, SF_RAW_DESCRIPTORS);
+  EXPECT_JUDGED(lost_in_call, SF_RAW_PROCESS);
+  EXPECT_JUDGED(kept_in_loop, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(padded, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(by_table, SF_RAW_PROCESS);
+  EXPECT_JUDGED(by_pointer, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(only_from_itself, SF_RAW_PROCESS);
+}
+
+TEST(Judge, InstructionsThatWriteTheNumber) {
+  EXPECT_JUDGED(pushed_close, SF_RAW_DESCRIPTORS);
+  EXPECT_JUDGED(pushed_getpid, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(popped_any, SF_RAW_PROCESS);
+  EXPECT_JUDGED(divided, SF_RAW_PROCESS);
+  EXPECT_JUDGED(exchanged, SF_RAW_PROCESS);
+  EXPECT_JUDGED(compared, SF_RAW_PROCESS);
+  EXPECT_JUDGED(low_byte, SF_RAW_PROCESS);
+}
+
+TEST(Judge, JumpsFromElsewhere) {
+  EXPECT_JUDGED(hot_part, SF_RAW_HARMLESS);
+  EXPECT_EQ(judged_module("", hot_part, cold_part_end), SF_RAW_PROCESS);
+  EXPECT_JUDGED(warm_part, SF_RAW_HARMLESS);
+  EXPECT_EQ(judged_module("", beside, warm_part_end), SF_RAW_PROCESS);
+}
+
+TEST(Judge, UsesOfOneNumber) {
+  EXPECT_JUDGED(names_itself, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(enters_a_filter, SF_RAW_PROCESS);
+  EXPECT_JUDGED(any_prctl, SF_RAW_PROCESS);
+  EXPECT_JUDGED(sets_sigusr1, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(sets_sigsegv, SF_RAW_PROCESS);
+}
+
+TEST(Judge, TextInSeveralPlaces) {
+  const uint8_t one[] = {0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3}, two[] = {0x90, 0xb8, 3, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  sf_module module = {};
+  module.text = reinterpret_cast<uint64_t>(one), module.text_end = module.text + sizeof one;
+  EXPECT_EQ(judge(module), SF_RAW_HARMLESS);
+  module.more_text[0].start = reinterpret_cast<uint64_t>(two);
+  module.more_text[0].end = module.more_text[0].start + sizeof two;
+  module.more_texts = 1;
+  EXPECT_EQ(judge(module), SF_RAW_DESCRIPTORS);
+  module.more_texts = SF_MORE_TEXTS + 1;
+  EXPECT_EQ(judge(module), SF_RAW_PROCESS);
 }
 
 TEST(Judge, ModulesThatEverybodyHas) {

@@ -48,13 +48,22 @@ void read_build_id(const uint8_t *note, size_t bytes, sf_module *module) {
   }
 }
 
+void add_text(sf_module *module, uint64_t start, uint64_t end) {
+  if (!module->text) {
+    module->text = start, module->text_end = end;
+    return;
+  }
+  if (module->more_texts < SF_MORE_TEXTS)
+    module->more_text[module->more_texts].start = start, module->more_text[module->more_texts].end = end;
+  module->more_texts++;
+}
+
 // Returns whether the module has text at all.
 bool read_headers(sf_module *module, const ElfW(Phdr) *phdr, uint64_t count) {
   for (uint64_t i = 0; i < count; i++) {
     uint64_t start = module->base + phdr[i].p_vaddr;
     if (phdr[i].p_type == PT_LOAD && phdr[i].p_flags & PF_X) {
-      module->text = start;
-      module->text_end = start + phdr[i].p_memsz;
+      add_text(module, start, start + phdr[i].p_memsz);
     } else if (phdr[i].p_type == PT_GNU_EH_FRAME) {
       module->eh_frame_hdr = (const uint8_t *)start;
       module->eh_frame_hdr_bytes = phdr[i].p_memsz;
@@ -138,8 +147,6 @@ int sf_modules_visit(const sf_auxv *auxv, int (*visit)(const sf_module *, void *
   }
   return 0;
 }
-
-int sf_module_is_patched(const sf_module *module) { return rank_of(module->name) >= 0; }
 
 int sf_program_has_raw_calls(const sf_auxv *auxv) {
   auto phdr = (const ElfW(Phdr) *)auxv->phdr;

@@ -7,11 +7,16 @@
 
 #define SF_MODULES_MAX 8
 #define SF_BUILD_ID_MAX 32
+#define SF_MORE_TEXTS 3
 
 struct sf_module {
   uint64_t base;                /* what the module's own addresses are relative to */
   const char *name;             /* last part of the path; points into the dynamic linker's memory */
-  uint64_t text, text_end;      /* the executable segment, absolute */
+  uint64_t text, text_end;      /* the first executable segment, absolute */
+  struct {
+    uint64_t start, end;
+  } more_text[SF_MORE_TEXTS];   /* the others, which few have (post-link optimisers make them) */
+  uint32_t more_texts;          /* above SF_MORE_TEXTS: as many were left out */
   const uint8_t *eh_frame_hdr;  /* NULL: none */
   size_t eh_frame_hdr_bytes;
   uint64_t image_end;           /* of the last segment, absolute */
@@ -36,9 +41,6 @@ int sf_modules_find(const struct sf_auxv *auxv, struct sf_module *modules);
  * the list cannot be read now: the dynamic linker is changing it. `visit` returns 0 to go on. */
 int sf_modules_visit(const struct sf_auxv *auxv, int (*visit)(const struct sf_module *module, void *argument),
                      void *argument);
-
-/* Whether it is one that is patched: libc, the dynamic linker and their helpers. */
-int sf_module_is_patched(const struct sf_module *module);
 
 /* Whether the main program brings a runtime that makes system calls from its own text (Go): what it does with
  * descriptors is not seen here. */

@@ -1,9 +1,13 @@
 // System calls that other modules make from text of their own. See raw_calls.h.
 #include "raw_calls.h"
 
+#include <asm/unistd.h>
+#include <linux/mman.h>
+
 #include "judge.h"
 #include "log.h"
 #include "shortfuse/bypass/bypass.h"
+#include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/hook/hook.h"
 #include "site_cache.h"
 
@@ -21,8 +25,16 @@ sf_cache_place place;
 uint32_t looking;               // a thread is at it
 uint64_t known[kKnownMax];      // what has been judged; written by the thread that is looking
 unsigned known_count;
+uint64_t patched_base[SF_MODULES_MAX];
+int patched_count;
 
 extern "C" __attribute__((visibility("hidden"))) const uint8_t __ehdr_start[];
+
+bool is_patched(const sf_module *module) {
+  for (int i = 0; i < patched_count; i++)
+    if (patched_base[i] == module->base) return true;
+  return false;
+}
 
 struct Look {
   int worst;
@@ -43,17 +55,25 @@ bool is_known(uint64_t key) {
   return false;
 }
 
+// Without memory to judge with, the worst is assumed, and not remembered.
+int judge(const sf_module *module) {
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS;
+  const long scratch = SF_SYS6(__NR_mmap, 0, SF_JUDGE_SCRATCH, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  if (scratch < 0 && scratch > -4096) return SF_RAW_PROCESS;
+  const sf_verdict verdict = sf_judge(module, (void *)scratch);
+  SF_SYS2(__NR_munmap, scratch, SF_JUDGE_SCRATCH);
+  sf_cache_store_verdict(&place, module, (unsigned)verdict);
+  return verdict;
+}
+
 int visit(const sf_module *module, void *argument) {
   auto look = (Look *)argument;
-  if (sf_module_is_patched(module) || module->base == (uint64_t)__ehdr_start) return 0;
+  if (is_patched(module) || module->base == (uint64_t)__ehdr_start) return 0;
   const uint64_t key = key_of(module);
   if (module->build_id_bytes && is_known(key)) return 0;
   look->found = true;
   int verdict = sf_cache_load_verdict(&place, module);
-  if (verdict < 0) {
-    verdict = (int)sf_judge(module);
-    sf_cache_store_verdict(&place, module, (unsigned)verdict);
-  }
+  if (verdict < 0) verdict = judge(module);
   if (verdict > look->worst) look->worst = verdict;
   if (known_count < kKnownMax) known[known_count++] = key;
   if (verdict != SF_RAW_HARMLESS) sf_log_debug(module->name);
@@ -62,8 +82,10 @@ int visit(const sf_module *module, void *argument) {
 
 }  // namespace
 
-void sf_raw_calls_start(char **envp, const sf_auxv *given) {
+void sf_raw_calls_start(char **envp, const sf_auxv *given, const sf_module *patched, int count) {
   auxv = *given;
+  for (int i = 0; i < count; i++) patched_base[i] = patched[i].base;
+  patched_count = count;
   sf_cache_place_find(envp, &place);
 }
 

@@ -22,8 +22,9 @@ static inline int sf_raw_calls_unseen(void) {
   return (__atomic_load_n(&sf_raw_unseen, __ATOMIC_RELAXED) & SF_RAW_LOOKS) != 0;
 }
 
-/* Once, at start. */
-void sf_raw_calls_start(char **envp, const struct sf_auxv *auxv);
+/* Once, at start. `patched`: the modules whose calls are seen; others of the same name (another namespace has a libc of
+ * its own) are judged like any. */
+void sf_raw_calls_start(char **envp, const struct sf_auxv *auxv, const struct sf_module *patched, int count);
 /* Looks at what is new, and draws the consequences. While the dynamic linker is at work all remains unseen. */
 void sf_raw_calls_look(void);
 /* A file is about to be mapped executable. Until it has been looked at, offsets are the kernel's. */

@@ -78,6 +78,7 @@ int sites_of(const sf_module *module, Workspace *work) {
 
 // Gives every wanted site of the module a slot. Returns why that must not go on, or NULL.
 const char *fill_slots(const sf_module *module, Workspace *work) {
+  if (module->more_texts) return "the text of a module is in several places";
   int count = sites_of(module, work);
   if (count < 0) return "the system calls of a module could not be found";
   for (int i = 0; i < count; i++) {
@@ -145,7 +146,7 @@ const char *prepare(char **envp) {
 
   // 4. Find the sites, prepare a slot each, take over the two signals, and let the sites jump.
   sf_calls_start();
-  sf_raw_calls_start(envp, &auxv);
+  sf_raw_calls_start(envp, &auxv, modules, count);
   const char *reason = fill_all_slots(envp, modules, count);
   if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
   if (!reason) reason = write_jumps(modules, count);

@@ -66,6 +66,54 @@ void use(const Module &module, int opened_before) {
   said("its size", st.st_size);
 }
 
+/// What a pipe is that has the number of a file which `close_unseen` closed.
+template <class Close>
+void number_again(Close close_unseen) {
+  struct stat st;
+  for (int look = 0; look < 70; ++look) stat("text", &st);
+  int fd = open("text", O_RDONLY);
+  say("file", "%s", reads(fd, 10).c_str());
+  said("closed", close_unseen(fd));
+  int ends[2];
+  said("pipe", pipe(ends));
+  said("in its place", ends[0] - fd);
+  said("fstat", fstat(ends[0], &st));
+  said("a pipe", S_ISFIFO(st.st_mode));
+  said("written", write(ends[1], "of the pipe", 11));
+  say("of the pipe", "%s", reads(ends[0], 100).c_str());
+  close(ends[0]);
+  close(ends[1]);
+}
+
+void dlopened_one_of_two_numbers(const Place &) {
+  for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
+  void *module = dlopen(built("conformance_raw_ways.so").c_str(), RTLD_NOW);
+  if (module == nullptr) throw Broken(dlerror());
+  auto call = reinterpret_cast<RawCloseIf *>(dlsym(module, "raw_close_if"));
+  for (int round = 0; round < 2; ++round) number_again([&](int fd) { return call(fd, 1); });
+}
+
+void dlopened_two_texts(const Place &) {
+  for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
+  Module module(built("conformance_raw_texts.so"));
+  for (int round = 0; round < 2; ++round) number_again(module.close);
+}
+
+void second_c_library(const Place &) {
+  for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
+  // Another namespace has a libc of its own, at another place.
+  void *library = dlmopen(LM_ID_NEWLM, "libc.so.6", RTLD_NOW);
+  if (library == nullptr) throw Broken(dlerror());
+  auto its_close = reinterpret_cast<RawClose *>(dlsym(library, "close"));
+  auto its_read = reinterpret_cast<RawRead *>(dlsym(library, "read"));
+  for (int round = 0; round < 2; ++round) number_again(its_close);
+  int fd = open("text", O_RDONLY);
+  say("here", "%s", reads(fd, 10).c_str());
+  char buffer[20];
+  said("on from there", its_read(fd, buffer, 10));
+  say("it read", "%s", digest({buffer, 10}).c_str());
+}
+
 void dlopened_harmless(const Place &) {
   // Modules without system calls of their own, while files and a listing are in use.
   int fd = open("text", O_RDONLY);
@@ -196,6 +244,9 @@ void asked_before_filters(const Place &) {
 std::vector<Case> module_cases() {
   return {
       {"dlopen", dlopened, {"read"}},
+      {"dlopen_two_numbers", dlopened_one_of_two_numbers, {"read"}},
+      {"dlopen_two_texts", dlopened_two_texts, {"read"}},
+      {"dlmopen", second_c_library, {"read"}},
       {"dlopen_harmless", dlopened_harmless, {"read", "stat"}},
       {"dlopen_any_call", dlopened_any_call, {"stat"}},
       {"dlopen_from_mount", dlopened_from_the_mount, {"read"}},

@@ -8,3 +8,5 @@ using RawOpen = int(const char *path, int flags);
 using RawRead = long(int fd, char *buffer, long bytes);
 using RawSeek = long(int fd, long offset, int whence);
 using RawClose = int(int fd);
+/// close(fd) if `really` is not 0, else getpid(): in conformance_raw_ways.so, which has nothing else.
+using RawCloseIf = long(int fd, int really);
