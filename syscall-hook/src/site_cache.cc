@@ -109,27 +109,34 @@ int load_from(const char *place, uint32_t uid, const sf_module *module, sf_site 
   return count;
 }
 
-// Opens the user's directory, making it and its parent where they are missing. A parent of somebody else's (sudo
-// keeps HOME) is left alone.
-int open_or_make_place(const char *path, uint32_t uid) {
-  int folder = open_place(path, uid);
-  if (folder != -ENOENT) return folder;
-  char parent[4096];
-  size_t length = sf_append(parent, sizeof parent, 0, path);
-  while (length && parent[length - 1] != '/') length--;
-  if (length < 2) return -1;
-  parent[length - 1] = 0;
-  int above = open_place(parent, uid);
-  if (above == -ENOENT) {
-    if (SF_SYS2(__NR_mkdir, parent, 0700)) return -1;
-    above = open_place(parent, uid);
+// A directory of this user's own, in which nobody else may write. Made where it is missing and `make` says so.
+int open_own(int above, const char *name, int flags, bool make, uint32_t uid) {
+  const int all = kReadOnly | kDirectory | kCloseOnExec | kNonBlock | flags;
+  long fd = SF_SYS4(__NR_openat, above, name, all, 0);
+  if (fd == -ENOENT && make) {
+    SF_SYS3(__NR_mkdirat, above, name, 0700);
+    fd = SF_SYS4(__NR_openat, above, name, all | kNoFollow, 0);
   }
-  if (above < 0) return -1;
   struct stat status;
-  bool own = SF_SYS2(__NR_fstat, above, &status) == 0 && status.st_uid == uid;
-  if (own) SF_SYS3(__NR_mkdirat, above, path + length, 0700);
-  SF_SYS1(__NR_close, above);
-  return own ? open_place(path, uid) : -1;
+  if (fd < 0 || (SF_SYS2(__NR_fstat, fd, &status) == 0 && status.st_uid == uid && !(status.st_mode & kOthersWrite)))
+    return (int)fd;
+  SF_SYS1(__NR_close, fd);
+  return -1;
+}
+
+// The user's directory, to store in. What lies in a directory of somebody else's may be a link that leads anywhere.
+int open_or_make_place(const sf_cache_place *place) {
+  const char *above = place->user + place->above, *parent = place->user + place->parent;
+  long start = open_own(AT_FDCWD, above, 0, false, place->uid);
+  const bool own = start >= 0;
+  if (!own) start = SF_SYS4(__NR_openat, AT_FDCWD, above, kReadOnly | kDirectory | kCloseOnExec | kNonBlock, 0);
+  if (start < 0) return -1;
+  const int middle = open_own((int)start, parent, own ? 0 : kNoFollow, own, place->uid);
+  SF_SYS1(__NR_close, start);
+  if (middle < 0) return -1;
+  const int folder = open_own(middle, "shortfuse", kNoFollow, true, place->uid);
+  SF_SYS1(__NR_close, middle);
+  return folder;
 }
 
 bool store_in(int folder, unsigned mode, const sf_module *module, const sf_site *sites, int count) {
@@ -176,7 +183,7 @@ int verdict_from(const char *place, uint32_t uid, const sf_module *module) {
 int open_place_to_store(const sf_cache_place *place, unsigned *mode) {
   int folder = place->uid == 0 ? open_place(kSystemPlace, 0) : -1;
   *mode = folder >= 0 ? 0644 : 0600;  // root's serves everybody
-  return folder < 0 && place->user[0] ? open_or_make_place(place->user, place->uid) : folder;
+  return folder < 0 && place->user[0] ? open_or_make_place(place) : folder;
 }
 
 }  // namespace
@@ -185,11 +192,27 @@ void sf_cache_place_find(char **envp, sf_cache_place *place) {
   place->uid = (uint32_t)SF_SYS0(__NR_geteuid);
   place->user[0] = 0;
   const char *cache = sf_env(envp, "XDG_CACHE_HOME="), *home = sf_env(envp, "HOME=");
-  const char *base = cache && *cache == '/' ? cache : home && *home == '/' ? home : nullptr;
-  if (!base || sf_text_length(base) > sizeof place->user - 32) return;
-  size_t length = sf_append(place->user, sizeof place->user, 0, base);
-  if (base == home) length = sf_append(place->user, sizeof place->user, length, "/.cache");
-  sf_append(place->user, sizeof place->user, length, "/shortfuse");
+  const bool by_home = !cache || *cache != '/';
+  const char *base = by_home ? home : cache;
+  constexpr size_t kRoom = sizeof place->user;
+  if (!base || *base != '/' || sf_text_length(base) > kRoom / 2 - 32) return;
+  char *user = place->user;
+  size_t length = sf_append(user, kRoom, 0, base);
+  while (length > 1 && user[length - 1] == '/') length--;
+  if (length == 1) length = 0;  // "/"
+  user[length] = 0;
+  if (by_home) length = sf_append(user, kRoom, length, "/.cache");
+  const char *parent = sf_last_part(user);
+  if (parent == user) return;  // "/" itself
+  const size_t bytes = length + sizeof "/shortfuse";
+  place->above = (uint16_t)bytes;
+  const size_t above_bytes = (size_t)(parent - user) - 1;
+  length = sf_append(user, kRoom, bytes, above_bytes ? user : "/");
+  if (above_bytes) length = bytes + above_bytes;
+  user[length] = 0;
+  place->parent = (uint16_t)(length + 1);
+  sf_append(user, kRoom, length + 1, parent);
+  sf_append(user, kRoom, bytes - sizeof "/shortfuse", "/shortfuse");
 }
 
 int sf_cache_load(const sf_cache_place *place, const sf_module *module, sf_site *sites) {

@@ -3,7 +3,10 @@
  * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's; used where it exists) or in
  * $XDG_CACHE_HOME/shortfuse, else $HOME/.cache/shortfuse. A file counts only when its owner and its directory's owner
  * are this user or root, nobody else may write to either, and its checksum fits; and even then every entry that is used
- * is compared with the bytes in memory (sf_site_matches, by the caller). Any doubt: search again. */
+ * is compared with the bytes in memory (sf_site_matches, by the caller). Any doubt: search again.
+ *
+ * Stored is only into a directory of this user's own, in one of his own, past no symbolic link that he has not made:
+ * root with somebody else's HOME (sudo) leaves that alone. */
 #ifndef SHORTFUSE_HOOK_SITE_CACHE_H
 #define SHORTFUSE_HOOK_SITE_CACHE_H
 
@@ -12,7 +15,8 @@
 
 /* Where the user's own file may be; computed once from the environment. */
 struct sf_cache_place {
-  char user[4096 - 256]; /* directory, empty: none */
+  char user[4096 - 256];  /* directory, empty: none. Behind it, each terminated, the parts by which it is made: */
+  uint16_t above, parent; /* where they begin: what has to be there, and the name in it; in that "shortfuse" */
   uint32_t uid;
 };
 void sf_cache_place_find(char **envp, struct sf_cache_place *place);

@@ -16,8 +16,8 @@ namespace {
 int forge_cache(char **arguments) {
   namespace fs = std::filesystem;
   sf_cache_place place = {};
-  place.uid = geteuid();
-  strcpy(place.user, arguments[0]);
+  sf_cache_place_find(environ, &place);
+  CHECK(fs::equivalent(place.user, arguments[0]));
   sf_auxv auxv;
   CHECK(sf_auxv_read(environ, &auxv) == 0);
   sf_module modules[SF_MODULES_MAX];
