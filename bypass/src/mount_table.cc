@@ -107,9 +107,16 @@ bool read_mount_table(const Mount &m, uint64_t mnt_id, TableEntry *entry) {
   long fd = SF_SYS4(__NR_openat, AT_FDCWD, "/proc/thread-self/mountinfo", O_RDONLY | O_CLOEXEC, 0);
   if (is_error(fd)) return false;
   MountTable table(m.point, m.point_len, mnt_id);
-  char piece[4096];
-  long n;
-  while ((n = SF_SYS3(__NR_read, fd, piece, sizeof piece)) > 0) table.feed(piece, static_cast<size_t>(n));
+  // Not on the stack: that may be the 8 KiB of a signal handler.
+  constexpr size_t kPiece = 4096;
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS;
+  const long piece = SF_SYS6(__NR_mmap, 0, kPiece, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  long n = piece;
+  if (!is_error(piece)) {
+    while ((n = SF_SYS3(__NR_read, fd, piece, kPiece)) > 0)
+      table.feed(reinterpret_cast<const char *>(piece), static_cast<size_t>(n));
+    SF_SYS2(__NR_munmap, piece, kPiece);
+  }
   close_fd(static_cast<int>(fd));
   *entry = table.entry();
   return n == 0;

@@ -1,8 +1,11 @@
 // Signals in the middle of calls that are answered here, jumps out of handlers, alternative stacks, bad pointers.
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -11,6 +14,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csetjmp>
 #include <csignal>
@@ -119,6 +123,29 @@ void alternative_stacks(const Place &) {
   say("it", "%d", now.ss_sp == small && now.ss_size == sizeof small);
 }
 
+void small_stack(const Place &place) {
+  // The size that programs used to take, with nothing below it; where the kernel's own frame leaves too little of that,
+  // what it leaves elsewhere.
+  const size_t page = 4096, bytes = std::max<size_t>(2 * page, (getauxval(AT_MINSIGSTKSZ) / page + 2) * page);
+  auto memory = static_cast<char *>(mmap(nullptr, page + bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (mprotect(memory + page, bytes, PROT_READ | PROT_WRITE) != 0) throw Broken("mprotect");
+  stack_t stack = {memory + page, 0, bytes};
+  said("stack", sigaltstack(&stack, nullptr));
+  install(SIGUSR1, [](int) {
+    struct stat st;
+    ++handled;
+    wrong_in_handler += stat("text", &st) != 0;
+  }, SA_ONSTACK);
+  for (int i = 0; i < 3; ++i) raise(SIGUSR1);
+  said("another mount", mount("none", place.outside.c_str(), "tmpfs", 0, nullptr));
+  for (int i = 0; i < 3; ++i) raise(SIGUSR1);
+  said("gone", umount(place.outside.c_str()));
+  for (int i = 0; i < 3; ++i) raise(SIGUSR1);
+  said("a module", dlopen(built("conformance_raw.so").c_str(), RTLD_NOW) != nullptr);
+  for (int i = 0; i < 3; ++i) raise(SIGUSR1);
+  say("wrong", "%u of %u", wrong_in_handler.load(), handled.load());
+}
+
 void interrupted_by_other_threads(const Place &) {
   install(SIGUSR2, [](int) { ++handled; });
   int fd = open("text", O_RDONLY);
@@ -211,6 +238,7 @@ std::vector<Case> signal_cases() {
       {"signals", handlers_that_call, {"read", "stat"}},
       {"signals_longjmp", jumps_out_of_handlers, {"read", "stat"}},
       {"signals_stack", alternative_stacks, {"read", "stat"}},
+      {"signals_small_stack", small_stack, {"stat"}, {}, true},
       {"signals_threads", interrupted_by_other_threads, {"read", "stat"}},
       {"signals_masks", masks_and_actions, {"read"}},
       {"bad_pointers", bad_pointers},
