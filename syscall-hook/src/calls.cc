@@ -212,10 +212,11 @@ extern "C" void sf_hook_vforked(void) {
 }
 
 extern "C" void sf_hook_switch_off(const char *reason) {
-  if (__atomic_exchange_n(&switched_off, true, __ATOMIC_ACQ_REL)) return;
-  sf_log_debug(reason);
+  // First, and every time: a child that another thread forks in between must not find half of it done for good.
   for (uint8_t &kind : sf_hook_class)
     __atomic_store_n(&kind, (uint8_t)(kind & ~SF_CLASS_BYPASS), __ATOMIC_RELAXED);
+  if (__atomic_exchange_n(&switched_off, true, __ATOMIC_ACQ_REL)) return;
+  sf_log_debug(reason);
   sf_bypass_switch_off();  // offsets held there go back to the kernel
 }
 

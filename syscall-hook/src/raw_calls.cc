@@ -22,8 +22,10 @@ constexpr unsigned kKnownMax = 512;  // modules; one beyond is judged again each
 
 sf_auxv auxv;
 sf_cache_place place;
-uint32_t looking;               // a thread is at it
-uint64_t known[kKnownMax];      // what has been judged; written by the thread that is looking
+// What has been judged, and the consequences drawn. Any number of threads may look at a time, and a look may end
+// anywhere: by a fork, a jump out of a signal handler, a fault on a module that is being unloaded. What one of them
+// writes may overwrite what another one did: then a module is judged once more.
+uint64_t known[kKnownMax];
 unsigned known_count;
 uint64_t patched_base[SF_MODULES_MAX];
 int patched_count;
@@ -36,11 +38,6 @@ bool is_patched(const sf_module *module) {
   return false;
 }
 
-struct Look {
-  int worst;
-  bool found;  // a module that was not known
-};
-
 // By build-id, so that another module at the same place is another one.
 uint64_t key_of(const sf_module *module) {
   uint64_t key = 14695981039346656037ull;
@@ -50,9 +47,17 @@ uint64_t key_of(const sf_module *module) {
 }
 
 bool is_known(uint64_t key) {
-  for (unsigned i = 0; i < known_count; i++)
-    if (known[i] == key) return true;
+  const unsigned count = __atomic_load_n(&known_count, __ATOMIC_ACQUIRE);
+  for (unsigned i = 0; i < count; i++)
+    if (__atomic_load_n(&known[i], __ATOMIC_RELAXED) == key) return true;
   return false;
+}
+
+void add_known(uint64_t key) {
+  const unsigned at = __atomic_load_n(&known_count, __ATOMIC_RELAXED);
+  if (at >= kKnownMax) return;
+  __atomic_store_n(&known[at], key, __ATOMIC_RELAXED);
+  __atomic_store_n(&known_count, at + 1, __ATOMIC_RELEASE);
 }
 
 // Without memory to judge with, the worst is assumed, and not remembered.
@@ -67,17 +72,17 @@ int judge(const sf_module *module) {
 }
 
 int visit(const sf_module *module, void *argument) {
-  auto look = (Look *)argument;
   if (is_patched(module) || module->base == (uint64_t)__ehdr_start) return 0;
   const uint64_t key = key_of(module);
   if (module->build_id_bytes && is_known(key)) return 0;
-  look->found = true;
+  *(bool *)argument = true;
   int verdict = sf_cache_load_verdict(&place, module);
   if (verdict < 0) verdict = judge(module);
-  if (verdict > look->worst) look->worst = verdict;
-  if (known_count < kKnownMax) known[known_count++] = key;
   if (verdict != SF_RAW_HARMLESS) sf_log_debug(module->name);
-  return look->worst == SF_RAW_PROCESS;
+  if (verdict == SF_RAW_DESCRIPTORS) sf_bypass_descriptors_unseen("a module makes system calls of its own");
+  if (verdict >= SF_RAW_PROCESS) sf_hook_switch_off("a module makes system calls of its own");
+  add_known(key);
+  return verdict >= SF_RAW_PROCESS;
 }
 
 }  // namespace
@@ -90,19 +95,13 @@ void sf_raw_calls_start(char **envp, const sf_auxv *given, const sf_module *patc
 }
 
 void sf_raw_calls_look(void) {
-  // Another thread, or a call that this one has interrupted: its verdict will do.
-  if (__atomic_exchange_n(&looking, 1, __ATOMIC_ACQUIRE)) return;
   uint32_t before = __atomic_load_n(&sf_raw_unseen, __ATOMIC_ACQUIRE);
-  Look look = {SF_RAW_HARMLESS, false};
-  const bool complete = sf_modules_visit(&auxv, visit, &look) == 0;
+  bool found = false;  // a module that was not known
+  const bool complete = sf_modules_visit(&auxv, visit, &found) == 0;
   // What has been mapped meanwhile is for the next look: then the word is another one, or looked for long enough.
-  if (complete && before & SF_RAW_LOOKS) {
-    const uint32_t after = look.found ? before & ~SF_RAW_LOOKS : before - 1;
-    __atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-  }
-  if (look.worst == SF_RAW_DESCRIPTORS) sf_bypass_descriptors_unseen("a module makes system calls of its own");
-  if (look.worst == SF_RAW_PROCESS) sf_hook_switch_off("a module makes system calls of its own");
-  __atomic_store_n(&looking, 0, __ATOMIC_RELEASE);
+  if (!complete || !(before & SF_RAW_LOOKS)) return;
+  const uint32_t after = found ? before & ~SF_RAW_LOOKS : before - 1;
+  __atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 void sf_raw_calls_expect(void) {
