@@ -5,15 +5,21 @@
 //   all      all entries, at random
 //   mixed    every second lookup one of 1,024 hot entries, the others any
 //   zipf     the n-th most wanted entry 1/n^0.99 as often as the first
-// Many lookups are under way at once, as far as the processor goes. "chained": each lookup's key depends on the value
-// before, so that nothing overlaps, which is what a single lookup in a system call waits. "line": no hashing, no keys,
-// but an ARRAY with a cache line per entry: what it costs to touch the memory.
+// Keys are made before, and lie one behind the other in the order of their lookups: what is measured is the lookup and
+// one read of its value. Many lookups are under way at once, as far as the processor goes. "chained": each lookup's key
+// depends on the value before, so that nothing overlaps, which is what a single lookup in a system call waits.
+//
+// What the machine allows at that moment stands beside each figure ("limit"): the same keys hashed, and the one line
+// (keys of up to 8 bytes; two neighbouring ones for 64 bytes) read that the hash leads to, in an array with one place
+// per entry. Nothing is searched, compared or found there, so that no table is faster. "line" and "two_lines" do
+// without keys and hashes: independent lines by their numbers. "called" lines: behind a call, as for an interpreter.
 //
 // "inlined": the shape is a constant, as in machine code; "called": sf_map_lookup(), as in the interpreter. "syscall":
 // bpf(2). "in_program": a program in the kernel by BPF_PROG_TEST_RUN, its own random number included;
 // "in_program_nothing" is what that costs without a lookup.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -101,6 +107,39 @@ std::vector<uint32_t> drawn_numbers(uint32_t entries, int64_t draw) {
 // A key is memory to whoever looks it up: that most of its bytes are 0 is not known to the compiler.
 template <size_t Size> void hide(Key<Size> &key) { asm volatile("" : "+m"(key)); }
 
+template <size_t Size> std::vector<Key<Size>> keys_of(const std::vector<uint32_t> &numbers) {
+  return {numbers.begin(), numbers.end()};
+}
+
+double thread_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return 1e9 * static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec);
+}
+
+/// What keys that are hashed and the lines that the hashes lead to cost at this moment: the median of five rounds.
+template <size_t Size> double limit_ns(const std::vector<Key<Size>> &keys, uint32_t entries) {
+  constexpr size_t kPlace = (Size + 8 + 63) / 64 * 64;
+  OurMap places({SF_MAP_ARRAY, 4, kPlace, entries});
+  for (uint32_t i = 0; i < entries; ++i) *static_cast<uint32_t *>(sf_map_lookup(&places.map, &i, 0)) = i;
+  const auto *values = static_cast<const unsigned char *>(sf_map_array_values(&places.map));
+  std::array<double, 5> rounds{};
+  for (double &round : rounds) {
+    const double start = thread_ns();
+    uint64_t sum = 0;
+    for (const auto &key : keys) {
+      const uint64_t hash = maps::hash_key(maps::header_of(places.map.storage)->seed, &key, Size);
+      const unsigned char *place = values + maps::index_by(hash, entries) * kPlace;
+      sum += maps::load_u64(place);
+      if (kPlace > 64) sum += maps::load_u64(place + 64);
+    }
+    benchmark::DoNotOptimize(sum);
+    round = (thread_ns() - start) / static_cast<double>(keys.size());
+  }
+  std::sort(rounds.begin(), rounds.end());
+  return rounds[rounds.size() / 2];
+}
+
 template <size_t Size> void fill(OurMap &ours) {
   for (uint32_t i = 0; i < ours.map.shape.max_entries; ++i) {
     const Key<Size> key(i);
@@ -111,16 +150,16 @@ template <size_t Size> void fill(OurMap &ours) {
 
 template <size_t Size, class Lookup> void run_lookups(benchmark::State &state, uint32_t entries, Lookup lookup,
                                                       int64_t draw = kHalf) {
-  const auto order = drawn_numbers(entries, draw);
+  const auto keys = keys_of<Size>(drawn_numbers(entries, draw));
   state.SetLabel(kDrawNames[draw]);
   uint64_t sum = 0;
   uint32_t i = 0;
   for (auto _ : state) {
-    Key<Size> key(order[i++ % kOrder]);
-    hide(key);
-    sum += lookup(key);
+    sum += lookup(keys[i++ % kOrder]);
+    asm("" : "+r"(sum));  // one after the other: a compiler may not add values of several
   }
   benchmark::DoNotOptimize(sum);
+  if (entries > kHotFew) state.counters["limit"] = limit_ns<Size>(keys, entries);
 }
 
 uint64_t value_of(const void *value) { return value != nullptr ? *static_cast<const uint64_t *>(value) : 0; }
@@ -133,13 +172,31 @@ template <size_t Size, uint32_t Entries> void BM_Hash_lookup_inlined(benchmark::
   }, state.range(0));
 }
 
-void BM_line(benchmark::State &state) {
+template <class Lookup> [[gnu::noinline]] uint64_t called(Lookup &lookup, uint32_t first, uint32_t second) {
+  return lookup(first, second);
+}
+
+/// Lines by number: one, or two that are far from each other; in line or behind a call.
+template <bool Two, bool Called> void BM_lines(benchmark::State &state) {
   const auto entries = static_cast<uint32_t>(state.range(1));
-  OurMap ours({SF_MAP_ARRAY, 4, 64, entries});
-  for (uint32_t i = 0; i < entries; ++i) *static_cast<uint32_t *>(sf_map_lookup(&ours.map, &i, 0)) = i;
-  run_lookups<4>(state, entries, [&](const Key<4> &key) {
-    return value_of(maps::array_lookup(ours.map.storage, &key, 64, entries));
-  }, state.range(0));
+  OurMap ours({SF_MAP_ARRAY, 4, 64, entries}), others({SF_MAP_ARRAY, 4, 64, entries});
+  for (uint32_t i = 0; i < entries; ++i) {
+    for (OurMap *each : {&ours, &others}) *static_cast<uint32_t *>(sf_map_lookup(&each->map, &i, 0)) = i;
+  }
+  auto order = drawn_numbers(entries, state.range(0)), second = order;
+  std::reverse(second.begin(), second.end());
+  auto look = [&](uint32_t one, uint32_t two) {
+    const uint64_t value = value_of(maps::array_lookup(ours.map.storage, &one, 64, entries));
+    return Two ? value + value_of(maps::array_lookup(others.map.storage, &two, 64, entries)) : value;
+  };
+  state.SetLabel(kDrawNames[state.range(0)]);
+  uint64_t sum = 0;
+  uint32_t i = 0;
+  for (auto _ : state) {
+    sum += Called ? called(look, order[i % kOrder], second[i % kOrder]) : look(order[i % kOrder], second[i % kOrder]);
+    ++i;
+  }
+  benchmark::DoNotOptimize(sum);
 }
 
 template <size_t Size, uint32_t Entries> void BM_Hash_lookup_chained(benchmark::State &state) {
@@ -339,7 +396,11 @@ void BM_Queue_push_and_pop(benchmark::State &state) {
 SF_LOOKUPS(4, 1024, ->Arg(kHalf));
 SF_LOOKUPS(8, 1024, ->Arg(kHalf));
 SF_LOOKUPS(64, 1024, ->Arg(kHalf));
-BENCHMARK(BM_line)->ArgsProduct({{kHalf, kAll, kMixed, kZipf}, {1'000'000}});
+#define SF_LINES ->ArgsProduct({{kHalf, kAll, kMixed, kZipf}, {1'000'000}})
+BENCHMARK(BM_lines<false, false>)->Name("BM_line") SF_LINES;
+BENCHMARK(BM_lines<true, false>)->Name("BM_two_lines") SF_LINES;
+BENCHMARK(BM_lines<false, true>)->Name("BM_line_called") SF_LINES;
+BENCHMARK(BM_lines<true, true>)->Name("BM_two_lines_called") SF_LINES;
 SF_LOOKUPS(4, 1'000'000, SF_DRAWN);
 SF_LOOKUPS(8, 1'000'000, SF_DRAWN);
 SF_LOOKUPS(64, 1'000'000, SF_DRAWN);
