@@ -44,6 +44,24 @@ check_daemon fuse-overlayfs fuse-overlayfs -o "lowerdir=$T/lower,upperdir=$T/upp
 make_ssh_stand_in
 check_daemon sshfs sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
 
+note "sshfs: one file under two names, each of which says that it is the only one"
+accelerated sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
+cd "$T/mnt" || fail "cd"
+echo "round 00" >one
+ln one two || fail "ln"
+for round in $(seq 10 14); do
+  end=$((SECONDS + PATIENCE_S))
+  rm -f "$REPORT"
+  until hooked cat two >/dev/null && [ "$(served read)" != 0 ]; do
+    [ "$SECONDS" -lt "$end" ] || fail "two is never served"
+    sleep 0.1
+  done
+  echo "round $round" >one
+  [ "$(hooked cat two)" = "round $round" ] || fail "an old state of the other name in round $round"
+done
+cd /
+unmount "$T/mnt"
+
 note "a daemon that writes: fuse-overlayfs, changed by the hooked and by the others"
 accelerated fuse-overlayfs -o "lowerdir=$T/lower,upperdir=$T/upper,workdir=$T/work" "$T/mnt"
 cd "$T/mnt" || fail "cd"

@@ -83,6 +83,7 @@ struct Cache::Impl {
   /// Raised under the lock, read without it by moment(): a request that reads it early is only refused more.
   std::atomic<Moment> clock{1};
   uint64_t last_cid = 0;
+  uint64_t void_cid = 0;             ///< this one and all below it name nothing any more
   uint64_t everything_flux = 0;      ///< mutations in flight that may touch anything
   Moment everything_last = 0;
   uint64_t in_flight = 0;            ///< all mutations
@@ -113,7 +114,7 @@ struct Cache::Impl {
     return dir != nullptr && dir->name_flux == 0 && dir->last_name <= at && settled(at);
   }
   bool may_fill_content(const NodeState *node, Moment at) const {
-    return may_fill(node, at) && node->is(kNodeStamped) && node->writers == 0;
+    return may_fill(node, at) && node->is(kNodeStamped) && node->cid > void_cid && node->writers == 0;
   }
   bool refuse() {
     ++refused_fills;
@@ -143,6 +144,7 @@ struct Cache::Impl {
   void touch(NodeState *node, uint32_t what, Flux &flux);
   void touch_name(const TouchedName &touched, Flux &flux);
   void touch_everything(Flux &flux);
+  void void_all_nodes();
   void bump_epoch();
   void end_life(NodeState *node);
   void drop(NodeState *node);
@@ -346,6 +348,11 @@ void Cache::Impl::bump_epoch() {
   ++epoch_bumps;
 }
 
+void Cache::Impl::void_all_nodes() {
+  void_cid = last_cid;
+  bump_epoch();
+}
+
 void Cache::Impl::touch_name(const TouchedName &touched, Flux &flux) {
   NodeState *dir = nodes.by_nid(touched.dir);
   if (dir == nullptr) return touch_everything(flux);
@@ -378,7 +385,7 @@ void Cache::Impl::touch_name(const TouchedName &touched, Flux &flux) {
   }
 }
 
-Cache::Flux Cache::begin(std::span<const TouchedNode> nodes, std::span<const TouchedName> names) {
+Cache::Flux Cache::begin(std::span<const TouchedNode> nodes, std::span<const TouchedName> names, Reach reach) {
   std::lock_guard lock(impl_->mutex);
   Impl &impl = *impl_;
   Flux flux;
@@ -396,6 +403,10 @@ Cache::Flux Cache::begin(std::span<const TouchedNode> nodes, std::span<const Tou
     }
   }
   for (const TouchedName &touched : names) impl.touch_name(touched, flux);
+  if (reach == Reach::AnyNode) {
+    impl.touch_everything(flux);
+    impl.void_all_nodes();
+  }
   if (impl.statfs_kept) {
     impl.store->remove({SF_REC_STATFS, SF_NID_ROOT});
     impl.statfs_kept = false;
@@ -534,9 +545,10 @@ bool Cache::fill_attr(Moment at, Nid nid, const fuse_attr &attr, uint64_t ttl_ns
   const uint64_t stamp = stamp_of(seed, attr);
   const uint32_t stamp_ctime = ctime_stamp_of(seed, attr);
   const bool same = node->stamp == stamp && (node->is(kNodeChanged) || node->stamp_ctime == stamp_ctime);
-  if (!node->is(kNodeStamped) || node->is(kNodeYoung) || !same) {
+  const bool voided = node->cid <= impl.void_cid;
+  if (!node->is(kNodeStamped) || node->is(kNodeYoung) || !same || voided) {
     // From here on, contents must come from requests that arrive later: those on their way may be older.
-    if (node->is(kNodeStamped)) impl.renew_cid(node);
+    if (node->is(kNodeStamped) || voided) impl.renew_cid(node);
     node->last_mutation = ++impl.clock;
   }
   node->stamp = stamp;

@@ -359,6 +359,25 @@ TEST_F(CacheTest, UnknownChildVoidsAllAttributes) {
   EXPECT_EQ(1u, cache->stats().epoch_bumps);
 }
 
+TEST_F(CacheTest, AMutationOfAnyNodeHidesAllOfThemAndKeepsNames) {
+  const Nid file = known(10, "file"), other = known(11, "other");
+  ASSERT_TRUE(cache->fill_dentry(cache->moment(), SF_NID_ROOT, "other", other, kNever));
+  ASSERT_TRUE(fill_page(other, cache->moment()));
+  const Moment before = cache->moment();
+  const auto flux = cache->begin(node(file, kTouchContent), {}, Reach::AnyNode);
+  EXPECT_EQ(SF_FIND_ABSENT, find_attr(view, other));
+  EXPECT_FALSE(cache->fill_attr(cache->moment(), other, attr_of(100), kNever));
+  EXPECT_FALSE(fill_page(other, cache->moment()));
+  cache->end(flux);
+  EXPECT_FALSE(cache->fill_attr(before, other, attr_of(100), kNever));
+  EXPECT_FALSE(fill_page(other, cache->moment())) << "nothing tells changes by yet";
+  ASSERT_TRUE(cache->fill_attr(cache->moment(), other, attr_of(100), kNever));
+  EXPECT_EQ(SF_FIND_ABSENT, find_page(other)) << "unchanged attributes must not bring contents back";
+  EXPECT_TRUE(fill_page(other, cache->moment()));
+  EXPECT_EQ(SF_FIND_OK, find_page(other));
+  EXPECT_EQ(SF_FIND_OK, find_dentry(view, SF_NID_ROOT, "other"));
+}
+
 TEST_F(CacheTest, NewNamesVoidNothing) {
   const Nid file = known(10, "file");
   cache->end(cache->begin({}, name(SF_NID_ROOT, "created", false)));

@@ -128,6 +128,7 @@ class Bridge {
   void read_directly(cache::Nid nid);
   bool wants_every_read(cache::Nid nid);
   bool keeps_attr(const fuse_attr &attr) const;
+  void note_link(const Pending &pending, Bytes body);
   void note_effects(const Pending &pending, int error, Bytes body);
 
   // bridge.cc
@@ -163,6 +164,7 @@ class Bridge {
   std::unordered_set<cache::Nid> direct_;    ///< nodes opened with FOPEN_DIRECT_IO in their life
   std::atomic<bool> all_direct_{false};      ///< too many of them to know each
   std::atomic<bool> many_nodes_per_file_{false};  ///< hard links are nodes of their own
+  std::atomic<bool> links_uncounted_{false};      ///< and st_nlink does not tell which files have several
   std::mutex deferred_lock_;
   std::vector<std::byte> deferred_;          ///< a request that waits for our jobs to end, when one thread read it
   uint64_t deferred_until_ns_ = 0;

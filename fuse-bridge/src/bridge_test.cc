@@ -400,6 +400,55 @@ TEST_F(BridgeTest, NothingIsKeptOfFilesWhoseNamesAreNodes) {
   EXPECT_EQ(cached_size(7), 30u);
 }
 
+// sshfs: both names say that they are the only one.
+TEST_F(BridgeTest, AChangeReachesNamesThatNobodyCounts) {
+  start("datacache");
+  fuse_entry_out entry{};
+  entry.nodeid = 6;
+  entry.attr = attributes(4096).attr;
+  entry.attr.nlink = 1;
+  auto keep_both = [&] {
+    lookup(1, "a", 5, 4096);
+    lookup(1, "b", 6, 4096);
+    fuse_read_in read{};
+    read.size = 4096;
+    exchange(FUSE_READ, 6, {bytes_of(read)}, 0, bytes_of(std::string_view(std::string(4096, 'x'))));
+    exchange(FUSE_GETATTR, 6, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(4096)));
+    return cached_page(6, 0) && cached_size(5);
+  };
+  lookup(1, "a", 5, 4096);
+  const uint64_t early = send(FUSE_SETXATTR, 5, {bytes_of(fuse_setxattr_in{}), text("user.x")});
+  receive();
+  exchange(FUSE_LINK, 1, {bytes_of(fuse_link_in{5}), text("b")}, 0, bytes_of(entry));
+  lookup(1, "b", 6, 4096);
+  EXPECT_TRUE(cached_size(6));
+  reply(early, 0);  // began before the link was known, changed what it is by now
+  arrived();
+  EXPECT_FALSE(cached_size(6));
+  for (uint32_t opcode : {FUSE_WRITE, FUSE_SETATTR, FUSE_UNLINK, FUSE_RENAME, FUSE_CREATE}) {
+    ASSERT_TRUE(keep_both()) << opcode;
+    const cache::Nid kept = bridge_->cache().nid_of(6);
+    std::vector<std::byte> in(opcode == FUSE_WRITE ? sizeof(fuse_write_in) : 0);
+    uint64_t unique = 0;
+    if (opcode == FUSE_WRITE) unique = send(opcode, 5, {Bytes(in)});
+    if (opcode == FUSE_SETATTR) unique = send(opcode, 5, {bytes_of(fuse_setattr_in{})});
+    if (opcode == FUSE_UNLINK) unique = send(opcode, 1, {text("a")});
+    if (opcode == FUSE_RENAME) unique = send(opcode, 1, {bytes_of(fuse_rename_in{1}), text("a"), text("c")});
+    if (opcode == FUSE_CREATE) unique = send(opcode, 1, {bytes_of(fuse_create_in{}), text("a")});
+    receive();
+    EXPECT_FALSE(cached_size(6)) << opcode;
+    // What is looked at meanwhile may be the older state.
+    bridge_->cache().fill_attr(bridge_->cache().moment(), kept, attributes(4096).attr, 0);
+    EXPECT_FALSE(cached_size(6)) << opcode;
+    reply(unique, opcode == FUSE_CREATE ? -EACCES : 0);
+    arrived();
+    // The same attributes do not bring the old contents back.
+    exchange(FUSE_GETATTR, 6, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(4096)));
+    EXPECT_TRUE(cached_size(6)) << opcode;
+    EXPECT_FALSE(cached_page(6, 0)) << opcode;
+  }
+}
+
 TEST_F(BridgeTest, AfterTheEndNothingOfOursIsAsked) {
   start("datacache");
   lookup(1, "f", 5, 4096);

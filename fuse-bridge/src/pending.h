@@ -26,6 +26,8 @@ struct Pending {
   cache::Moment moment = 0;
   cache::Cache::Flux flux;
   bool mutating = false;
+  bool may_change_a_file = false;              ///< what is there already: its contents, attributes, number of names
+  bool reaches_any_node = false;               ///< which may be other nodes' file too: all are hidden until the reply
   bool touches_everything = false;             ///< an opcode we do not know: the cache is emptied before and after
   bool writer_counted = false;                 ///< an open for writing was announced to the cache
   uint64_t started_ns = 0;

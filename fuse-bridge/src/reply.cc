@@ -367,6 +367,17 @@ bool Bridge::keeps_attr(const fuse_attr &attr) const {
   return !(many_nodes_per_file_.load(std::memory_order_relaxed) && S_ISREG(attr.mode) && attr.nlink > 1);
 }
 
+/// A link that is a node of its own: what was kept before that was known goes with everything else. Where the linked
+/// file says that it has one name (sshfs: the protocol knows no number), nlink says nothing on this file system, and
+/// from now on a change of one file may be one of any other.
+void Bridge::note_link(const Pending &pending, Bytes body) {
+  auto entry = read_struct<fuse_entry_out>(body);
+  if (!entry || entry->nodeid == pending.request.other_node) return;
+  bool new_to_us = !many_nodes_per_file_.exchange(true);
+  if (entry->attr.nlink <= 1) new_to_us = !links_uncounted_.exchange(true) || new_to_us;
+  if (new_to_us) cache_->drop_everything();
+}
+
 /// What a reply means for the records beside being kept.
 void Bridge::note_effects(const Pending &pending, int error, Bytes body) {
   const Request &request = pending.request;
@@ -375,11 +386,7 @@ void Bridge::note_effects(const Pending &pending, int error, Bytes body) {
       if (error == 0) note_handle(pending, body);
       return;
     case FUSE_LINK:
-      if (auto entry = read_struct<fuse_entry_out>(body); error == 0 && entry && entry->nodeid != request.other_node)
-        {
-        // Attributes that were kept before it was known go with everything else.
-        if (!many_nodes_per_file_.exchange(true)) cache_->drop_everything();
-      }
+      if (error == 0) note_link(pending, body);
       return;
     case FUSE_COPY_FILE_RANGE:
       if (pending.nid) cache_->atime_moved(pending.nid);
@@ -418,7 +425,9 @@ void Bridge::end_mutation(Pending &pending, int error) {
     if (cache::Nid to = cache_->nid_of(request.other_node))
       cache_->renamed(pending.nid, request.name, to, request.new_name, request.flags & kExchange);
   }
-  if (pending.touches_everything) cache_->drop_everything();
+  // Begun before a link showed that the change concerns other nodes too.
+  const bool reached_more = pending.may_change_a_file && !pending.reaches_any_node && links_uncounted_;
+  if (pending.touches_everything || reached_more) cache_->drop_everything();
   if (pending.mutating) pending.moment = cache_->end(pending.flux);
 }
 
@@ -427,6 +436,7 @@ void Bridge::on_notification(const fuse_out_header &out, Bytes body) {
   switch (out.error) {
     case FUSE_NOTIFY_INVAL_INODE:
     case FUSE_NOTIFY_STORE: {
+      if (links_uncounted_) break;
       // Both begin with the node id.
       auto node = read_struct<uint64_t>(body);
       if (cache::Nid nid = node ? cache_->nid_of(*node) : 0) cache_->drop_node(nid);

@@ -305,8 +305,11 @@ void Bridge::begin_mutation(Pending &pending) {
   pending.touches_everything = touches.everything;
   if (touches.everything) cache_->drop_everything();
   if (!touches.nodes.empty() || !touches.names.empty()) {
-    pending.flux = cache_->begin(touches.nodes, touches.names);
     pending.mutating = true;
+    pending.may_change_a_file = !touches.nodes.empty() || touches.old_names;
+    pending.reaches_any_node = pending.may_change_a_file && links_uncounted_;
+    pending.flux = cache_->begin(touches.nodes, touches.names,
+                                 pending.reaches_any_node ? cache::Reach::AnyNode : cache::Reach::Named);
   }
   if (opcode == FUSE_COPY_FILE_RANGE && pending.nid) cache_->atime_moved(pending.nid);
   if (request.header.opcode == FUSE_OPEN && opens_for_writing(request.flags) && pending.nid) {

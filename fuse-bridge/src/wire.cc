@@ -226,6 +226,7 @@ Touches touches_of(const Request &r, const cache::Cache &cache) {
     case FUSE_CREATE:
       // The file may exist after all (another client made it): then O_TRUNC empties it and it gets a writer.
       touch_name(t, cache, node, r.name, false, true);
+      t.old_names = true;
       break;
     case FUSE_TMPFILE:
       touch_node(t, cache, node, kTouchAttr);
@@ -235,9 +236,11 @@ Touches touches_of(const Request &r, const cache::Cache &cache) {
       touch_name(t, cache, node, r.name, false, false);
       break;
     case FUSE_UNLINK: case FUSE_RMDIR:
+      t.old_names = r.header.opcode == FUSE_UNLINK;
       touch_name(t, cache, node, r.name, true, false);
       break;
     case FUSE_RENAME: case FUSE_RENAME2:
+      t.old_names = true;
       touch_name(t, cache, node, r.name, true, false);
       touch_name(t, cache, r.other_node, r.new_name, !(r.flags & RENAME_NOREPLACE), false);
       break;

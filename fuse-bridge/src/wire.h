@@ -49,6 +49,7 @@ std::optional<Request> parse_request(Bytes message);
 struct Touches {
   std::vector<cache::TouchedNode> nodes;
   std::vector<cache::TouchedName> names;
+  bool old_names = false;    ///< a name of a file that may be there already goes, changes, or gets another file
   bool everything = false;
   bool empty() const { return nodes.empty() && names.empty() && !everything; }
 };

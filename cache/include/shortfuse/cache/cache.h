@@ -49,6 +49,12 @@ struct TouchedName {
   bool child_exists = true;    ///< false: a creation; a child that the cache does not know cannot be affected
 };
 
+/// Whom a mutation concerns beside those that it names.
+enum class Reach {
+  Named,
+  AnyNode,  ///< perhaps every node: the file system shows one file as several and does not say which
+};
+
 struct Stats {
   uint64_t budget_bytes, used_bytes, chunks, index_buckets;
   uint64_t records[SF_REC_KINDS];
@@ -105,7 +111,8 @@ class Cache {
   };
   /// Makes what is touched unreachable and refuses its fills until end(). A child whose name is not in the cache is
   /// covered by voiding all attributes at once (header.attr_epoch).
-  Flux begin(std::span<const TouchedNode> nodes, std::span<const TouchedName> names);
+  /// With Reach::AnyNode all attributes and contents go, in O(1), and nothing at all is filled until end().
+  Flux begin(std::span<const TouchedNode> nodes, std::span<const TouchedName> names, Reach reach = Reach::Named);
   /// Returns the moment for fills from this mutation's own reply: they are accepted unless another mutation of the
   /// same nodes overlapped. A Flux that begin() did not make is ignored.
   Moment end(const Flux &flux);
