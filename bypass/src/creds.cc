@@ -70,6 +70,19 @@ bool may_enter(const Creds &c, uint32_t mount_flags, uint32_t owner_uid, uint32_
          c.sgid == owner_gid && c.rgid == owner_gid;
 }
 
+static bool is_mapped(const IdMap &map, uint32_t id) {
+  const uint32_t ranges = __atomic_load_n(&map.ranges, __ATOMIC_ACQUIRE);
+  for (uint32_t i = 0; i < ranges; ++i) {
+    if (id - map.range[i].first < map.range[i].count) return true;
+  }
+  return false;
+}
+
+bool owners_are_mapped(const fuse_attr &attr) {
+  if (attr.uid == ~0u || attr.gid == ~0u) return false;
+  return g.initial_user_ns || (is_mapped(g.uids, attr.uid) && is_mapped(g.gids, attr.gid));
+}
+
 static Decision in_group(const Creds &creds, uint32_t gid) {
   if (gid == creds.fsgid) return Decision::Allowed;
   if (!creds.groups_known) return Decision::Unknown;
@@ -101,7 +114,7 @@ static bool by_capability(const Creds &creds, const fuse_attr &attr, int mask) {
 
 Decision permission(const Creds &creds, uint32_t mount_flags, const fuse_attr &attr, int mask) {
   if ((mask & kMayWrite) && (mount_flags & SF_MNT_READ_ONLY)) return Decision::Unknown;  // EROFS: the caller's matter
-  if (attr.uid == ~0u || attr.gid == ~0u) return Decision::Unknown;
+  if (!owners_are_mapped(attr)) return Decision::Unknown;
   if ((mount_flags & SF_MNT_DEFAULT_PERMISSIONS) == 0) {
     return (mask & kMayExec) && is_regular(attr.mode) && !(attr.mode & 0111) ? Decision::Denied : Decision::Allowed;
   }

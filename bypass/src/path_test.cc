@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,6 +19,8 @@
 #include <functional>
 #include <random>
 
+#include "attach_internal.h"
+#include "creds.h"
 #include "fixture.h"
 #include "shortfuse/cache/layout.h"
 
@@ -283,6 +286,62 @@ TEST(Path, PermissionMatrix) {
     });
     EXPECT_EQ(status, 0) << who.uid;
   }
+}
+
+bool put_text(const char *path, const char *text) {
+  const int fd = open(path, O_WRONLY | O_CLOEXEC);
+  const bool good = fd >= 0 && write(fd, text, strlen(text)) == static_cast<ssize_t>(strlen(text));
+  close(fd);
+  return good;
+}
+
+// In a user namespace files of those who are nobody in it are shown as somebody else's, and no capability helps with
+// them. The cache has the numbers as the file system gave them.
+TEST(Path, InAUserNamespaceSomeOwnersAreNobody) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  Tree tree(kPlainMount);
+  const std::pair<const char *, std::pair<uid_t, gid_t>> owners[] = {{"ours", {0, 0}},       {"user", {5000, 0}},
+                                                                     {"group", {0, 5000}},   {"both", {5000, 5000}},
+                                                                     {"second", {10, 4999}}, {"behind", {20, 0}}};
+  for (const auto &[name, owner] : owners) {
+    tree.dir(name, 0700);
+    tree.file(std::string(name) + "/f", "x", 0640);
+    tree.give(std::string(name) + "/f", owner.first, owner.second);
+    tree.give(name, owner.first, owner.second);
+  }
+  tree.attach({"absent"});
+  int status = in_child([&] {
+    const pid_t outside = getpid();
+    pid_t writer = 0;
+    int go[2];
+    ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
+    if ((writer = fork()) == 0) {
+      // Several ranges need somebody outside.
+      char byte;
+      const std::string proc = "/proc/" + std::to_string(outside);
+      const bool good = read(go[0], &byte, 1) == 1 && put_text((proc + "/uid_map").c_str(), "0 0 1\n10 10 10\n") &&
+                        put_text((proc + "/gid_map").c_str(), "0 0 1\n4990 4990 10\n");
+      _exit(good ? 0 : 1);
+    }
+    ASSERT_EQ(syscall(SYS_unshare, CLONE_NEWUSER), 0);
+    ASSERT_EQ(write(go[1], "", 1), 1);
+    int written;
+    ASSERT_EQ(waitpid(writer, &written, 0), writer);
+    ASSERT_EQ(written, 0);
+    creds_changed();
+    ASSERT_TRUE(same_user_namespace(static_cast<uint32_t>(getpid())));
+    ASSERT_FALSE(g.initial_user_ns);
+    for (const auto &[name, owner] : owners) {
+      for (const std::string &path : {tree.path(name), tree.path(name) + "/f", tree.path(name) + "/absent"}) {
+        ASSERT_EQ(do_stat(through, SYS_stat, path), do_stat(by_kernel, SYS_stat, path)) << path;
+        for (int want : {F_OK, R_OK, X_OK})
+          ASSERT_EQ(do_access(through, path, want), do_access(by_kernel, path, want)) << path << " " << want;
+      }
+    }
+    ASSERT_EQ(Tree::counts(SF_OP_STAT).served, 6u) << "ours and second";
+    ASSERT_GT(Tree::counts(SF_OP_ACCESS).served, 0u);
+  });
+  EXPECT_EQ(status, 0);
 }
 
 TEST(Path, AclsAreLeftToTheKernel) {

@@ -17,6 +17,7 @@ namespace shortfuse::bypass {
 
 constexpr unsigned kMountsMax = 16;
 constexpr unsigned kGroupsMax = 64;     // of a caller; with more, group membership is left to the kernel
+constexpr unsigned kIdRangesMax = 16;   // of a user namespace; numbers in further ones are left to the kernel
 constexpr unsigned kReportPathMax = 1024;
 constexpr unsigned kStaysMax = 8;       // of a thread at once, that a fault can end
 constexpr unsigned kFormerMax = 64;     // sessions of a process that others have replaced
@@ -113,6 +114,15 @@ struct Options {
   char report_path[kReportPathMax]; // empty: none
 };
 
+/// The numbers of users (or groups) that are somebody in our user namespace. For others the kernel shows its overflow
+/// number, and capabilities are of no use with what belongs to them.
+struct IdMap {
+  uint32_t ranges;        // atomic; written last
+  struct {
+    uint32_t first, count;
+  } range[kIdRangesMax];
+};
+
 struct Global {
   bool started;
   bool inert;             // never serve again in this process
@@ -120,6 +130,7 @@ struct Global {
   bool files_off;         // descriptors may change unseen: none is served
   bool cwd_off;           // threads may have different working directories
   bool initial_user_ns;   // numbers of users are the kernel's own
+  IdMap uids, gids;       // looked at where they are not
   bool fsids_set;         // setfsuid or setfsgid was called since the program began
   bool own_mounts;        // this process, or one that it was forked from, has changed mounts
   bool child_inert;       // the fork under way makes a child in other namespaces

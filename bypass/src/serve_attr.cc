@@ -8,7 +8,7 @@ namespace shortfuse::bypass {
 constexpr uint32_t kNsecMax = 999999999;
 
 bool plain_attr(const fuse_attr &attr) {
-  return !is_block_device(attr.mode) && attr.uid != ~0u && attr.gid != ~0u && attr.size <= INT64_MAX;
+  return !is_block_device(attr.mode) && owners_are_mapped(attr) && attr.size <= INT64_MAX;
 }
 
 static uint32_t block_size(const fuse_attr &attr, const RootFacts &root) {

@@ -130,30 +130,36 @@ bool verify_again(Mount *m) {
 
 // ---- user namespaces
 
-static bool map_is_identity(const char *path) {
-  char text[64];
+// /proc/self/uid_map: lines of first number here, first number outside, count. A line that does not fit, and
+// all behind it, is as if it were not there. True: the map of the first namespace.
+static bool read_id_map(const char *path, IdMap *map) {
+  char text[1024];
+  __atomic_store_n(&map->ranges, 0u, __ATOMIC_RELEASE);
   long fd = SF_SYS4(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
   if (is_error(fd)) return false;
   long n = SF_SYS3(__NR_read, fd, text, sizeof text);
   close_fd(static_cast<int>(fd));
   uint64_t number[3] = {};
-  int field = 0;
-  bool digit = false;
-  for (long i = 0; i < n; ++i) {
-    if (text[i] >= '0' && text[i] <= '9') {
-      if (field >= 3) return false;
-      number[field] = number[field] * 10 + static_cast<uint64_t>(text[i] - '0');
-      digit = true;
-    } else {
-      field += digit ? 1 : 0;
-      digit = false;
-    }
+  uint32_t ranges = 0;
+  unsigned field = 0;
+  bool identity = false;
+  for (long i = 0; i < n && ranges < kIdRangesMax; ++i) {
+    const bool digit = text[i] >= '0' && text[i] <= '9';
+    if (digit && field < 3) number[field] = number[field] * 10 + static_cast<uint64_t>(text[i] - '0');
+    if (digit || i == 0 || text[i - 1] < '0' || text[i - 1] > '9') continue;
+    if (++field < 3 || text[i] != '\n') continue;
+    map->range[ranges++] = {static_cast<uint32_t>(number[0]), static_cast<uint32_t>(number[2])};
+    identity = ranges == 1 && number[0] == 0 && number[1] == 0 && number[2] == 4294967295ull;
+    number[0] = number[1] = number[2] = 0;
+    field = 0;
   }
-  return number[0] == 0 && number[1] == 0 && number[2] == 4294967295ull;
+  __atomic_store_n(&map->ranges, ranges, __ATOMIC_RELEASE);
+  return identity;
 }
 
 bool same_user_namespace(uint32_t daemon_pid) {
-  g.initial_user_ns = map_is_identity("/proc/self/uid_map") && map_is_identity("/proc/self/gid_map");
+  const bool users = read_id_map("/proc/self/uid_map", &g.uids), groups = read_id_map("/proc/self/gid_map", &g.gids);
+  g.initial_user_ns = users && groups;
   if (g.initial_user_ns) return true;
   char path[40], ours[64] = {}, theirs[64] = {};
   char *end = path;
