@@ -47,7 +47,8 @@ enum class Fault {
   TruncatedImage,
   TooManyChunks,
   Silent,
-  Garbage
+  Garbage,
+  OtherClock
 };
 
 int sealed_file(const void *bytes, size_t n, int seals) {
@@ -72,6 +73,8 @@ class Daemon {
     header->mount_dev = st.st_dev;
     stat("/proc/self/ns/mnt", &st);
     header->mount_ns_ino = static_cast<uint32_t>(st.st_ino);
+    header->time_ns_ino = stat("/proc/self/ns/time", &st) == 0 ? static_cast<uint32_t>(st.st_ino) : 0;
+    if (fault == Fault::OtherClock) header->time_ns_ino++;
     header->daemon_pid = static_cast<uint32_t>(getpid());
     header->mount_point_len = static_cast<uint32_t>(tree_.root().size());
     memcpy(header->mount_point, tree_.root().data(), tree_.root().size());
@@ -683,7 +686,7 @@ TEST_F(Attach, ReportsWhatItDid) {
 
 TEST_F(Attach, WrongDaemonsAreNotAttachedTo) {
   for (Fault fault : {Fault::UnsealedHead, Fault::ShortHead, Fault::BadMagic, Fault::ShortSession, Fault::TooManyChunks,
-                      Fault::Silent, Fault::Garbage}) {
+                      Fault::Silent, Fault::Garbage, Fault::OtherClock}) {
     SCOPED_TRACE(static_cast<int>(fault));
     start(fault);
     client([&] {

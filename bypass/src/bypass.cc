@@ -219,7 +219,7 @@ void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (g.inert || !g.started) return;
   if (is_exec) return files_before_exec();
   bool shares_memory = (clone_flags & CLONE_VM) != 0, shares_files = (clone_flags & CLONE_FILES) != 0;
-  g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS)) != 0;
+  g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME)) != 0;
   // A table of descriptors that another process changes too cannot be followed from here.
   if (shares_files && !shares_memory) return go_inert("another process shares the descriptors");
   if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;

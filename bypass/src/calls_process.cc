@@ -36,7 +36,7 @@ int do_prctl(const sf_call *c, long *result) {
 }
 
 int do_unshare(unsigned long flags) {
-  constexpr unsigned long kOther = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES;
+  constexpr unsigned long kOther = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME | CLONE_FILES;
   if (flags & kOther) {
     go_inert("namespaces or descriptors are unshared");
   } else if (flags & CLONE_FS) {

@@ -71,7 +71,15 @@ static bool same_mount_namespace(const sf_segment_header &header) {
          st.st_ino == header.mount_ns_ino;
 }
 
+// Times to live end by the daemon's CLOCK_MONOTONIC.
+static bool same_clock(const sf_segment_header &header) {
+  struct stat st;
+  if (is_error(SF_SYS2(__NR_stat, "/proc/thread-self/ns/time", &st))) st.st_ino = 0;
+  return static_cast<uint32_t>(st.st_ino) == header.time_ns_ino;
+}
+
 const char *verify_at_attach(Mount *m) {
+  if (!same_clock(*m->view.header)) return "another time namespace";
   m->flags_epoch = __atomic_load_n(&m->view.header->mount_epoch, __ATOMIC_ACQUIRE);
   const char *why = look_at_mount(*m, &m->root);
   struct statfs fs;

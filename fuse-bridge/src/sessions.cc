@@ -96,6 +96,7 @@ void Control::watch_mounts(bool changed) {
     header->owner_gid = entry->owner_gid;
     struct stat ns;
     if (stat("/proc/self/ns/mnt", &ns) == 0) header->mount_ns_ino = static_cast<uint32_t>(ns.st_ino);
+    if (stat("/proc/self/ns/time", &ns) == 0) header->time_ns_ino = static_cast<uint32_t>(ns.st_ino);
     __atomic_store_n(&header->mount_flags, flags, __ATOMIC_RELAXED);
     __atomic_store_n(&header->mount_dev, entry->dev, __ATOMIC_RELAXED);
     // Readers look at the state first: everything above is there when they see SERVING.

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define SF_SEGMENT_MAGIC 0x31676573667573ull /* "sufseg1" */
-#define SF_SEGMENT_FORMAT 1                  /* raised by every change of the layout; others are refused */
+#define SF_SEGMENT_FORMAT 2                  /* raised by every change of the layout; others are refused */
 
 #define SF_HEADER_BYTES 8192
 #define SF_INDEX_BUCKET_ENTRIES 8
@@ -92,6 +92,7 @@ struct sf_segment_header {
   uint32_t owner_gid;
   uint32_t mount_flags;   /* enum sf_mount_flag */
   uint32_t mount_ns_ino;  /* st_ino of the daemon's /proc/self/ns/mnt: elsewhere it cannot tell what is mounted below */
+  uint32_t time_ns_ino;   /* likewise of ns/time: elsewhere CLOCK_MONOTONIC is another. 0: there are none */
 
   /* Read on every call. */
   uint32_t state __attribute__((aligned(64))); /* enum sf_segment_state */
