@@ -145,6 +145,25 @@ TEST_F(Lifecycle, TheMountMoved) {
   detach_below(outer);
 }
 
+// Nobody tells that a directory above has another name, and an absolute link in the mount leads there.
+TEST_F(Lifecycle, ADirectoryAboveItRenamed) {
+  const std::string above = temp / "above";
+  Mount mounted(temp / "one", temp.dir("above/mnt"), {});
+  ASSERT_EQ(symlink((mounted.point() + "/d/in-one").c_str(), (temp / "one/absolute").c_str()), 0);
+  Agent agent(temp, {});
+  ASSERT_EQ(agent.ask("chdir " + mounted.point()), "0");
+  EXPECT_TRUE(agent.comes_to_be_served(mounted, "stat absolute"));
+  const std::string before = agent.ask_often("stat absolute");
+  ASSERT_EQ(rename(above.c_str(), (temp / "moved").c_str()), 0);
+  EXPECT_EQ(agent.ask_until("stat absolute", "ENOENT"), "ENOENT");
+  EXPECT_EQ(agent.ask_until("stat d/in-one", before), before);
+  ASSERT_EQ(rename((temp / "moved").c_str(), above.c_str()), 0);
+  EXPECT_EQ(agent.ask_until("stat absolute", before), before);
+  EXPECT_TRUE(agent.comes_to_be_served(mounted, "stat absolute"));
+  ASSERT_EQ(agent.ask("chdir /"), "0");
+  mounted.unmount();
+}
+
 TEST_F(Lifecycle, TwoMountsAtOnce) {
   Mount first(temp / "one", temp.dir("first"), {}), second(temp / "two", temp.dir("second"), {});
   Agent agent(temp, {});

@@ -32,8 +32,8 @@ bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   return true;
 }
 
-// A path from the mount point is ours only while the directories above lead there. Where the walk has read the clock,
-// that costs nothing; where no record can expire, one call in eight reads it.
+// A path from the mount point, by itself or by a link on the way, is ours only while the directories above lead there.
+// Where the walk has read the clock, that costs nothing; where no record can expire, one call in eight reads it.
 static inline bool still_leads_here(Op *op) {
   constexpr uint64_t kOneIn = 8;
   if (op->moment.now_ns == 0) {
@@ -63,7 +63,7 @@ bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow)
   op->nid = w->nid;
   op->unmapped = w->unmapped;
   if (how == Walked::Miss) return op->give_up(w->miss);
-  if (*path == '/' && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
+  if ((*path == '/' || w->from_mount_point) && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
   op->error = how == Walked::Error ? w->error : 0;
   op->have_attr = w->have_attr;
   if (w->have_attr) op->attr = w->attr;

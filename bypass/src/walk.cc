@@ -145,6 +145,7 @@ Next Walker::jump_to(char *target) {
     const char *rest = nullptr;
     MountRef ref = mount_of_path(target, &rest, false);
     if (ref.mount != w_.mount) return miss(SF_MISS_LEFT_MOUNT);
+    w_.from_mount_point = true;
     cur_ = SF_NID_ROOT;
     checked_ = false;
     p_ = rest;

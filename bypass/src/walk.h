@@ -33,6 +33,7 @@ struct Walk {
   sf_attr_view attr;
   int error = 0;                          // negative errno
   sf_miss miss = SF_MISS_NONE;
+  bool from_mount_point = false;          // a link led over the directories above it
   bool unmapped = false;                  // a chunk is not mapped: refresh and try again
   Wish wish;
 };
