@@ -28,22 +28,54 @@ static uint64_t refreshed_at_ns[kMountsMax];
 
 // ---- the hidden descriptor
 
+constexpr int kLimitOfFiles = 7;
+
+// The limit is raised for a moment, from one to the other; atomic. One hide() at a time.
+static uint32_t limit_raised;
+static FileLimit limit_of_program, limit_of_ours;
+
+static bool same_limit(const FileLimit &a, const FileLimit &b) { return a.cur == b.cur && a.max == b.max; }
+
+bool change_file_limit(const FileLimit &from, const FileLimit &to) {
+  FileLimit found = {};
+  if (is_error(SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &found)) || !same_limit(found, from)) return false;
+  if (is_error(SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &to, &found))) return false;
+  if (same_limit(found, from)) return true;
+  SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &found, 0);
+  return false;
+}
+
 // Out of the numbers that the program can use up: behind its limit where that is low and may be raised for a moment.
 // A low limit that nobody may raise leaves every number to the program, and the process to the kernel.
 static int hide(int fd) {
-  constexpr int kLimitOfFiles = 7;
   constexpr uint64_t kLowLimit = 4096, kVeryLowLimit = 256, kRoom = kMountsMax + 1;
-  KernelRlimit limit = {};
+  FileLimit limit = {};
   SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
-  KernelRlimit raised = {limit.cur + kRoom, limit.max};
-  const bool behind = limit.cur <= kLowLimit && raised.cur <= limit.max &&
-                      !is_error(SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &raised, 0));
+  const FileLimit raised = {limit.cur + kRoom, limit.max};
+  bool behind = limit.cur <= kLowLimit && raised.cur <= limit.max;
+  if (behind) {
+    if (__atomic_exchange_n(&limit_raised, 1u, __ATOMIC_SEQ_CST) != 0) return -1;
+    limit_of_program = limit;
+    limit_of_ours = raised;
+    behind = change_file_limit(limit, raised);
+    if (!behind) __atomic_store_n(&limit_raised, 0u, __ATOMIC_RELEASE);
+  }
   if (!behind && limit.cur <= kVeryLowLimit) return -1;
   const uint64_t floor = behind ? limit.cur : limit.cur > kHiddenFdMin + 16 ? kHiddenFdMin : limit.cur - 8;
   long moved = -1;
   if (behind || floor > static_cast<uint64_t>(fd)) moved = SF_SYS3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, floor);
-  if (behind) SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, &limit, 0);
+  if (behind) {
+    change_file_limit(raised, limit);
+    __atomic_store_n(&limit_raised, 0u, __ATOMIC_RELEASE);
+  }
   return is_error(moved) ? -1 : static_cast<int>(moved);
+}
+
+void wait_for_own_limit() {
+  constexpr unsigned kTurns = 1000;  // a handler that has interrupted hide() would wait for ever
+  for (unsigned i = 0; i < kTurns && __atomic_load_n(&limit_raised, __ATOMIC_SEQ_CST) != 0; ++i) {
+    SF_SYS0(__NR_sched_yield);
+  }
 }
 
 static void set_hidden(unsigned index, int fd) {
@@ -98,6 +130,8 @@ int hidden_between(unsigned first, unsigned last) {
 }
 
 void attach_after_fork() {
+  if (limit_raised != 0) change_file_limit(limit_of_ours, limit_of_program);
+  limit_raised = 0;
   for (unsigned i = 0; i < kMountsMax; ++i) {
     if (hidden_fd[i] == 0) continue;
     int fd = hidden_fd[i] - 1;

@@ -12,6 +12,10 @@ void look_for_mounts();
 /// The registries are looked for again at the next chance (chdir).
 void look_again_soon();
 
+/// Attaching raises the limit of descriptors for a moment. A child, or another program, must not inherit that: called
+/// before there is one. Waits a limited time.
+void wait_for_own_limit();
+
 /// A thread's stay in a mount: its lane is active and the mount's mappings are safe in between.
 class Stay {
  public:

@@ -43,6 +43,11 @@ inline bool verified(const Mount &m) {
 bool attach_by_descriptor(int fd);
 /// The descriptor's file system is the mount's. Nothing is asked of the daemon.
 bool lies_on(int fd, const Mount &m);
+struct FileLimit {  // struct rlimit64
+  uint64_t cur, max;
+};
+/// Sets the limit of descriptors if it is `from`. False: it is not, or became another meanwhile, which then holds.
+bool change_file_limit(const FileLimit &from, const FileLimit &to);
 /// Numbers of users mean the same to the daemon and to us.
 bool same_user_namespace(uint32_t daemon_pid);
 

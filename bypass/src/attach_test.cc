@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -682,6 +683,21 @@ TEST_F(Attach, ReportsWhatItDid) {
     EXPECT_FALSE(std::getline(in, text));
   });
   unsetenv("SHORTFUSE_REPORT");
+}
+
+// Another thread has set the limit between our looking at it and our setting it.
+TEST(FileLimit, IsChangedOnlyFromWhatItWas) {
+  rlimit64 before, now;
+  ASSERT_EQ(getrlimit64(RLIMIT_NOFILE, &before), 0);
+  const FileLimit was = {before.rlim_cur, before.rlim_max};
+  const FileLimit lower = {was.cur - 1, was.max}, lowest = {was.cur - 2, was.max};
+  EXPECT_FALSE(change_file_limit(lower, lowest));
+  ASSERT_EQ(getrlimit64(RLIMIT_NOFILE, &now), 0);
+  EXPECT_EQ(now.rlim_cur, was.cur);
+  EXPECT_TRUE(change_file_limit(was, lower));
+  ASSERT_EQ(getrlimit64(RLIMIT_NOFILE, &now), 0);
+  EXPECT_EQ(now.rlim_cur, lower.cur);
+  EXPECT_TRUE(change_file_limit(lower, was));
 }
 
 TEST_F(Attach, WrongDaemonsAreNotAttachedTo) {

@@ -217,6 +217,7 @@ int sf_bypass_wants(long nr) { return handler_of(nr) != nullptr; }
 
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (g.inert || !g.started) return;
+  wait_for_own_limit();
   if (is_exec) return files_before_exec();
   bool shares_memory = (clone_flags & CLONE_VM) != 0, shares_files = (clone_flags & CLONE_FILES) != 0;
   g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME)) != 0;

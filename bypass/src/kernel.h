@@ -84,10 +84,6 @@ struct KernelDirent {
   uint8_t type;
   char name[];
 };
-struct KernelRlimit {
-  uint64_t cur, max;
-};
-
 // File types by st_mode.
 constexpr uint32_t kTypeMask = 0170000;
 constexpr bool is_directory(uint32_t mode) { return (mode & kTypeMask) == 0040000; }
