@@ -169,7 +169,19 @@ extern "C" {
 
 int sf_bypass_start(char **envp, unsigned long auxv_vdso) {
   if (g.started) return !g.inert;
-  if (secure_execution(envp, auxv_vdso) || told_not_to(envp)) {
+  if (told_not_to(envp)) {
+    g.inert = true;
+    return 0;
+  }
+  // Before anything is called that programs seldom call.
+  if (filter_may_kill(envp)) {
+    g.inert = true;
+    if (secure_by_auxv(envp, auxv_vdso)) return 0;
+    options_start(envp);
+    log_line(false, "this process uses the kernel path", "it was started under a filter of system calls");
+    return 0;
+  }
+  if (secure_execution(envp, auxv_vdso)) {
     g.inert = true;
     return 0;
   }
@@ -241,6 +253,13 @@ void sf_bypass_descriptors_unseen(const char *why) {
 
 void sf_bypass_switch_off(void) {
   if (!g.inert && g.started) files_give_back_all();
+}
+
+void sf_bypass_filtered(void) {
+  if (!g.started || g.filtered) return;
+  go_inert("a filter of system calls is set");
+  write_report();
+  g.filtered = true;
 }
 
 void sf_bypass_exit(void) {

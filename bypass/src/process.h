@@ -132,6 +132,7 @@ struct Global {
   bool initial_user_ns;   // numbers of users are the kernel's own
   IdMap uids, gids;       // looked at where they are not
   bool fsids_set;         // setfsuid or setfsgid was called since the program began
+  bool filtered;          // a filter of system calls has been set: calls that are only ours may be deadly
   bool own_mounts;        // this process, or one that it was forked from, has changed mounts
   bool child_inert;       // the fork under way makes a child in other namespaces
   uint32_t generation;    // of the newest Process
@@ -149,6 +150,9 @@ bool process_start();
 /// The Process, set up again if a fork has wiped it; Thread likewise. Null: inert.
 Process *process_now();
 inline Thread &thread_now() { return t; }
+
+/// Whether the process was started under a filter of system calls that might kill it for calls that only we make.
+bool filter_may_kill(char **envp);
 
 /// Stops serving in this process for good; offsets go back to the kernel first.
 void go_inert(const char *why);

@@ -96,7 +96,7 @@ void expand_path(Text *out, const char *pattern, uint32_t pid) {
 }  // namespace
 
 void write_report() {
-  if (g.options.report_path[0] == 0) return;
+  if (g.options.report_path[0] == 0 || g.filtered) return;
   Process *process = process_now();
   if (process == nullptr || __atomic_exchange_n(&process->reported, 1u, __ATOMIC_ACQ_REL) != 0) return;
   auto *room = static_cast<char *>(map_anonymous(kReportBytes + sizeof(Totals)));

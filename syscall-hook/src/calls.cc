@@ -140,6 +140,7 @@ int own_call(sf_frame *frame) {
       return SF_MAKE_CALL;
   }
   if (call->nr == __NR_mmap && call->arg[2] & PROT_EXEC && !(call->arg[3] & MAP_ANONYMOUS)) sf_raw_calls_expect();
+  if (!inert && enters_a_filter(call)) sf_bypass_filtered();
   if (!inert && leaves_our_view(call)) sf_hook_switch_off("the process leaves what can be followed");
   if (!inert && sf_trace_on() && enters_a_filter(call)) {
     // Programs often only ask whether they could.

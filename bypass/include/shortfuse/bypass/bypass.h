@@ -59,6 +59,10 @@ void sf_bypass_descriptors_unseen(const char *why);
 /* No call will come here any more: every offset goes back to the kernel. */
 void sf_bypass_switch_off(void);
 
+/* Before a filter of system calls is set, under which calls that only we make may be deadly: serves no more, and
+ * writes SHORTFUSE_REPORT now. */
+void sf_bypass_filtered(void);
+
 /* Before exit_group or the like: writes SHORTFUSE_REPORT. Idempotent per process. */
 void sf_bypass_exit(void);
 /* A thread is about to end (SYS_exit): gives its lane back. */
