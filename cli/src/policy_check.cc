@@ -40,7 +40,6 @@ uint64_t all_map_bytes(const vm::Policy &policy) {
   return all;
 }
 
-constexpr uint64_t kRoundsOfFuel = 1u << 20;  // of machine code; the interpreter counts instructions
 
 struct Checked {
   std::string chain;
@@ -87,10 +86,10 @@ void print(const Checked &c) {
   for (const auto &program : p.programs) {
     fmt::print("  program {:<24} {:<24} {:>5} instructions, {:>6} states\n", program.info.section, program.info.name,
                program.info.insns, program.info.states_explored);
-    if (program.info.rounds_max > kRoundsOfFuel) {
-      fmt::print("          its loops may take {} rounds; a run ends after {}, and the operation goes its "
+    if (program.info.rounds_max > SF_RUN_FUEL) {
+      fmt::print("          its loops may take {} rounds; a run ends after {} instructions, and the operation goes its "
                  "ordinary way\n",
-                 program.info.rounds_max, kRoundsOfFuel);
+                 program.info.rounds_max, SF_RUN_FUEL);
     }
   }
   for (const auto &map : p.maps) {

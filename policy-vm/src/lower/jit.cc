@@ -26,6 +26,7 @@
 #include <string_view>
 
 #include "lower/lower.h"
+#include "lower/strips.h"
 
 extern "C" const char sf_inline_bitcode[], sf_inline_bitcode_end[];
 
@@ -66,10 +67,11 @@ std::string passes_for(const shortfuse::vm::Lowered &has) {
   passes += "sroa,early-cse<memssa>,";
   if (has.loops) passes += "loop-mssa(loop-rotate,licm),";
   passes += combine;
-  if (has.loops) passes += "loop(indvars,loop-deletion),";
+  const bool few = has.loops <= shortfuse::vm::kOptimisedLoopsMax;
+  if (has.loops && few) passes += "loop(indvars,loop-deletion),";
   // Those that ask for it, and no others.
   constexpr const char *unroll = "loop-unroll<O2;full-unroll-max=0;no-partial;no-peeling;no-runtime;no-upperbound>,";
-  if (has.strips) passes += unroll + combine;
+  if (has.strips && few) passes += unroll + combine;
   // The last: a program that ends with a call of the host, and pays nowhere, jumps there. That is 1 ns of 8 that a run
   // of SEC("syscall/stat") takes besides what it serves.
   return passes + "simplifycfg,dse,adce,tailcallelim)";
@@ -146,6 +148,8 @@ struct Work {
       if (!shortfuse::vm::lower_program(module.get(), entry_name(i).c_str(), p, policy, &lowered, &what))
         return *error = what, false;
     }
+    if (lowered.loops > shortfuse::vm::kCompiledLoopsMax)
+      return *error = "a program has more than " + std::to_string(shortfuse::vm::kCompiledLoopsMax) + " loops", false;
     if (!link_inline(error)) return false;
     char *message = nullptr;
     const bool broken = LLVMVerifyModule(module.get(), LLVMReturnStatusAction, &message);

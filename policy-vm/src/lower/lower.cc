@@ -32,42 +32,41 @@ class FunctionLowering {
  public:
   FunctionLowering(LLVMModuleRef module, const sf_jit_program &program, const sf_jit_policy &policy,
                    const std::map<uint32_t, LLVMValueRef> &functions)
-      : policy_(policy),
-        module_(module),
+      : policy_(policy), module_(module),
         context_(LLVMGetModuleContext(module)),
         builder_(LLVMCreateBuilderInContext(context_)),
-        code_(reinterpret_cast<const RawInsn *>(program.insns)),
-        count_(program.count),
+        code_(reinterpret_cast<const RawInsn *>(program.insns)), count_(program.count),
         functions_(functions),
-        i64_(LLVMInt64TypeInContext(context_)),
-        i32_(LLVMInt32TypeInContext(context_)),
-        i8_(LLVMInt8TypeInContext(context_)),
-        ptr_(LLVMPointerTypeInContext(context_, 0)) {
+        i64_(LLVMInt64TypeInContext(context_)), i32_(LLVMInt32TypeInContext(context_)),
+        i8_(LLVMInt8TypeInContext(context_)), ptr_(LLVMPointerTypeInContext(context_, 0)) {
     nothing_ = LLVMMetadataAsValue(context_, LLVMMDNodeInContext2(context_, nullptr, 0));
   }
   ~FunctionLowering() { LLVMDisposeBuilder(builder_); }
   FunctionLowering(const FunctionLowering &) = delete;
   FunctionLowering &operator=(const FunctionLowering &) = delete;
 
-  // The body from instruction `start` on. `stack_bytes` > 0: the program itself, whose block of stack this is.
-  bool lower(LLVMValueRef function, uint32_t start, bool is_program, uint32_t stack_bytes, const char **what) {
+  // The body from instruction `start` on. `stack` bytes > 0: the program itself, whose block of stack this is.
+  bool lower(LLVMValueRef function, uint32_t start, bool is_program, uint32_t stack, Lowered *lowered,
+             const char **what) {
     function_ = function;
     start_ = start;
     is_program_ = is_program;
     pays_ = !is_program;
     if (!find_blocks(start)) return *what = "a jump leaves the program", false;
-    for (auto [first, last] : find_strips(code_, count_, back_edges_)) strips_[first].last = last;
+    for (auto [first, last] : find_strips(code_, count_, back_edges_))
+      if (lowered->strips++ < kOptimisedLoopsMax) strips_[first].last = last;
     std::vector<uint32_t> leaders;
     for (auto &block : blocks_) leaders.push_back(block.first);
     known_in_ = know_blocks(code_, count_, start, is_program, leaders);
-    prologue(start, stack_bytes);
+    prologue(start, stack);
     for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
       auto next = std::next(it);
       if (!lower_block(it->first, next == blocks_.end() ? count_ : next->first)) return *what = what_, false;
     }
+    if (back_edges_.size() <= kOptimisedLoopsMax) return true;
+    for (LLVMUseRef use = LLVMGetFirstUse(fuel_); use; use = LLVMGetNextUse(use)) LLVMSetVolatile(LLVMGetUser(use), 1);
     return true;
   }
-  bool has_strips() const { return !strips_.empty(); }
 
  private:
   struct Strip {
@@ -506,10 +505,12 @@ class FunctionLowering {
   void pay_for_call(uint32_t id) {
     const HostCost cost = host_cost_of(id);
     if (cost.size) pay(LLVMBuildLShr(builder_, get(cost.size), number(3), ""));
-    if (!cost.map_value) return;
-    constexpr size_t at = offsetof(sf_map, shape) + offsetof(sf_map_shape, value_size);
-    LLVMValueRef bytes = LLVMBuildLoad2(builder_, i32_, field(get_address(1), at), "");
-    pay(LLVMBuildLShr(builder_, LLVMBuildZExt(builder_, bytes, i64_, ""), number(3), ""));
+    if (cost.map_value) pay_for_map(offsetof(sf_map_shape, value_size), 8);
+  }
+  // An instruction for so many of what a field of its shape says of the map in r1.
+  void pay_for_map(size_t shape_field, uint64_t many) {
+    LLVMValueRef n = LLVMBuildLoad2(builder_, i32_, field(get_address(1), offsetof(sf_map, shape) + shape_field), "");
+    pay(LLVMBuildUDiv(builder_, LLVMBuildZExt(builder_, n, i64_, ""), number(many), ""));
   }
   // Of a program that pays nowhere, nothing.
   void fetch_fuel() {
@@ -606,6 +607,7 @@ class FunctionLowering {
     LLVMBasicBlockRef done = new_block("done");
     LLVMValueRef map = get(1), context = get(3), cursor = local(sizeof(sf_map_cursor));
     require(LLVMBuildICmp(builder_, LLVMIntEQ, get(4), number(0), ""), EINVAL, done);
+    pay_for_map(offsetof(sf_map_shape, max_entries), kPlacesPaidAsOne);
     for (size_t at = 0; at < sizeof(sf_map_cursor); at += 8) LLVMBuildStore(builder_, number(0), field(cursor, at));
     call_repeatedly(in, done, [&](LLVMValueRef) -> std::array<LLVMValueRef, 5> {
       LLVMValueRef none = number(0), at = LLVMBuildPtrToInt(builder_, cursor, i64_, "");
@@ -761,6 +763,7 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
                    Lowered *lowered, const char **what) {
   const auto *code = reinterpret_cast<const RawInsn *>(given.insns);
   const uint32_t count = given.count;
+  unsigned loops = 0;
   LLVMContextRef context = LLVMGetModuleContext(module);
   LLVMTypeRef i64 = LLVMInt64TypeInContext(context), ptr = LLVMPointerTypeInContext(context, 0);
   LLVMTypeRef program_types[] = {ptr, ptr}, function_types[] = {i64, i64, i64, i64, i64, ptr, ptr};
@@ -772,9 +775,8 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
     Insn in;
     if ((*what = decode_insn(code + pc, count - pc, &in))) return false;
     auto target = static_cast<uint32_t>(pc + in.distance());
-    const bool jumps = in.kind == Kind::Jump || in.kind == Kind::JumpAlways;
-    const bool calls_back = in.kind == Kind::Call && (in.imm == SF_HOST_LOOP || in.imm == SF_HOST_FOR_EACH);
-    lowered->loops |= (jumps && target <= pc) || calls_back;
+    const bool jumps_back = (in.kind == Kind::Jump || in.kind == Kind::JumpAlways) && target <= pc;
+    loops += jumps_back || (in.kind == Kind::Call && (in.imm == SF_HOST_LOOP || in.imm == SF_HOST_FOR_EACH));
     if ((in.calls_local() || in.takes_function_address()) && !functions.contains(target)) {
       if (target >= count) return *what = "a call leaves the program", false;
       std::string sub = std::string(name) + "." + std::to_string(target);
@@ -786,14 +788,13 @@ bool lower_program(LLVMModuleRef module, const char *name, const sf_jit_program 
     pc += in.slots();
   }
   lowered->functions |= !functions.empty();
-  auto lower = [&](LLVMValueRef function, uint32_t start) {
+  lowered->loops = std::max(lowered->loops, loops);
+  auto lower = [&](LLVMValueRef f, uint32_t start) {
     FunctionLowering lowering(module, given, policy, functions);
-    const bool done = lowering.lower(function, start, function == program, given.stack_bytes, what);
-    lowered->strips |= lowering.has_strips();
-    return done;
+    return lowering.lower(f, start, f == program, given.stack_bytes, lowered, what);
   };
-  if (!lower(program, 0)) return false;
-  return std::all_of(functions.begin(), functions.end(), [&](auto &f) { return lower(f.second, f.first); });
+  return lower(program, 0) &&
+         std::all_of(functions.begin(), functions.end(), [&](auto &f) { return lower(f.second, f.first); });
 }
 
 }  // namespace shortfuse::vm

@@ -13,7 +13,9 @@ inline constexpr const char *kInlinePrefix = "sf_inline_";
 
 /// What there is to optimise.
 struct Lowered {
-  bool loops = false, strips = false, functions = false;
+  unsigned loops = 0;   // of the program that has most
+  unsigned strips = 0;
+  bool functions = false;
 };
 
 /// Adds the function `name`(ctx, env) for a program, and one internal function per sub-program. The code has no

@@ -121,6 +121,29 @@ TEST(Strips, EndARunWhereTheInterpreterDoes) {
   EXPECT_GT(whole, 1000);
 }
 
+// What LLVM would take minutes for is interpreted, and said to be.
+TEST(Strips, AreNotMadeOfEveryLoopThereIs) {
+  auto rows = [](uint32_t loops) {
+    Code code = kBegin;
+    for (uint32_t i = 0; i < loops; i++)
+      code = code + Code{mov(7, 0), alu_imm(kAdd, 0, 3), alu_imm(kAdd, 7, 1), jump_reg(kLt, 7, 6, -3)};
+    return code + Code{leave()};
+  };
+  for (uint32_t loops : {kOptimisedLoopsMax, kOptimisedLoopsMax + 1, kCompiledLoopsMax}) {
+    Both both(rows(loops));
+    ASSERT_TRUE(both.image);
+    for (uint64_t rounds : {0, 1, 9, 50}) {
+      for (uint64_t fuel : {40, 400, 4000, 40'000})
+        ASSERT_TRUE(both.run(false, fuel, rounds) == both.run(true, fuel, rounds)) << loops << " " << rounds;
+    }
+  }
+  auto policy = trusted_policy({make_program(rows(kCompiledLoopsMax + 1), "fuse/read")});
+  auto refused = Image::publish(policy, Lowering::Required);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().str().find("more than 64 loops"), std::string::npos) << refused.error().str();
+  EXPECT_TRUE(Image::publish(policy, Lowering::Auto));
+}
+
 size_t count(const std::string &text, const std::string &what) {
   size_t n = 0;
   for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;

@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kCompilerStackBytes = 16u << 20;  // LLVM recurses; threads of a daemon may have small stacks
 // Mounting waits for the compiler: what would take more than about two seconds is interpreted, or calls what could have
 // been inlined.
-constexpr size_t kCompiledInsnsMax = 16384, kInlinedCallsMax = 512;
+constexpr size_t kCompiledInsnsMax = 16384, kProgramInsnsMax = 4096, kInlinedCallsMax = 512;
 constexpr size_t kCodeAlignment = 64;
 constexpr const char *kJitLibrary = "libshortfuse-jit.so";
 
@@ -96,6 +96,11 @@ struct CompileJob {
     for (const sf_jit_program &p : programs) count += p.count;
     return count;
   }
+  size_t longest() const {
+    size_t most = 0;
+    for (const sf_jit_program &p : programs) most = std::max<size_t>(most, p.count);
+    return most;
+  }
   // At most so many; the second half of a constant may look like one.
   size_t calls() const {
     size_t count = 0;
@@ -162,6 +167,8 @@ std::expected<MachineCode, std::string> machine_code(const Policy &policy) {
   if (job.calls() > kInlinedCallsMax) job.policy.inline_calls = 0;
   if (job.insns() > kCompiledInsnsMax)
     return std::unexpected("more than " + std::to_string(kCompiledInsnsMax) + " instructions");
+  if (job.longest() > kProgramInsnsMax)
+    return std::unexpected("a program has more than " + std::to_string(kProgramInsnsMax) + " instructions");
   std::string why;
   job.compile = reinterpret_cast<sf_jit_compile_fn>(find_function(SF_JIT_COMPILE_SYMBOL, &why));
   if (!job.compile || !(why = run(&job)).empty()) return std::unexpected(why);

@@ -15,7 +15,6 @@ namespace {
 
 using namespace shortfuse::vm;
 
-constexpr uint64_t kFuel = 1u << 26;  // instructions per program: 20 to 300 ms
 constexpr uint32_t kPageBytes = 4096;
 
 // [offset, offset + bytes) lies behind the header and inside the image.
@@ -137,7 +136,7 @@ extern "C" int sf_image_check(const void *bytes_of_image, size_t bytes) {
 extern "C" uint64_t sf_program_run(const struct sf_image *image, uint32_t index, void *ctx, struct sf_vm_env *env) {
   env->image = image;
   env->slot = image->program[index].slot;
-  env->fuel = kFuel;
+  env->fuel = SF_RUN_FUEL;
   env->tail_calls = 0;
   env->open_records = 0;
   uint64_t r0 = SF_PASS;

@@ -180,6 +180,8 @@ uint64_t begin_callback(Machine &m, const RawInsn &call, uint32_t pc, uint32_t c
   }
   if (body >= count) return kEndRun;
   if (!rounds && !env->host[SF_HOST_MAP_STEP]) return env->fuel = 0, kEndRun;
+  if (!rounds && !pay(env, reinterpret_cast<const sf_map *>(first)->shape.max_entries / kPlacesPaidAsOne))
+    return kEndRun;
   SavedFrame *f = m.enter(pc, call.off, body);
   if (!f) return kEndRun;
   f->why = rounds ? CalledFor::Rounds : CalledFor::Elements;

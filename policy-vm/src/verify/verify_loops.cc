@@ -19,8 +19,8 @@
 // attempt (Seen::depends) until all ways out of the loop have been walked to their end. Then everything that can
 // happen from the guess has been seen, but for rounds without end, and of those there are none.
 //
-// Fuel: an accepted program may take kRoundsMax rounds of nested loops, more than the 2^20 back edges (or
-// instructions, where it is interpreted) that a run may take; see kRoundsMax in verifier.h.
+// Fuel: an accepted program may take kRoundsMax rounds of nested loops, more than the instructions that a run
+// may take (SF_RUN_FUEL); see kRoundsMax in verifier.h.
 #include <algorithm>
 #include <bit>
 

@@ -18,6 +18,7 @@ extern "C" {
 
 #define SF_IMAGE_MAGIC 0x31676d69667573ull
 #define SF_IMAGE_FORMAT 2
+#define SF_RUN_FUEL (1ull << 26)  /* instructions that one run of a program may take: 20 to 300 ms */
 #define SF_IMAGE_PROGRAMS_MAX 256
 #define SF_IMAGE_MAPS_MAX 64
 
