@@ -209,6 +209,14 @@ TEST(Differences, AreDocumented) {
   EXPECT_EQ(rows, names);
 }
 
+// A number of 32 bits that was compared with a remainder and then subtracted from an address: met once in thousands.
+TEST(Differences, KnowWhatTheKernelSays) {
+  EXPECT_EQ(difference_of(kOnlyHere, "value -# makes map_value pointer be out of bounds"), "remainder");
+  // An atomic operation behind a jump that compares a register with itself.
+  EXPECT_EQ(difference_of(kOnlyHere, "misaligned value access off #+#+# size #"), "branch-known-here");
+  EXPECT_EQ(difference_of(kOnlyHere, "something else"), "");
+}
+
 TEST_F(KernelOracle, RandomPrograms) {
   const int wanted = soak() ? 100'000 : 2'000, batch = 50;
   for (int done = 0; done < wanted; done += batch) {

@@ -13,12 +13,13 @@ struct Difference {
 
 /// The kernel refuses them.
 inline const std::vector<Difference> kOnlyHere = {
-    {"remainder", {"register with unbounded min value is not allowed"}},
+    {"remainder", {"register with unbounded min value is not allowed", "makes map_value pointer be out of bounds"}},
     {"unaligned-stack", {"misaligned stack access"}},
     {"uncalled-callback", {"No program to jit at insn"}},
     {"branch-known-here",
-     {"frame pointer is read only", "!read_ok", "pointer arithmetic", "misaligned access off (#x", "invalid mem access",
-      "min value is outside of the allowed memory range", "makes pkt pointer be out of bounds", "prohibited"}},
+     {"frame pointer is read only", "!read_ok", "pointer arithmetic", "misaligned access off (#x",
+      "misaligned value access off", "invalid mem access", "min value is outside of the allowed memory range",
+      "makes pkt pointer be out of bounds", "prohibited"}},
 };
 
 /// Refused here.
