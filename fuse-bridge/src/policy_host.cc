@@ -132,28 +132,33 @@ uint64_t of_traces(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) {
 
 struct HostTable {
   sf_host_fn fn[SF_HOST_COUNT];
-  constexpr HostTable() : fn() {
-#define X(number, name) fn[number] = name;
+  bool has[SF_HOST_COUNT];  // beside it: compilers that sanitise do not compare a function's address in a constant
+  constexpr HostTable() : fn(), has() {
+#define X(number, name) set(number, name);
     SF_VM_FUNCTIONS(X)
 #undef X
-    fn[SF_HOST_KTIME] = ktime;
-    fn[SF_HOST_PRANDOM] = prandom;
-    fn[SF_HOST_PID_TGID] = pid_tgid;
-    fn[SF_HOST_UID_GID] = uid_gid;
-    fn[SF_HOST_SERVE_ATTR] = serve<SF_HOST_SERVE_ATTR>;
-    fn[SF_HOST_SERVE_ENTRY] = serve<SF_HOST_SERVE_ENTRY>;
-    fn[SF_HOST_SERVE_LINK] = serve<SF_HOST_SERVE_LINK>;
-    fn[SF_HOST_SERVE_DATA] = serve<SF_HOST_SERVE_DATA>;
-    fn[SF_HOST_SERVE_LISTING] = serve<SF_HOST_SERVE_LISTING>;
-    fn[SF_HOST_SERVE_XATTR] = serve<SF_HOST_SERVE_XATTR>;
-    fn[SF_HOST_SERVE_STATFS] = serve<SF_HOST_SERVE_STATFS>;
-    fn[SF_HOST_KEEP] = keep;
-    fn[SF_HOST_FORGET] = forget;
-    fn[SF_HOST_PREFETCH] = prefetch;
-    fn[SF_HOST_PATH] = path;
-    fn[SF_HOST_ARG] = argument;
-    fn[SF_HOST_REPLY] = reply;
-    fn[SF_HOST_COMM] = fn[SF_HOST_PROBE_READ] = fn[SF_HOST_PROBE_TEXT] = of_traces;
+    set(SF_HOST_KTIME, ktime);
+    set(SF_HOST_PRANDOM, prandom);
+    set(SF_HOST_PID_TGID, pid_tgid);
+    set(SF_HOST_UID_GID, uid_gid);
+    set(SF_HOST_SERVE_ATTR, serve<SF_HOST_SERVE_ATTR>);
+    set(SF_HOST_SERVE_ENTRY, serve<SF_HOST_SERVE_ENTRY>);
+    set(SF_HOST_SERVE_LINK, serve<SF_HOST_SERVE_LINK>);
+    set(SF_HOST_SERVE_DATA, serve<SF_HOST_SERVE_DATA>);
+    set(SF_HOST_SERVE_LISTING, serve<SF_HOST_SERVE_LISTING>);
+    set(SF_HOST_SERVE_XATTR, serve<SF_HOST_SERVE_XATTR>);
+    set(SF_HOST_SERVE_STATFS, serve<SF_HOST_SERVE_STATFS>);
+    set(SF_HOST_KEEP, keep);
+    set(SF_HOST_FORGET, forget);
+    set(SF_HOST_PREFETCH, prefetch);
+    set(SF_HOST_PATH, path);
+    set(SF_HOST_ARG, argument);
+    set(SF_HOST_REPLY, reply);
+    for (unsigned id : {SF_HOST_COMM, SF_HOST_PROBE_READ, SF_HOST_PROBE_TEXT}) set(id, of_traces);
+  }
+  constexpr void set(unsigned id, sf_host_fn function) {
+    fn[id] = function;
+    has[id] = true;
   }
 };
 constexpr HostTable kDaemonHost;
@@ -161,7 +166,7 @@ constexpr HostTable kDaemonHost;
 // Machine code calls what is there without asking (vm/abi.h).
 constexpr bool is_whole(const HostTable &table) {
   for (unsigned id = 0; id < SF_HOST_COUNT; id++) {
-    if (id != SF_HOST_LOOP && id != SF_HOST_FOR_EACH && !table.fn[id]) return false;
+    if (id != SF_HOST_LOOP && id != SF_HOST_FOR_EACH && !table.has[id]) return false;
   }
   return true;
 }
