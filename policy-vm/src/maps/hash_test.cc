@@ -68,8 +68,10 @@ TEST(HashMap, IterationMeetsOnlyKeysThatWere) {
       for (; !stop.load(std::memory_order_relaxed); ++rounds) {
         sf_map_cursor cursor{};
         while (sf_map_step(&map.handle, &cursor, 0) != 0) {
-          uint64_t key = 0;
-          memcpy(&key, cursor.key, key_size);
+          // As a whole, as programs read it: the writer may be putting another one there.
+          const uint64_t key =
+              key_size == 4 ? __atomic_load_n(static_cast<const uint32_t *>(cursor.key), __ATOMIC_RELAXED)
+                            : __atomic_load_n(static_cast<const uint64_t *>(cursor.key), __ATOMIC_RELAXED);
           ASSERT_TRUE(key >= kFirst && key < kFirst + kAll) << key;
         }
         uint64_t key = 0;
