@@ -62,8 +62,8 @@ TEST_F(SiteCache, Places) {
     if (!place.user[0]) return std::string("none");
     return std::string(place.user) + "|" + (place.user + place.above) + "|" + (place.user + place.parent);
   };
-  EXPECT_EQ(place_of("HOME=/home/one"), "/home/one/.cache/shortfuse|/home/one|.cache");
-  EXPECT_EQ(place_of("HOME=/home/one//"), "/home/one/.cache/shortfuse|/home/one|.cache");
+  EXPECT_EQ(place_of("HOME=/users/one"), "/users/one/.cache/shortfuse|/users/one|.cache");
+  EXPECT_EQ(place_of("HOME=/users/one//"), "/users/one/.cache/shortfuse|/users/one|.cache");
   EXPECT_EQ(place_of("HOME=/"), "/.cache/shortfuse|/|.cache");
   EXPECT_EQ(place_of("XDG_CACHE_HOME=/cache"), "/cache/shortfuse|/|cache");
   EXPECT_EQ(place_of("XDG_CACHE_HOME=/run/user/1/cache"), "/run/user/1/cache/shortfuse|/run/user/1|cache");
