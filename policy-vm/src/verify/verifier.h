@@ -13,7 +13,7 @@
 namespace shortfuse::vm {
 
 inline constexpr uint32_t kStepsMax = 1'000'000;            // instructions walked, of one program,
-inline constexpr uint32_t kStepsOfAny = 50'000;             // but not more than these
+inline constexpr uint32_t kStepsOfAny = 100'000;            // but not more than these
 inline constexpr uint32_t kStepsPerInsn = 4'000;            // and as often each of its own: a few instructions that
                                                             // need more go round in a loop that shows no end
 inline constexpr uint64_t kStateBytesMax = 64ull << 20;     // of states kept to compare with
