@@ -180,7 +180,7 @@ const LoopCase kNotProved[] = {
      "map-bounds"},
     {"a count beside a step that no number can hold",
      Code{mov_reg(9, 1), mov(6, 0), mov(5, 0)} + load64(8, 0x7ffffffffffffff0) +
-         Code{mov_reg(2, 5), alu_imm(kRsh, 2, 8)} + bss_at(2) +
+         Code{mov_reg(2, 5), alu_imm(kRsh, 2, 7)} + bss_at(2) +
          Code{load(1, 4, 3, 0), load(1, 7, 9, kNode), alu_imm(kAdd, 5, 1), alu_reg(kAdd, 6, 8), alu_reg(kAdd, 6, 7),
               jump_imm(kLt, 6, -1, -11)} + pass(),
      "map-bounds"},
