@@ -19,7 +19,7 @@ inline const std::vector<Difference> kOnlyHere = {
     {"branch-known-here",
      {"frame pointer is read only", "!read_ok", "pointer arithmetic", "misaligned access off (#x",
       "misaligned value access off", "invalid mem access", "min value is outside of the allowed memory range",
-      "makes pkt pointer be out of bounds", "prohibited"}},
+      "makes pkt pointer be out of bounds", "prohibited", "invalid size of register fill"}},
 };
 
 /// Refused here.
