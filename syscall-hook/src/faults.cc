@@ -11,6 +11,10 @@
 // remembered per thread. A fault where they are "blocked" terminates, as in the kernel. One that is sent is blocked
 // for real and sent again: from then on it is pending like any other.
 //
+// When a handler returns, the kernel takes the mask from the saved context, which the handler may have changed, and
+// undoes what sigprocmask did meanwhile. So the program's handlers are called by an entry of ours (sf_hook_handler_0,
+// _1), which shows them what they believe blocked in the context, and takes it from there afterwards.
+//
 // A third signal is libc's own, by which it cancels threads: its handler unwinds the stack. A policy image has no
 // unwind information, so a call that is found in one is put back to where it came from first (leave_policy).
 //
@@ -54,11 +58,11 @@ static_assert(offsetof(UserContext, rip) == 168 && offsetof(UserContext, rsp) ==
               offsetof(UserContext, mask) == 296);
 // What sf_hook_fault() returns in rax and rdx.
 struct Verdict {
-  uint64_t handler;  // the program's, to be called; 0: return from the signal
-  uint64_t blocked;  // for sf_hook_fault_done()
+  uint64_t handler;    // the program's, to be called; 0: return from the signal
+  uint64_t in_kernel;  // for sf_hook_handler_done(): those of the two that the kernel has in the saved mask
 };
 
-constexpr int kSegv = 11, kBus = 7, kCancel = 32;
+constexpr int kSegv = 11, kBus = 7, kCancel = 32, kSetIds = 33;  // the last two are libc's own
 constexpr int kSignals[] = {kSegv, kBus};
 constexpr uint64_t kDefault = 0, kIgnore = 1;
 constexpr uint64_t kSigInfo = 4, kRestorer = 0x04000000, kOnStack = 0x08000000, kResetHand = 0x80000000;
@@ -80,6 +84,15 @@ Virtual virtual_actions[2];
 
 // Which of the two signals the program put into sa_mask of each signal (they are not there in the kernel).
 uint8_t masked_while_handling[kSignalMax + 1];
+
+// The program's handlers of other signals. Each has two places, each with an entry of its own, taken in turns: so a
+// handler is never called with the flags and the mask of another, which the kernel had before.
+constexpr uint64_t kPlaces = 2;
+uint64_t handlers[kSignalMax + 1][kPlaces];
+uint8_t turns[kSignalMax + 1];
+uint64_t handler_entry(unsigned place) { return (uint64_t)(place ? &sf_hook_handler_1 : &sf_hook_handler_0); }
+
+constexpr uint64_t kNotFollowed = ~0ull;  // Verdict.in_kernel where this thread's words are another process's
 
 // Two bits: as they stand in a mask of signals, and in a byte.
 uint8_t pack(uint64_t mask) { return (uint8_t)((mask & bit_of(kSegv) ? 1 : 0) | (mask & bit_of(kBus) ? 2 : 0)); }
@@ -241,11 +254,20 @@ void take_default(int signo, const SignalInfo *info) {
   if (info->code <= 0) send_again(signo, info);
 }
 
+// A handler of the program's is about to run, with `more` blocked. The context says what will be when it returns.
+Verdict follow_handler(uint64_t handler, UserContext *context, uint8_t more) {
+  if (sf_hook_is_inert()) return {handler, kNotFollowed};
+  const uint64_t in_kernel = context->mask & kFaultBits;
+  context->mask |= unpack(sf_hook_thread.blocked);
+  sf_hook_thread.blocked |= more;
+  return {handler, in_kernel};
+}
+
 }  // namespace
 
 // Called by sf_hook_fault_entry.
 extern "C" Verdict sf_hook_fault(int signo, SignalInfo *info, UserContext *context) {
-  constexpr Verdict kReturn = {0, 0};
+  constexpr Verdict kReturn = {0, kNotFollowed};
   const bool fault = info->code > 0;  // otherwise somebody sent the signal
   if (fault && sf_trace_copy_faulted(&context->rip)) return kReturn;
   if (fault && may_touch_callers_memory(context->rip) && abandon_call(context)) return kReturn;
@@ -269,10 +291,16 @@ extern "C" Verdict sf_hook_fault(int signo, SignalInfo *info, UserContext *conte
     __atomic_compare_exchange_n(&v->action.handler, &expected, kDefault, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   }
   uint64_t mask = action.mask | (action.flags & kNoDefer ? 0 : bit_of(signo));
-  sf_hook_thread.blocked = blocked | pack(mask);
-  mask = (mask & ~kFaultBits) | context->mask;
-  kernel_mask(kSetMask, &mask, nullptr);
-  return {action.handler, blocked};
+  const uint64_t for_handler = (mask & ~kFaultBits) | context->mask;
+  const Verdict verdict = follow_handler(action.handler, context, pack(mask));
+  kernel_mask(kSetMask, &for_handler, nullptr);
+  return verdict;
+}
+
+// Called by sf_hook_handler_0 and _1.
+extern "C" Verdict sf_hook_handler(int signo, SignalInfo *, UserContext *context, unsigned place) {
+  const uint64_t handler = __atomic_load_n(&handlers[signo][place], __ATOMIC_ACQUIRE);
+  return follow_handler(handler, context, __atomic_load_n(&masked_while_handling[signo], __ATOMIC_RELAXED));
 }
 
 // Called by sf_hook_cancel_entry.
@@ -281,8 +309,12 @@ extern "C" uint64_t sf_hook_cancelled(int, SignalInfo *, UserContext *context) {
   return __atomic_load_n(&cancel_handler, __ATOMIC_ACQUIRE);
 }
 
-// The program's handler returned normally; the kernel restores its own part of the mask by itself.
-extern "C" void sf_hook_fault_done(uint64_t blocked) { sf_hook_thread.blocked = (uint8_t)blocked; }
+// The program's handler returned normally, and the kernel is about to restore the mask in the context.
+extern "C" void sf_hook_handler_done(uint64_t in_kernel, UserContext *context) {
+  if (in_kernel == kNotFollowed) return;
+  sf_hook_thread.blocked = pack(context->mask);
+  context->mask &= ~kFaultBits | in_kernel;
+}
 
 extern "C" int sf_hook_abandon(sf_frame *frame) {
   if (frame->faulted == SF_FAULT_RETURNING) {
@@ -312,7 +344,21 @@ int sf_faults_start(void) {
 
 namespace {
 
-// Signals other than ours: the kernel has the program's action, less two bits of the mask.
+// What the kernel gets for a handler of another signal.
+uint64_t enter_handler(int signo, uint64_t handler) {
+  const unsigned place = __atomic_xor_fetch(&turns[signo], 1, __ATOMIC_ACQ_REL) & 1;
+  __atomic_store_n(&handlers[signo][place], handler, __ATOMIC_RELEASE);
+  return handler_entry(place);
+}
+
+// The program's own, for what the kernel says.
+uint64_t handler_behind(int signo, uint64_t handler) {
+  for (unsigned place = 0; place < kPlaces; place++)
+    if (handler == handler_entry(place)) return __atomic_load_n(&handlers[signo][place], __ATOMIC_ACQUIRE);
+  return handler;
+}
+
+// Signals other than ours: the kernel has the program's action, less two bits of the mask, and an entry of ours.
 int other_sigaction(sf_frame *frame, int signo, const KernelAction *wanted_at, KernelAction *old_at) {
   if (signo < 1 || signo > kSignalMax) return SF_MAKE_CALL;
   uint8_t *masked = &masked_while_handling[signo];
@@ -325,10 +371,12 @@ int other_sigaction(sf_frame *frame, int signo, const KernelAction *wanted_at, K
   if (signo == kCancel && wanted.handler > kIgnore) {
     __atomic_store_n(&cancel_handler, wanted.handler, __ATOMIC_RELEASE);
     wanted.handler = (uint64_t)&sf_hook_cancel_entry;
+  } else if (signo != kSetIds && wanted.handler > kIgnore && !sf_hook_is_inert()) {
+    wanted.handler = enter_handler(signo, wanted.handler);
   }
   frame->result = kernel_action(signo, wanted_at ? &wanted : nullptr, &old);
   if (frame->result) return SF_HANDLED;
-  if (old.handler == (uint64_t)&sf_hook_cancel_entry) old.handler = former;
+  old.handler = old.handler == (uint64_t)&sf_hook_cancel_entry ? former : handler_behind(signo, old.handler);
   old.mask |= unpack(old_bits);
   if (wanted_at && !sf_hook_is_inert()) __atomic_store_n(masked, new_bits, __ATOMIC_RELAXED);
   if (old_at) *old_at = old;  // a fault here: done already, and the result is -EFAULT

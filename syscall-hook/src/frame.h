@@ -98,6 +98,8 @@ void sf_hook_enter(void);        /* jumped to by slots; rcx: where the call may 
 void sf_hook_after_vfork(void);  /* jumped to after a call made by SF_MAKE_VFORK; rcx: where to go on */
 void sf_hook_bail(void);         /* the fault handler continues here, rbp = frame */
 void sf_hook_fault_entry(void);  /* the kernel's entry for SIGSEGV and SIGBUS */
+void sf_hook_handler_0(void);    /* the kernel's entries for signals that the program handles */
+void sf_hook_handler_1(void);
 void sf_hook_cancel_entry(void); /* the kernel's entry for the signal that cancels threads */
 void sf_hook_restorer(void);
 extern uint8_t sf_hook_slots[SF_SLOTS_MAX * SF_SLOT_BYTES];

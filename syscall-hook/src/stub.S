@@ -167,11 +167,12 @@ sf_hook_after_vfork:
     .cfi_endproc
     .size sf_hook_after_vfork, . - sf_hook_after_vfork
 
-/* --- SIGSEGV and SIGBUS: the kernel enters here, and the program's own handler is called from here, if any -------- */
-    .globl sf_hook_fault_entry
-    .hidden sf_hook_fault_entry
-    .type sf_hook_fault_entry, @function
-sf_hook_fault_entry:
+/* --- signals: the kernel enters here, and the program's own handler is called from here, if any ----------------- */
+    .macro signal_entry name, decide, place
+    .globl \name
+    .hidden \name
+    .type \name, @function
+\name:
     .cfi_startproc
     pushq %rdi
     .cfi_adjust_cfa_offset 8
@@ -179,7 +180,8 @@ sf_hook_fault_entry:
     .cfi_adjust_cfa_offset 8
     pushq %rdx
     .cfi_adjust_cfa_offset 8
-    call sf_hook_fault           /* rax: the program's handler or 0; rdx: for sf_hook_fault_done */
+    movl $\place, %ecx
+    call \decide                 /* rax: the program's handler or 0; rdx: for sf_hook_handler_done */
     testq %rax, %rax
     je 1f
     movq %rax, %rcx
@@ -190,13 +192,19 @@ sf_hook_fault_entry:
     xorl %eax, %eax
     call *%rcx
     movq 16(%rsp), %rdi
-    call sf_hook_fault_done
+    movq (%rsp), %rsi
+    call sf_hook_handler_done
 1:
     addq $24, %rsp
     .cfi_adjust_cfa_offset -24
     ret
     .cfi_endproc
-    .size sf_hook_fault_entry, . - sf_hook_fault_entry
+    .size \name, . - \name
+    .endm
+
+    signal_entry sf_hook_fault_entry, sf_hook_fault, 0
+    signal_entry sf_hook_handler_0, sf_hook_handler, 0
+    signal_entry sf_hook_handler_1, sf_hook_handler, 1
 
 /* --- the signal by which libc cancels threads: libc's own handler is jumped to --------------------------------- */
     .globl sf_hook_cancel_entry

@@ -333,6 +333,108 @@ int blocked_and_sent(char **) {
   return 0;
 }
 
+bool is_blocked(int signo) {
+  sigset_t now;
+  CHECK(sigprocmask(SIG_BLOCK, nullptr, &now) == 0);
+  return sigismember(&now, signo) == 1;
+}
+
+void block_faults(int how) {
+  sigset_t both;
+  sigemptyset(&both);
+  sigaddset(&both, SIGSEGV);
+  sigaddset(&both, SIGBUS);
+  CHECK(sigprocmask(how, &both, nullptr) == 0);
+}
+
+void block_in_context(int, siginfo_t *, void *context) {
+  hits = hits + 1;
+  sigaddset(&((ucontext_t *)context)->uc_sigmask, SIGSEGV);
+}
+
+void unblock_in_context(int, siginfo_t *, void *context) {
+  auto mask = &((ucontext_t *)context)->uc_sigmask;
+  hits = sigismember(mask, SIGSEGV) == 1 && is_blocked(SIGSEGV) ? 1 : 0;
+  sigdelset(mask, SIGSEGV);
+}
+
+// What a handler leaves in the saved mask holds when it has returned; what it did to its own mask does not.
+int mask_after_handler(char **) {
+  struct stat status;
+  CHECK(exited_with(in_child([&] {
+    install(SIGUSR1, block_in_context, 0);
+    raise(SIGUSR1);
+    CHECK(hits == 1 && is_blocked(SIGSEGV) && !is_blocked(SIGBUS));
+    CHECK(stat((char *)1, &status) == -1 && errno == EFAULT);
+    signal(SIGSEGV, exit_7);
+    raise(SIGSEGV);  // stays pending
+    block_faults(SIG_UNBLOCK);
+  }), 7));
+  CHECK(died_of(in_child([] {
+    install(SIGUSR1, block_in_context, 0);
+    signal(SIGSEGV, exit_7);
+    raise(SIGUSR1);
+    touch();
+  }), SIGSEGV));
+  CHECK(exited_with(in_child([&] {
+    install(SIGUSR1, [](int, siginfo_t *, void *) { block_faults(SIG_BLOCK); }, 0);
+    signal(SIGSEGV, exit_7);
+    raise(SIGUSR1);
+    CHECK(!is_blocked(SIGSEGV) && !is_blocked(SIGBUS) && stat((char *)1, &status) == -1 && errno == EFAULT);
+    touch();
+  }), 7));
+  CHECK(exited_with(in_child([] {
+    install(SIGUSR1, unblock_in_context, 0);
+    signal(SIGSEGV, exit_7);
+    block_faults(SIG_BLOCK);
+    raise(SIGUSR1);
+    CHECK(hits == 1 && !is_blocked(SIGSEGV) && is_blocked(SIGBUS));
+    touch();
+  }), 7));
+  CHECK(exited_with(in_child([] {
+    // In the handler of a fault, too.
+    install(SIGSEGV, [](int signo, siginfo_t *info, void *context) {
+      sigaddset(&((ucontext_t *)context)->uc_sigmask, SIGBUS);
+      skip_instruction(signo, info, context);
+    }, 0);
+    touch();
+    CHECK(!is_blocked(SIGSEGV) && is_blocked(SIGBUS));
+  }), 0));
+  return 0;
+}
+
+// While a handler runs, what its action names is blocked.
+int mask_in_handler(char **) {
+  struct sigaction action = {}, old;
+  sigfillset(&action.sa_mask);
+  CHECK(exited_with(in_child([&] {
+    action.sa_handler = [](int) { hits = is_blocked(SIGSEGV) && is_blocked(SIGBUS) ? 1 : 2; };
+    CHECK(sigaction(SIGUSR1, &action, nullptr) == 0);
+    raise(SIGUSR1);
+    CHECK(hits == 1 && !is_blocked(SIGSEGV));
+    CHECK(sigaction(SIGUSR1, nullptr, &old) == 0 && old.sa_handler == action.sa_handler);
+    // One handler in the other's place, and back.
+    CHECK(signal(SIGUSR1, simple_handler) == action.sa_handler);
+    CHECK(sigaction(SIGUSR1, &action, &old) == 0 && old.sa_handler == simple_handler);
+    CHECK(signal(SIGUSR1, SIG_IGN) == action.sa_handler && signal(SIGUSR1, SIG_DFL) == SIG_IGN);
+  }), 0));
+  CHECK(died_of(in_child([&] {
+    signal(SIGSEGV, exit_7);
+    action.sa_handler = [](int) { touch(); };
+    CHECK(sigaction(SIGUSR1, &action, nullptr) == 0);
+    raise(SIGUSR1);
+  }), SIGSEGV));
+  CHECK(exited_with(in_child([&] {
+    // Sent meanwhile, it comes afterwards.
+    signal(SIGSEGV, simple_handler);
+    action.sa_handler = [](int) { CHECK(raise(SIGSEGV) == 0 && hits == 0); };
+    CHECK(sigaction(SIGUSR1, &action, nullptr) == 0);
+    raise(SIGUSR1);
+    CHECK(hits == 1);
+  }), 0));
+  return 0;
+}
+
 void start_timer(int microseconds) {
   itimerval timer = {{0, microseconds}, {0, microseconds}};
   setitimer(ITIMER_REAL, &timer, nullptr);
@@ -365,6 +467,26 @@ int interrupted(char **) {
   }
   start_timer(0);
   CHECK(hits > 100);
+  return 0;
+}
+
+// A served call is interrupted by a handler that blocks SIGSEGV in one way or the other; the next fault is the hook's.
+int blocked_while_interrupted(char **) {
+  install(SIGALRM, [](int signo, siginfo_t *info, void *context) {
+    if (hits % 2) block_faults(SIG_BLOCK);
+    block_in_context(signo, info, context);
+  }, SA_RESTART);
+  start_timer(50);
+  static char buffer[65536];
+  const bool expect = hooked();
+  for (int i = 0; i < 1000000 && hits < 1000; i++) {
+    struct stat status;
+    if (expect) CHECK(pread(1000, buffer, sizeof buffer, 0) == (long)sizeof buffer);
+    CHECK(stat((char *)16, &status) == -1 && errno == EFAULT);
+    if (i % 16 == 0) block_faults(SIG_UNBLOCK);
+  }
+  start_timer(0);
+  CHECK(hits > 100 && !is_blocked(SIGBUS));
   return 0;
 }
 
@@ -459,7 +581,10 @@ const Probe kSignalProbes[] = {
     {"segv-in-handler", segv_in_handler},
     {"blocked-exec", blocked_exec},
     {"mask", mask_is_inherited},
+    {"mask-after-handler", mask_after_handler},
+    {"mask-in-handler", mask_in_handler},
     {"interrupted", interrupted},
+    {"blocked-while-interrupted", blocked_while_interrupted},
     {"jump-out-of-handler", jump_out_of_handler},
     {"unwind", unwind_and_check_me},
     {nullptr, nullptr},
