@@ -60,7 +60,9 @@ void forget_announced(const char *registry, bool failed_too) {
 
 bool attach_announced(Mount *m) {
   Process *process = process_now();
-  if (process == nullptr || !process->attach_latch.try_lock()) return false;
+  if (process == nullptr) return false;
+  Hold hold(process->attach_latch);
+  if (!hold) return false;
   const MountState state = state_of(*m);
   bool good = state == MountState::Attached;
   if (state == MountState::Announced ||
@@ -72,7 +74,6 @@ bool attach_announced(Mount *m) {
       set_state(m, MountState::Failed);
     }
   }
-  process->attach_latch.unlock();
   return good;
 }
 

@@ -103,6 +103,7 @@ static void drop_socket(unsigned index) {
 }
 
 void vacate(int fd) {
+  const uint64_t signals = hold_off_signals();
   for (unsigned i = 0; i < kMountsMax; ++i) {
     if (hidden_fd[i] != fd + 1) continue;
     int moved = socket_is_ours(g.process->link[i]) ? hide(fd) : -1;
@@ -110,6 +111,7 @@ void vacate(int fd) {
     // A socket that cannot be moved is given up; the next refresh connects anew.
     SF_SYS1(__NR_close, fd);
   }
+  let_signals_in(signals);
 }
 
 bool is_hidden(int fd) {
@@ -313,9 +315,9 @@ static bool refresh_once(PacketRoom &room, Mount *m, int socket, bool *more) {
 
 bool refresh(Mount *m) {
   Process *process = g.process;
-  if (!process->attach_latch.try_lock()) return false;
+  Hold hold(process->attach_latch);
   // Detached meanwhile, and perhaps unmapped: nothing of it may be read.
-  if (state_of(*m) != MountState::Attached) return process->attach_latch.unlock(), false;
+  if (!hold || state_of(*m) != MountState::Attached) return false;
   bool good = false;
   unsigned index = index_of(*m);
   uint64_t now = clock_coarse_ns();
@@ -343,7 +345,6 @@ bool refresh(Mount *m) {
     }
     if (nobody_inside()) release_retired();
   }
-  process->attach_latch.unlock();
   return good;
 }
 
@@ -439,17 +440,15 @@ int attach_into(Mount *m, const char *socket_path) {
 }
 
 void detach(Mount *m) {
-  if (!g.process->attach_latch.try_lock()) return;
-  if (state_of(*m) == MountState::Attached) {
-    log_line(false, "detached: the daemon is gone", m->point);
-    __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Detached), __ATOMIC_RELEASE);
-    files_give_back_all_but_listings();
-    drop_socket(index_of(*m));
-    for (uint32_t i = 0; i < m->view.chunks_max; ++i) {
-      if (m->view.mapped_generation[i] != 0) drop_chunk(m, i);
-    }
+  Hold hold(g.process->attach_latch);
+  if (!hold || state_of(*m) != MountState::Attached) return;
+  log_line(false, "detached: the daemon is gone", m->point);
+  __atomic_store_n(&m->state, static_cast<uint32_t>(MountState::Detached), __ATOMIC_RELEASE);
+  files_give_back_all_but_listings();
+  drop_socket(index_of(*m));
+  for (uint32_t i = 0; i < m->view.chunks_max; ++i) {
+    if (m->view.mapped_generation[i] != 0) drop_chunk(m, i);
   }
-  g.process->attach_latch.unlock();
 }
 
 void free_detached() {

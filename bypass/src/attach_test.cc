@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,10 +21,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <thread>
 
 #include "attach.h"
 #include "attach_internal.h"
@@ -143,6 +146,7 @@ class Daemon {
     if (what == 'n') answer = accepted_;
     if (what == 'a') tree_.cache().drop_node(tree_.nid("d/f"));
     if (what == 'x') pause();
+    if (what == 's') fault_ = Fault::None;
     if (what == 'e') tree_.cache().header()->mount_epoch++;
     if (write(fd, &answer, sizeof answer) != sizeof answer) _exit(0);
   }
@@ -383,6 +387,33 @@ TEST_F(Attach, AnAnnouncedMountIsAttachedToAtItsFirstUse) {
     EXPECT_EQ(status, 0);
     EXPECT_EQ(stat_of("d/f"), 0);
     EXPECT_EQ(served(), 1u);
+  });
+}
+
+// A handler that never returns, in the middle of attaching: it comes when nothing is held any more.
+TEST_F(Attach, AThreadThatLeavesInTheMiddleHoldsNobodyUp) {
+  start(Fault::Silent, true);
+  client([&] {
+    answer_timeout_ms_for_test = 500;
+    static sigjmp_buf back;
+    signal(SIGUSR1, [](int) { siglongjmp(back, 1); });
+    std::atomic<bool> jumped = false;
+    std::thread leaver([&] {
+      while (sigsetjmp(back, 1) == 0) stat_of("d/f");
+      jumped = true;
+    });
+    while (tell('n') == 0) usleep(1000);
+    pthread_kill(leaver.native_handle(), SIGUSR1);
+    leaver.join();
+    EXPECT_TRUE(jumped);
+    EXPECT_FALSE(g.process->attach_latch.is_taken());
+    tell('s');
+    answer_timeout_ms_for_test = 20'000;
+    for (int i = 0; i < 2000 && served() == 0; ++i) {
+      usleep(10'000);
+      EXPECT_EQ(stat_of("d/f"), 0);
+    }
+    EXPECT_NE(served(), 0u);
   });
 }
 

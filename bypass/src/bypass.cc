@@ -215,6 +215,7 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
 }
 
 void sf_bypass_abandoned(const struct sf_call *call) {
+  abandon_hold();
   abandon_stays();
   if (op_of_call(call->nr) != SF_OP_OTHER) count_outside(op_of_call(call->nr), SF_MISS_FAULT);
   // The original call goes by the kernel's offset.

@@ -80,11 +80,13 @@ static bool push(sf_session *session, const Wish &w) {
 void leave_hint(Mount *m, const Wish &wish) {
   if (wish.kind == 0 || fulfilled(*m, wish)) return;
   Process *process = process_now();
-  if (process == nullptr || !process->hint_latch.try_lock()) return;
+  if (process == nullptr) return;
   sf_session *session = session_of(*m);
-  bool pushed = session != nullptr && !left_lately(process, key_of(index_of(*m), wish)) && push(session, wish);
-  process->hints += pushed ? 1 : 0;
-  process->hint_latch.unlock();
+  bool pushed = false;
+  if (Hold hold(process->hint_latch); hold) {
+    pushed = session != nullptr && !left_lately(process, key_of(index_of(*m), wish)) && push(session, wish);
+    process->hints += pushed ? 1 : 0;
+  }
   if (!pushed) return;
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   if (__atomic_load_n(&session->sleeping, __ATOMIC_RELAXED) != 0) wake_bridge(m);

@@ -58,6 +58,43 @@ Process *process_now() {
   return process;
 }
 
+// ---- latches
+
+uint64_t hold_off_signals() {
+  constexpr int kBus = 7, kSegv = 11;
+  const uint64_t others = ~(1ull << (kBus - 1) | 1ull << (kSegv - 1));
+  uint64_t before = 0;
+  SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &others, &before, sizeof before);
+  return before;
+}
+
+void let_signals_in(uint64_t before) {
+  SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
+}
+
+Hold::Hold(Latch &latch) {
+  if (t.held != nullptr || latch.is_taken()) return;
+  const uint64_t before = hold_off_signals();
+  taken_ = latch.try_lock();
+  if (taken_) {
+    t.held_mask = before;
+    t.held = &latch;
+  } else {
+    let_signals_in(before);
+  }
+}
+
+Hold::~Hold() {
+  if (taken_) abandon_hold();
+}
+
+void abandon_hold() {
+  if (t.held == nullptr) return;
+  t.held->unlock();
+  t.held = nullptr;
+  let_signals_in(t.held_mask);
+}
+
 void go_inert(const char *why) {
   if (g.inert) return;
   log_line(false, "this process uses the kernel path from now on", why);

@@ -23,7 +23,7 @@ constexpr unsigned kStaysMax = 8;       // of a thread at once, that a fault can
 constexpr unsigned kFormerMax = 64;     // sessions of a process that others have replaced
 constexpr unsigned kRecentHints = 256;  // a power of two
 
-/// Taken with try_lock() only. A holder that dies in a fork is forgotten with the page it lies in.
+/// Taken by a Hold only. A holder that dies in a fork is forgotten with the page it lies in.
 class Latch {
  public:
   bool try_lock() {
@@ -31,10 +31,31 @@ class Latch {
     return __atomic_compare_exchange_n(&word_, &free, 1u, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
   }
   void unlock() { __atomic_store_n(&word_, 0u, __ATOMIC_RELEASE); }
+  bool is_taken() const { return __atomic_load_n(&word_, __ATOMIC_RELAXED) != 0; }
 
  private:
   uint32_t word_;
 };
+
+/// No handler of the program's runs in this thread in between: one that leaves by siglongjmp(), or libc's own, by which
+/// it cancels threads, would never come back. Not SIGSEGV and SIGBUS, which are the hook's.
+uint64_t hold_off_signals();
+void let_signals_in(uint64_t before);
+
+/// A latch for the time of a scope, with signals held off. False: another has it, or this thread has one already.
+/// What is done meanwhile is bounded in time.
+class Hold {
+ public:
+  explicit Hold(Latch &latch);
+  ~Hold();
+  Hold(const Hold &) = delete;
+  explicit operator bool() const { return taken_; }
+
+ private:
+  bool taken_ = false;
+};
+/// Of a call that a fault has ended.
+void abandon_hold();
 
 /// A thread's credentials as its system calls would use them. Valid while epoch == Global.creds_epoch.
 struct Creds {
@@ -69,6 +90,8 @@ struct Thread {
     bool shared;
   } stay[kStaysMax];      // for a call that a fault ends
   const sf_call *in_policy; // the innermost call for which a policy runs
+  Latch *held;            // by a Hold; signals were as in held_mask before
+  uint64_t held_mask;
   Creds creds;
   Verdict verdict[kMountsMax];
   struct {
@@ -93,7 +116,7 @@ struct Link {
 struct Process {
   uint32_t generation;    // 0: wiped by fork
   uint32_t pid;
-  Latch attach_latch, hint_latch, report_latch;
+  Latch attach_latch, hint_latch;
   uint32_t reported;
   uint32_t hints;
   uint32_t mounts_seen;

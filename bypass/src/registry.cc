@@ -93,11 +93,12 @@ static void scan(Registry *registry, uint32_t euid) {
 
 static void scan_all() {
   Process *process = process_now();
-  if (process == nullptr || !process->attach_latch.try_lock()) return;
+  if (process == nullptr) return;
+  Hold hold(process->attach_latch);
+  if (!hold) return;
   uint32_t euid = static_cast<uint32_t>(SF_SYS0(__NR_geteuid));
   free_detached();
   for (unsigned i = 0; i < registry_count; ++i) scan(&registries[i], euid);
-  process->attach_latch.unlock();
 }
 
 #ifdef SF_BYPASS_TESTING

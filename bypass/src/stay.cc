@@ -41,12 +41,13 @@ static bool is_due(const Link &link) {
 // one the child is served, but what its programs write to maps, and that it is there, nobody sees.
 static void want_session(Process *process, Mount *m) {
   Link &link = process->link[index_of(*m)];
-  if (!is_due(link) || !process->attach_latch.try_lock()) return;
+  if (!is_due(link)) return;
+  Hold hold(process->attach_latch);
+  if (!hold) return;
   if (is_due(link) && state_of(*m) == MountState::Attached && !attach_session(m)) {
     link.retry_at_ns = clock_coarse_ns() + (kRetryNs << link.retries);
     if (link.retries < kRetryDoublingsMax) ++link.retries;
   }
-  process->attach_latch.unlock();
 }
 
 void release_lanes() {
