@@ -39,6 +39,14 @@ inline Handler handler_of(long nr) {
     case __NR_sendfile: case __NR_splice: case __NR_copy_file_range: case __NR_sendmsg: case __NR_sendmmsg:
     case __NR_pidfd_getfd: case __NR_ioctl:
       return call_offset_user;
+    case __NR_pipe: case __NR_pipe2: case __NR_socket: case __NR_socketpair: case __NR_accept: case __NR_accept4:
+    case __NR_recvmsg: case __NR_recvmmsg: case __NR_eventfd: case __NR_eventfd2: case __NR_signalfd:
+    case __NR_signalfd4: case __NR_timerfd_create: case __NR_epoll_create: case __NR_epoll_create1:
+    case __NR_inotify_init: case __NR_inotify_init1: case __NR_fanotify_init: case __NR_memfd_create:
+    case __NR_memfd_secret: case __NR_userfaultfd: case __NR_perf_event_open: case __NR_bpf: case __NR_mq_open:
+    case __NR_open_by_handle_at: case __NR_open_tree: case __NR_fsopen: case __NR_fsmount: case __NR_fspick:
+    case __NR_pidfd_open: case __NR_landlock_create_ruleset:
+      return call_creator;
     case __NR_chdir: case __NR_fchdir:
       return call_directory;
     case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:

@@ -15,6 +15,7 @@ int call_lseek(const sf_call *c, long *result);
 int call_getdents(const sf_call *c, long *result);
 int call_descriptor(const sf_call *c, long *result); // close dup* fcntl close_range
 int call_offset_user(const sf_call *c, long *result);// sendfile splice copy_file_range sendmsg...
+int call_creator(const sf_call *c, long *result);    // whatever else makes descriptors: pipe, socket, recvmsg...
 int call_directory(const sf_call *c, long *result);  // chdir fchdir
 int call_process(const sf_call *c, long *result);    // credentials, namespaces, io_uring
 int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served

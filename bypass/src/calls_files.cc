@@ -201,11 +201,13 @@ int call_descriptor(const sf_call *c, long *result) {
   }
 }
 
-// ---- offsets used by others
+// ---- offsets used by others, and numbers made by others
 
 static constexpr uint32_t kFionread = 0x541b;
 
-static void give_back_sent(const KernelMsghdr *message) {
+// The descriptors that go with a message, or came with it.
+template <typename Action>
+static void for_each_passed(const KernelMsghdr *message, Action action) {
   KernelMsghdr m;
   __builtin_memcpy(&m, message, sizeof m);
   if (m.control == nullptr) return;
@@ -219,7 +221,7 @@ static void give_back_sent(const KernelMsghdr *message) {
       for (size_t i = sizeof cmsg; i + sizeof(int) <= cmsg.len; i += sizeof(int)) {
         int fd;
         __builtin_memcpy(&fd, at + i, sizeof fd);
-        give_back(fd);
+        action(fd);
       }
     }
     size_t step = (cmsg.len + 7) & ~7ul;
@@ -227,6 +229,10 @@ static void give_back_sent(const KernelMsghdr *message) {
     at += step;
     left -= step;
   }
+}
+
+static void give_back_sent(const KernelMsghdr *message) {
+  for_each_passed(message, [](int fd) { give_back(fd); });
 }
 
 // A transfer from a file at the offset we hold is made at that offset, told explicitly, so that it stays ours: programs
@@ -239,8 +245,10 @@ static bool transfer_at_ours(const sf_call *c, unsigned fd_arg, unsigned offset_
   sf_call with_offset = *c;
   with_offset.arg[offset_arg] = reinterpret_cast<long>(&at);
   *result = make_call(with_offset);
-  // Where another thread read meanwhile, who comes first is open to the kernel's own offset too.
-  if (*result > 0) move_position(file, position, position + *result);
+  if (*result <= 0 || move_position(file, position, position + *result)) return true;
+  // Where another thread read meanwhile, who comes first is open to the kernel's own offset too. Else it was told where
+  // we stood, by a fork or a close.
+  if (!file.same() || position_of(file) < 0) advance_kernels_offset(file, static_cast<int>(c->arg[fd_arg]), *result);
   return true;
 }
 
@@ -272,9 +280,50 @@ int call_offset_user(const sf_call *c, long *result) {
         give_back_sent(&messages[i].hdr);
       break;
     }
-    default: files_give_back_all();  // pidfd_getfd, kcmp: a process may take its own descriptors
+    default:  // pidfd_getfd: a process may take its own
+      files_give_back_all();
+      return call_creator(c, result);
   }
   return 0;
+}
+
+// Whether what bpf() returned is a descriptor: of other commands it is a count, or nothing.
+static bool makes_descriptor(long command) {
+  constexpr uint64_t kMakers = 1ull << 0 | 1ull << 5 | 1ull << 7 | 1ull << 13 | 1ull << 14 | 1ull << 17 | 1ull << 18 |
+                               1ull << 19 | 1ull << 28 | 1ull << 30 | 1ull << 32 | 1ull << 33;
+  return command >= 0 && command < 64 && (kMakers >> command & 1) != 0;
+}
+
+static void forget_stale(int fd) { files_forget_stale(fd); }
+
+// Its numbers may be ones that were closed by calls which did not come here.
+int call_creator(const sf_call *c, long *result) {
+  if (!files_any()) return 0;
+  *result = make_call(*c);
+  if (is_error(*result)) return 1;
+  switch (c->nr) {
+    case __NR_pipe:
+    case __NR_pipe2:
+    case __NR_socketpair: {
+      const auto *pair = reinterpret_cast<const int *>(c->arg[c->nr == __NR_socketpair ? 3 : 0]);
+      forget_stale(pair[0]), forget_stale(pair[1]);
+      break;
+    }
+    case __NR_recvmsg: for_each_passed(reinterpret_cast<const KernelMsghdr *>(c->arg[1]), forget_stale); break;
+    case __NR_recvmmsg: {
+      const auto *messages = reinterpret_cast<const KernelMmsghdr *>(c->arg[1]);
+      for (long i = 0; i < *result; ++i) for_each_passed(&messages[i].hdr, forget_stale);
+      break;
+    }
+    case __NR_bpf:
+      if (makes_descriptor(c->arg[0])) forget_stale(static_cast<int>(*result));
+      break;
+    case __NR_landlock_create_ruleset:
+      if (c->arg[2] == 0) forget_stale(static_cast<int>(*result));  // else a version
+      break;
+    default: forget_stale(static_cast<int>(*result));
+  }
+  return 1;
 }
 
 }  // namespace shortfuse::bypass

@@ -84,7 +84,8 @@ int read_at(const sf_call *c, const File &file, long *result) {
 
 // At our offset: served or read by the kernel at that place, then the offset moves, if nobody moved it meanwhile.
 // A descriptor that another thread closed meanwhile was still the file's when the bytes came: they are the result, for
-// the same call made again would be another one, on whatever has the number by now.
+// the same call made again would be another one, on whatever has the number by now. But where duplicates go on at the
+// offset, which did not move, the call is made through one of them.
 // 1: done; 0: the kernel's, nothing was read; -1: again.
 int read_on(const sf_call *c, const File &file, int64_t position, long *result) {
   Stay stay(file.mount(), false);
@@ -97,11 +98,14 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
   if (!done) {
     // The kernel judges the buffers either way; a form that has no twin with an offset needs the kernel's.
     if (c->nr == __NR_preadv2 && c->arg[5] != 0) return count_missed(op, 0), 0;
-    if (!file.same()) return count_missed(op, 0), 0;
+    if (!file.same()) return count_missed(op, 0), make_through_duplicate(file, *c, result) ? 1 : 0;
     *result = fall_back(&op, at_offset(*c, position));
     if (*result == -ESPIPE) return 0;
   }
-  if (*result > 0 && !move_position(file, position, position + *result) && file.same()) return -1;
+  if (*result > 0 && !move_position(file, position, position + *result)) {
+    if (file.same()) return -1;
+    if (make_through_duplicate(file, *c, result)) return count_passed(stay, SF_OP_READ, 0), 1;
+  }
   if (done && op.served) count_served(op);
   return 1;
 }
@@ -311,12 +315,18 @@ int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *
     if (!ready || !run_policy(&op, result)) {
       // The stream is the kernel's before the call is made: it goes on where the caller stands.
       give_back(fd, file);
+      if (!file.same() && make_through_duplicate(file, *c, result)) return count_missed(op, 0), 1;
       *result = fall_back(&op);
       return 1;
     }
     if (!op.served) return 1;
   }
-  if (!move_position(file, position, op.position) && file.same()) return -1;
+  if (op.position != position && !move_position(file, position, op.position)) {
+    // Through a duplicate: once more, with whoever holds the offset now.
+    if (file.same() || fd != static_cast<int>(c->arg[0])) return -1;
+    const bool handed_over = position != 0 && move_heirs_position(position, op.position);
+    if (!handed_over && make_through_duplicate(file, *c, result)) return count_passed(stay, SF_OP_READDIR, 0), 1;
+  }
   count_served(op);
   return 1;
 }

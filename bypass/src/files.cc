@@ -167,9 +167,9 @@ static bool with_position(const File &file, int64_t position, Action action) {
   const bool mine = move_position(file, position, kGivingBack);
   if (mine) {
     action();
-    drop_stream(file.slot, nullptr);
+    if (position >= 0) drop_stream(file.slot, nullptr);
     move_position(file, kGivingBack, kKernelOwned);
-    __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
+    if (position >= 0) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   }
   SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
   return mine;
@@ -259,6 +259,45 @@ static void hand_over(int fd, const File &from) {
       heirs = file;
     });
   });
+}
+
+// A descriptor that shares the offset which `file` held when it was closed, or `file` itself. It stays open meanwhile:
+// who closes it waits for the position.
+template <typename Action>
+static bool with_kernels_offset(const File &file, int fd, Action action) {
+  bool done = false;
+  auto try_one = [&](int number, const File &one) {
+    with_position(one, kKernelOwned, [&] {
+      if (!one.same()) return;
+      action(number);
+      done = true;
+    });
+  };
+  if (file.same()) return try_one(fd, file), done;
+  const uint32_t count = static_cast<uint32_t>(file.state >> 8);
+  for_each_slot(0, ~0u, [&](int number, const File &one) {
+    const int32_t origin = __atomic_load_n(&one.slot->origin, __ATOMIC_ACQUIRE);
+    if (!done && origin == fd + 1 && one.slot->origin_count == count) try_one(number, one);
+  });
+  return done;
+}
+
+bool make_through_duplicate(const File &closed, const sf_call &call, long *result) {
+  return with_kernels_offset(closed, static_cast<int>(call.arg[0]), [&](int number) {
+    *result = SF_SYS6(call.nr, number, call.arg[1], call.arg[2], call.arg[3], call.arg[4], call.arg[5]);
+  });
+}
+
+void advance_kernels_offset(const File &file, int fd, int64_t bytes) {
+  with_kernels_offset(file, fd, [&](int number) { SF_SYS3(__NR_lseek, number, bytes, kSeekCur); });
+}
+
+bool move_heirs_position(int64_t from, int64_t to) {
+  bool moved = false;
+  for_each_slot(0, ~0u, [&](int, const File &file) {
+    if (!moved && is_set(*file.slot, kFileDirectory)) moved = move_position(file, from, to);
+  });
+  return moved;
 }
 
 // ---- coming and going

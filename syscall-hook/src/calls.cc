@@ -234,8 +234,19 @@ int sf_call_is_critical(int32_t nr) {
                                  __NR_getxattr,   __NR_lgetxattr, __NR_fgetxattr, __NR_listxattr,  __NR_llistxattr,
                                  __NR_flistxattr, __NR_statfs,    __NR_fstatfs,   __NR_pread64,    __NR_preadv,
                                  __NR_getcwd,     __NR_exit,      __NR_exit_group};
+  // What they make is looked at for the sake of closes that went unseen.
+  static const int kCreators[] = {
+      __NR_pipe,          __NR_pipe2,           __NR_socket,        __NR_socketpair,        __NR_accept,
+      __NR_accept4,       __NR_recvmsg,         __NR_recvmmsg,      __NR_eventfd,           __NR_eventfd2,
+      __NR_signalfd,      __NR_signalfd4,       __NR_timerfd_create, __NR_epoll_create,     __NR_epoll_create1,
+      __NR_inotify_init,  __NR_inotify_init1,   __NR_fanotify_init, __NR_memfd_create,      __NR_memfd_secret,
+      __NR_userfaultfd,   __NR_perf_event_open, __NR_bpf,           __NR_mq_open,           __NR_open_by_handle_at,
+      __NR_open_tree,     __NR_fsopen,          __NR_fsmount,       __NR_fspick,            __NR_pidfd_open,
+      __NR_landlock_create_ruleset};
   for (int query : kQueries)
     if (nr == query) return 0;
+  for (int creator : kCreators)
+    if (nr == creator) return 0;
   return 1;
 }
 
