@@ -234,7 +234,12 @@ void sf_bypass_abandoned(const struct sf_call *call) {
 
 int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call; }
 
-int sf_bypass_wants(long nr) { return handler_of(nr) != nullptr; }
+int sf_bypass_wants(long nr) {
+  const Handler handler = handler_of(nr);
+  return handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
+}
+
+void sf_bypass_at_first_file(void (*call)(void)) { files_at_first(call); }
 
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (g.inert || !g.started) return;

@@ -13,6 +13,7 @@ FileSlot *file_pages[kFilePages];
 static uint32_t owned;            // slots whose offset is ours; atomic
 static uint32_t highest;          // no slot above has ever held a file; atomic
 static uint32_t any_slot;         // some slot holds something, or did; atomic
+static void (*at_first)();        // until a slot holds a file; atomic
 static uint32_t stream_serials;
 
 // ---- slots
@@ -32,6 +33,9 @@ static FileSlot *slot_for(int fd, FileKind kind) {
     }
   }
   if (__atomic_load_n(&any_slot, __ATOMIC_RELAXED) == 0) __atomic_store_n(&any_slot, 1u, __ATOMIC_RELAXED);
+  if (kind == kOnMount && __atomic_load_n(&at_first, __ATOMIC_RELAXED) != nullptr) {
+    if (auto call = __atomic_exchange_n(&at_first, nullptr, __ATOMIC_ACQ_REL)) call();
+  }
   uint32_t top = __atomic_load_n(&highest, __ATOMIC_RELAXED);
   // Hidden numbers are high: who looks at every file need not go there.
   while (kind == kOnMount && n > top &&
@@ -87,6 +91,8 @@ static void empty(FileSlot *slot) {
 }
 
 bool files_any() { return __atomic_load_n(&any_slot, __ATOMIC_RELAXED) != 0; }
+
+void files_at_first(void (*call)()) { __atomic_store_n(&at_first, call, __ATOMIC_RELEASE); }
 
 void files_forget_stale(int fd) {
   FileSlot *slot = slot_of(fd);

@@ -122,6 +122,8 @@ void settle(FileSlot *slot);
 File offset_holder(const File &file, int *fd);
 /// Some descriptor on a mount is, or was, registered.
 bool files_any();
+/// To be called when the first one is.
+void files_at_first(void (*call)());
 /// The number came from the kernel for something that is not on a mount: what the slot says of it is out of date.
 void files_forget_stale(int fd);
 /// Before the number goes back to the kernel.

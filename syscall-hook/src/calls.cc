@@ -222,9 +222,25 @@ extern "C" void sf_hook_switch_off(const char *reason) {
 }
 
 void sf_calls_start(void) {
-  for (int nr = 0; nr < SF_CALLS; nr++)
-    sf_hook_class[nr] = (sf_bypass_wants(nr) ? SF_CLASS_BYPASS : 0) | (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0);
+  for (int nr = 0; nr < SF_CALLS; nr++) {
+    const int wanted = sf_bypass_wants(nr);
+    sf_hook_class[nr] = (wanted == SF_WANTED ? SF_CLASS_BYPASS : wanted == SF_WANTED_LATER ? SF_CLASS_LATER : 0) |
+                        (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0);
+  }
   for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
+}
+
+// A file on a mount is open: its number is watched from now on.
+static void watch_numbers(void) {
+  for (int nr = 0; nr < SF_CALLS; nr++) {
+    if (sf_bypass_wants(nr) != SF_WANTED_LATER || __atomic_load_n(&switched_off, __ATOMIC_ACQUIRE)) continue;
+    __atomic_fetch_or(&sf_hook_class[nr], SF_CLASS_BYPASS, __ATOMIC_RELAXED);
+  }
+}
+
+void sf_calls_rest(void) {
+  for (uint8_t &kind : sf_hook_class) kind &= (uint8_t)~SF_CLASS_LATER;
+  sf_bypass_at_first_file(watch_numbers);
 }
 
 int sf_call_is_critical(int32_t nr) {
@@ -234,19 +250,8 @@ int sf_call_is_critical(int32_t nr) {
                                  __NR_getxattr,   __NR_lgetxattr, __NR_fgetxattr, __NR_listxattr,  __NR_llistxattr,
                                  __NR_flistxattr, __NR_statfs,    __NR_fstatfs,   __NR_pread64,    __NR_preadv,
                                  __NR_getcwd,     __NR_exit,      __NR_exit_group};
-  // What they make is looked at for the sake of closes that went unseen.
-  static const int kCreators[] = {
-      __NR_pipe,          __NR_pipe2,           __NR_socket,        __NR_socketpair,        __NR_accept,
-      __NR_accept4,       __NR_recvmsg,         __NR_recvmmsg,      __NR_eventfd,           __NR_eventfd2,
-      __NR_signalfd,      __NR_signalfd4,       __NR_timerfd_create, __NR_epoll_create,     __NR_epoll_create1,
-      __NR_inotify_init,  __NR_inotify_init1,   __NR_fanotify_init, __NR_memfd_create,      __NR_memfd_secret,
-      __NR_userfaultfd,   __NR_perf_event_open, __NR_bpf,           __NR_mq_open,           __NR_open_by_handle_at,
-      __NR_open_tree,     __NR_fsopen,          __NR_fsmount,       __NR_fspick,            __NR_pidfd_open,
-      __NR_landlock_create_ruleset};
   for (int query : kQueries)
     if (nr == query) return 0;
-  for (int creator : kCreators)
-    if (nr == creator) return 0;
   return 1;
 }
 

@@ -7,6 +7,9 @@
 /* Fills the stub's table: which call numbers come here at all. After sf_bypass_start(). */
 void sf_calls_start(void);
 
+/* When all sites have their slots: calls that are wanted later only go their way, past two instructions. */
+void sf_calls_rest(void);
+
 /* Whether calls of this number have to be seen once any call is served, because they change what a descriptor or a
  * name means. Others may be missed: they are then simply answered by the kernel. */
 int sf_call_is_critical(int32_t nr);

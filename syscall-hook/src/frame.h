@@ -28,6 +28,7 @@
 #define SF_CLASS_BYPASS 1
 #define SF_CLASS_OWN 2
 #define SF_CLASS_TRACE 4
+#define SF_CLASS_LATER 8   /* patched at start, and let be until a file on a mount is open */
 
 /* What sf_hook_call() says. */
 #define SF_MAKE_CALL 0     /* make the original call */

@@ -149,6 +149,7 @@ const char *prepare(char **envp) {
   sf_raw_calls_start(envp, &auxv, modules, count);
   const char *reason = fill_all_slots(envp, modules, count);
   if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
+  sf_calls_rest();
   if (!reason) reason = write_jumps(modules, count);
   if (reason) {
     sf_hook_switch_off("given up");

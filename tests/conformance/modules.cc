@@ -4,6 +4,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 
 #include "conformance/case.h"
 #include "conformance/programs/raw_module.h"
+#include "support/raw.h"
 
 namespace shortfuse::tests::conformance {
 namespace {
@@ -83,6 +85,22 @@ void number_again(Close close_unseen) {
   say("of the pipe", "%s", reads(ends[0], 100).c_str());
   close(ends[0]);
   close(ends[1]);
+}
+
+void closed_unseen(const Place &) {
+  // By code that nobody can look for: it was made at run time.
+  for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
+  auto unseen = [](int fd) { return raw(SYS_close, fd); };
+  for (int round = 0; round < 2; ++round) number_again(unseen);
+  int fd = open("text", O_RDONLY);
+  reads(fd, 10);
+  said("closed", unseen(fd));
+  const int memory = memfd_create("x", 0);
+  said("in its place", memory - fd);
+  said("written", write(memory, "of the memory", 13));
+  said("rewound", lseek(memory, 3, SEEK_SET));
+  say("of the memory", "%s", reads(memory, 100).c_str());
+  close(memory);
 }
 
 void dlopened_one_of_two_numbers(const Place &) {
@@ -244,6 +262,7 @@ void asked_before_filters(const Place &) {
 std::vector<Case> module_cases() {
   return {
       {"dlopen", dlopened, {"read"}},
+      {"closed_unseen", closed_unseen, {"read"}},
       {"dlopen_two_numbers", dlopened_one_of_two_numbers, {"read"}},
       {"dlopen_two_texts", dlopened_two_texts, {"read"}},
       {"dlmopen", second_c_library, {"read"}},

@@ -40,8 +40,11 @@ void sf_bypass_abandoned(const struct sf_call *call);
  * then that may not be done again. */
 int sf_bypass_in_policy(const struct sf_call *call);
 
-/* Not 0 when sf_bypass_call() may want calls of this number (so the hook patches their sites). */
+/* Whether sf_bypass_call() may want calls of this number (so the hook patches their sites): not at all; always; or once
+ * a file on a mount is open, when `call` is called (any thread, async-signal-safe). */
+enum { SF_UNWANTED = 0, SF_WANTED, SF_WANTED_LATER };
 int sf_bypass_wants(long nr);
+void sf_bypass_at_first_file(void (*call)(void));
 
 /* Before the process forks, or calls clone/vfork/exec (whatever shares or hands on descriptors): offsets held in this
  * library go back to the kernel. flags: clone flags; exec: 0 and is_exec. */
