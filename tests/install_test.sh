@@ -10,6 +10,7 @@ if [ -z "${SF_OWN_NAMESPACE:-}" ]; then
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+mount -t tmpfs tmpfs /var/cache || fail "mount tmpfs"
 cmake --install "$SF_BUILD" --prefix "$T/prefix" >"$T/install.log" 2>&1 ||
   fail "cmake --install: $(tail -n 3 "$T/install.log")"
 for file in bin/passthroughfs bin/shortfuse share/shortfuse/policies/datacache.bpf.o; do
@@ -23,6 +24,40 @@ export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 mkdir "$T/source" "$T/mnt"
 echo text >"$T/source/f"
 policy=/usr/local/share/shortfuse/policies/datacache.bpf.o
+
+note "places of system calls: remembered by root, for everybody; not believed where others may write"
+places=/var/cache/shortfuse
+nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+remembered() {  # modules whose places the process did not search for
+  "$@" env -i "LD_PRELOAD=$HOOK" /usr/bin/python3 -c '
+import ctypes
+class State(ctypes.Structure):
+    _fields_ = [("format", ctypes.c_uint32), ("active", ctypes.c_uint32), ("reason", ctypes.c_char_p),
+                ("windows", ctypes.c_uint32), ("sites", ctypes.c_uint32), ("unpatchable", ctypes.c_uint32),
+                ("from_cache", ctypes.c_uint32)]
+ask = ctypes.CDLL(None).shortfuse_hook_state
+ask.restype = ctypes.POINTER(State)
+state = ask().contents
+print(state.from_cache if state.active else "inert: %s" % state.reason)'
+}
+[ "$(stat -c '%F %u %g %a' "$places")" = "directory 0 0 755" ] || fail "$places: $(stat "$places" 2>&1)"
+[ "$(remembered "${nobody[@]}")" = 0 ] || fail "remembered before anybody was there"
+[ -z "$(ls "$places")" ] || fail "a user's process has written to $places"
+[ "$(remembered env)" = 0 ] || fail "root finds what nobody has left"
+[ "$(stat -c '%u %a' "$places"/sites-* | sort | uniq -c | tr -s ' ')" = " 2 0 644" ] || fail "$(ls -l "$places")"
+[ "$(remembered "${nobody[@]}")" = 2 ] || fail "a user's process does not find root's"
+[ "$(remembered env)" = 2 ] || fail "root does not find its own"
+chmod 0777 "$places"
+[ "$(remembered "${nobody[@]}")$(remembered env)" = 00 ] || fail "a directory that everybody may write to is believed"
+chmod 0755 "$places"
+chown 65534 "$places"
+[ "$(remembered env)" = 0 ] || fail "somebody else's directory is believed by root"
+chown 0 "$places"
+chown 65534 "$places"/sites-*
+[ "$(remembered env)" = 0 ] || fail "somebody else's files are believed by root"
+[ "$(remembered env)" = 2 ] || fail "root does not replace them"
+DESTDIR="$T/stage" cmake --install "$SF_BUILD" --prefix /usr >"$T/stage.log" 2>&1 || fail "$(tail -n 3 "$T/stage.log")"
+[ "$(stat -c %a "$T/stage$places")" = 755 ] || fail "no $places in what was staged"
 
 note "mount -t fuse.passthroughfs"
 mount -t fuse.passthroughfs "$T/source" "$T/mnt" -o "bpftime=$policy,allow_other" || fail "mount(8): status $?"

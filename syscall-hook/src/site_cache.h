@@ -1,6 +1,6 @@
 /* Sites remembered by build-id, so that a process start needs no search.
  *
- * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's; used where it exists) or in
+ * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's, made when root installs; used where it exists) or in
  * $XDG_CACHE_HOME/shortfuse, else $HOME/.cache/shortfuse. A file counts only when its owner and its directory's owner
  * are this user or root, nobody else may write to either, and its checksum fits; and even then every entry that is used
  * is compared with the bytes in memory (sf_site_matches, by the caller). Any doubt: search again.
