@@ -51,7 +51,8 @@ bool announce(const char *socket_path, const char *text, size_t n) {
 }
 
 void forget_announced(const char *registry, bool failed_too) {
-  for (Mount &m : mounts) {
+  for (unsigned i = 0; i < mounts_used; ++i) {
+    Mount &m = mounts[i];
     const MountState state = state_of(m);
     const bool forget = state == MountState::Announced || (failed_too && state == MountState::Failed);
     if (forget && text_starts(m.socket_path, registry)) set_state(&m, MountState::Free);

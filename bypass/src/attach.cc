@@ -452,7 +452,8 @@ void detach(Mount *m) {
 }
 
 void free_detached() {
-  for (Mount &m : mounts) {
+  for (unsigned i = 0; i < mounts_used; ++i) {
+    Mount &m = mounts[i];
     if (state_of(m) != MountState::Detached || !nobody_inside()) continue;
     unmap_mount(&m);
     __atomic_store_n(&m.serial, 0u, __ATOMIC_RELEASE);

@@ -56,8 +56,6 @@ struct Mount {
   uint32_t policy_asked;   // header.policy_epoch for which a refresh has been made
   uint64_t policy_retry_at_ns; // when it is made again, coarse; 0: it was answered
   const Policy *policy;    // atomic; null: none
-  RootFacts root;
-  sf_view view;
   void *head;
   size_t head_bytes;
   void *chunks;
@@ -66,12 +64,15 @@ struct Mount {
   uint64_t retry_at_ns;    // of Failed
   uint32_t retries;
   uint32_t peer_uid;
-  char point[sizeof(sf_segment_header::mount_point) + 1];
+  RootFacts root;
+  // What is announced lies together with the beginning of the path: every process writes it at its start.
   char socket_path[kSocketPathMax];
+  char point[sizeof(sf_segment_header::mount_point) + 1];
+  sf_view view;
 };
 
 extern Mount mounts[kMountsMax];
-extern unsigned mounts_used;   // slots [0, mounts_used) are in use; atomic
+extern unsigned mounts_used;   // slots [0, mounts_used) are in use, or were; atomic
 
 inline MountState state_of(const Mount &m) {
   return static_cast<MountState>(__atomic_load_n(&m.state, __ATOMIC_ACQUIRE));

@@ -47,7 +47,8 @@ static void map_generation(Registry *registry, int dir) {
 }
 
 static bool known(const char *socket_path) {
-  for (const Mount &m : mounts) {
+  for (unsigned i = 0; i < mounts_used; ++i) {
+    const Mount &m = mounts[i];
     const MountState state = state_of(m);
     const bool used = state == MountState::Attached || state == MountState::Announced || state == MountState::Failed;
     if (used && text_is(m.socket_path, socket_path)) return true;
