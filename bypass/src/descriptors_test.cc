@@ -1,5 +1,5 @@
-// Descriptors between threads, and numbers that come back: a file that is closed in the middle of a call, and calls that
-// make descriptors of numbers that were closed unseen.
+// Descriptors between threads, and numbers that come back: a file that is closed in the middle of a call, and calls
+// that make descriptors of numbers that were closed unseen.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/userfaultfd.h>

@@ -140,13 +140,13 @@ inline void give_back(int fd) {
   File file = file_of(fd);
   if (file) give_back(fd, file);
 }
-/// The file was closed in the middle of a call at the offset that it held: duplicates have the offset now, and the same
-/// call on one of them is what the caller meant. False: there is none, and nobody will ask where the offset is.
+/// The file was closed in the middle of a call at the offset that it held: duplicates have the offset now, and the
+/// same call on one of them is what the caller meant. False: there is none, and nobody will ask where the offset is.
 bool make_through_duplicate(const File &closed, const sf_call &call, long *result);
 /// The offset became the kernel's in the middle of a call which has gone on from it by so many bytes.
 void advance_kernels_offset(const File &file, int fd, int64_t bytes);
-/// A directory was closed in the middle of a call, and a duplicate has its listing now. False: or nobody, or further on.
-/// REQUIRES: `from` names a Stream.
+/// A directory was closed in the middle of a call, and a duplicate has its listing now. False: nobody has it, or who
+/// has it has read on. REQUIRES: `from` names a Stream.
 bool move_heirs_position(int64_t from, int64_t to);
 void files_give_back_all();
 /// Before a fork, or when a daemon is gone: all but directories in the middle of their listings.

@@ -1,9 +1,9 @@
 /* Sites remembered by build-id, so that a process start needs no search.
  *
- * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's, made when root installs; used where it exists) or in
- * $XDG_CACHE_HOME/shortfuse, else $HOME/.cache/shortfuse. A file counts only when its owner and its directory's owner
- * are this user or root, nobody else may write to either, and its checksum fits; and even then every entry that is used
- * is compared with the bytes in memory (sf_site_matches, by the caller). Any doubt: search again.
+ * One file per module: "sites-BUILDID" in /var/cache/shortfuse (root's, made when root installs; used where it exists)
+ * or in $XDG_CACHE_HOME/shortfuse, else $HOME/.cache/shortfuse. A file counts only when its owner and its directory's
+ * owner are this user or root, nobody else may write to either, and its checksum fits; and even then every entry that
+ * is used is compared with the bytes in memory (sf_site_matches, by the caller). Any doubt: search again.
  *
  * Stored is only into a directory of this user's own, in one of his own, past no symbolic link that he has not made:
  * root with somebody else's HOME (sudo) leaves that alone. */

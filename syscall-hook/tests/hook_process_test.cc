@@ -37,7 +37,7 @@ class WithoutSystemPlace : public testing::Environment {
     const char *place = "/var/cache/shortfuse";
     if (geteuid() != 0 || !fs::exists(place)) return;
     ASSERT_EQ(unshare(CLONE_NEWNS), 0);
-    ASSERT_EQ(mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    ASSERT_EQ(mount("", "/", nullptr, MS_REC | MS_SLAVE, nullptr), 0);
     ASSERT_EQ(mount("tmpfs", place, "tmpfs", 0, "mode=0777"), 0);
   }
 };
