@@ -5,6 +5,8 @@
 #include <bit>
 #include <type_traits>
 
+#include "verify/id_table.h"
+
 namespace shortfuse::vm {
 namespace {
 
@@ -54,7 +56,7 @@ class Joiner {
     if (a->size() != b.size()) return false;
     for (size_t i = 0; i < b.size(); i++) {
       const uint32_t id = (*a)[i] == b[i] ? b[i] : (*next_id_)++;
-      reserved_.push_back({(*a)[i], b[i], id, 0});
+      reserved_[{(*a)[i], b[i]}] = id;
       (*a)[i] = id;
     }
     return true;
@@ -91,25 +93,18 @@ class Joiner {
   }
 
  private:
-  struct Class { uint32_t a, b, id; uint64_t shift; };
-
   uint32_t class_of(const Reg &a, const Reg &b) {
-    const uint64_t shift = b.delta - a.delta;
-    for (const Class &c : classes_) {
-      if (c.a == a.id && c.b == b.id && c.shift == shift) return c.id;
-    }
-    classes_.push_back({a.id, b.id, (*next_id_)++, shift});
-    return classes_.back().id;
+    uint32_t &id = classes_[{a.id, b.id, b.delta - a.delta}];
+    if (id == 0) id = (*next_id_)++;
+    return id;
   }
 
   // A record is a reservation: what is none any more on one of the ways is none.
   bool join_record(Reg *a, const Reg &b) {
-    for (const Class &c : reserved_) {
-      if (c.a != a->id || c.b != b.id) continue;
-      a->id = c.id;
-      return a->map == b.map && a->bytes == b.bytes;
-    }
-    return false;
+    const uint32_t id = reserved_[{a->id, b.id}];
+    if (id == 0) return false;
+    a->id = id;
+    return a->map == b.map && a->bytes == b.bytes;
   }
 
   bool is_pinned_as(const Reg &a, const Reg &b) const {
@@ -137,7 +132,7 @@ class Joiner {
 
   uint32_t *next_id_;
   const PinnedIds *pinned_;
-  std::vector<Class> classes_, reserved_;
+  IdTable<uint32_t> classes_, reserved_;  // ids of the result
 };
 
 void join_slot(Slot *a, const Slot &b, Joiner *joiner) {

@@ -3,15 +3,18 @@
 
 #include <algorithm>
 
+#include "verify/id_table.h"
+
 namespace shortfuse::vm {
 namespace {
 
-// Ids met so far while two states are compared: what `seen` calls X + delta, `now` calls Y + delta + shift.
-struct IdPair { uint32_t seen, now; uint64_t shift; };
+// Of an id met while two states are compared: what `seen` calls X + delta, `now` calls Y + delta + shift.
+struct Counterpart { uint32_t now; uint64_t shift; };
 
 struct Comparison {
   const PinnedIds &pinned;
-  std::vector<IdPair> pairs;
+  uint32_t *looked_at;  // what was compared
+  IdTable<Counterpart> pairs = {};
 
   // `seen` relied on a relation of places only if they had the same id; then they must be related so in `now`.
   bool related_alike(const Reg &seen, const Reg &now) {
@@ -26,11 +29,10 @@ struct Comparison {
   bool same_ids(uint32_t seen, uint32_t now, uint64_t shift = 0) {
     if (seen == 0) return true;
     if (now == 0) return false;
-    for (const IdPair &p : pairs) {
-      if (p.seen == seen) return p.now == now && p.shift == shift;
-    }
-    pairs.push_back({seen, now, shift});
-    return true;
+    ++*looked_at;
+    Counterpart &known = pairs[{seen}];
+    if (known.now == 0) known = {now, shift};
+    return known.now == now && known.shift == shift;
   }
 
   // How far something has moved is of interest only where that is being asked for.
@@ -64,7 +66,9 @@ bool slot_includes(const Slot &seen, const Slot &now, Comparison *c) {
   if ((seen.saved & now.saved) != seen.saved) return false;
   if (now.holds_pointer() && seen.written != 0 && !(seen.saved & Slot::Whole)) return false;
   if (seen.saved & (Slot::Whole | Slot::Low) && !reg_includes(seen.reg[0], now.reg[0], c)) return false;
-  return !(seen.saved & Slot::High) || reg_includes(seen.reg[1], now.reg[1], c);
+  if (!(seen.saved & Slot::High)) return true;
+  ++*c->looked_at;
+  return reg_includes(seen.reg[1], now.reg[1], c);
 }
 
 Reg widened_reg(const Reg &a, const Reg &b, Comparison *c) {
@@ -88,7 +92,8 @@ Slot widened_slot(const Slot &a, const Slot &b, Comparison *c) {
 
 State widened(const State &a, const State &b, const PinnedIds &pinned) {
   State out = a;
-  Comparison comparison{pinned, {}};
+  uint32_t looked_at = 0;
+  Comparison comparison{pinned, &looked_at};
   for (size_t i = 0; i < a.reservations.size(); i++) comparison.same_ids(a.reservations[i], b.reservations[i]);
   for (size_t f = 0; f < out.frames.size(); f++) {
     Frame &frame = out.frames[f];
@@ -186,7 +191,7 @@ bool state_includes(const State &seen, const State &now, const std::vector<uint1
     const Frame &a = seen.frames[f], &b = now.frames[f];
     if (a.return_pc != b.return_pc || a.role != b.role) return false;
   }
-  Comparison comparison{pinned, {}};
+  Comparison comparison{pinned, looked_at};
   if (seen.reservations.size() != now.reservations.size()) return false;
   for (size_t i = 0; i < seen.reservations.size(); i++) {
     if (!comparison.same_ids(seen.reservations[i], now.reservations[i])) return false;

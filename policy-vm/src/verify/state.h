@@ -146,7 +146,7 @@ void drop_irrelevant(State *state, const std::vector<uint16_t> &live, const Pinn
 State widened(const State &a, const State &b, const PinnedIds &pinned);
 
 /// Everything that can happen from `now` can happen from `seen`: what was found safe there is safe here. `live[i]` are
-/// the registers that frame i may still read. `looked_at` counts the registers and slots compared.
+/// the registers that frame i may still read. `looked_at` counts the registers, slots and relations compared.
 bool state_includes(const State &seen, const State &now, const std::vector<uint16_t> &live, const PinnedIds &pinned,
                     uint32_t *looked_at);
 
