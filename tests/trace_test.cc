@@ -188,6 +188,21 @@ INSTANTIATE_TEST_SUITE_P(All, Counts, testing::ValuesIn(kCommands));
 
 // ---- injected errors
 
+TEST_F(Trace, WhatCannotFailIsNoFault) {
+  for (const Words &settings : {Words{"call=exit_group"}, Words{"call=getsid", "error=0"},
+                                Words{"call=getsid", "error=4096"}}) {
+    Words options{"-p", policy("faultinject")};
+    for (const std::string &word : settings) options.insert(options.end(), {"-s", word});
+    const Traced t = trace_worker(options, "clockless");
+    EXPECT_EQ(t.status, 3) << t.err;
+    EXPECT_TRUE(t.events.empty());
+    EXPECT_EQ(t.result["maps"]["counters"], json::array());
+  }
+  const Traced wrong = trace({"-p", policy("faultinject"), "-s", "call=600"}, {"true"});
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("call=600: no such system call"));
+}
+
 TEST_F(Trace, AnInjectedErrorIsWhatTheProgramSees) {
   const char *open_all = "import os, errno\n"
                          "for i in range(9):\n"
@@ -599,6 +614,63 @@ TEST_F(Trace, AProgramUnderASeccompFilterIsLeftAloneAndCounted) {
   EXPECT_EQ(t.status, 5);
   EXPECT_EQ(t.of("calls", "getsid", "calls"), 100u);
   EXPECT_EQ(t.result["left"], 1);
+}
+
+// With what the thread may not do from then on, read the clock or make nearly any call.
+SF_WORKER(strict) {
+  for (int i = 0; i < 100; i++) getsid(0);
+  prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+  syscall(SYS_exit, 3);
+  return 4;
+}
+
+SF_WORKER(clockless) {
+  for (int i = 0; i < 100; i++) getsid(0);
+  if (prctl(PR_SET_TSC, PR_TSC_SIGSEGV) != 0) return 4;
+  for (int i = 0; i < 100; i++) getsid(0);
+  return 3;
+}
+
+TEST_F(Trace, AProgramInStrictModeOrWithoutAClockIsLeftAlone) {
+  for (const char *program : {"strict", "clockless"}) {
+    const Traced t = trace_worker({"-p", policy("syscount")}, program);
+    EXPECT_EQ(t.status, 3) << program;
+    EXPECT_EQ(t.of("calls", "getsid", "calls"), 100u);
+    EXPECT_EQ(t.result["left"], 1);
+  }
+}
+
+// ---- what is printed
+
+TEST_F(Trace, AProgramIsTracedToItsEndWhereNobodyReadsWhatIsPrinted) {
+  const std::string base = program("shortfuse") + " trace -p " + policy("faultinject") + " -s call=getsid ";
+  const std::string traced = std::string("-- ") + kPython + (" -S -c 'import os, time\nfor i in range(20000):\n"
+      "  try: os.getsid(0)\n  except OSError: pass\nopen(\"" + (temp_ / "end") + "\", \"w\").close(); os._exit(3)' ");
+  for (const std::string &line : {base + traced + "2>/dev/full", base + traced + "2>&-",
+                                  "{ " + base + traced + "; exit $?; } 2>&1 | true; exit ${PIPESTATUS[0]}"}) {
+    EXPECT_EQ(run({.argv = {"bash", "-c", line}}).status, 3) << line;
+    EXPECT_EQ(unlink((temp_ / "end").c_str()), 0) << line;
+  }
+  const Finished lost = run({.argv = {"sh", "-c", base + "-o /dev/full " + traced}});
+  EXPECT_EQ(lost.status, 3);
+  EXPECT_THAT(lost.err, HasSubstr("not all that was traced"));
+}
+
+TEST_F(Trace, FoundInPathItIsMachineCodeFromAnywhere) {
+  const std::string bare = "PATH=" SF_BUILD_DIR "/bin:$PATH; cd /; exec shortfuse trace --json -p syscount -- true";
+  const Finished done = run({.argv = {"sh", "-c", bare}});
+  EXPECT_EQ(done.status, 0);
+  EXPECT_THAT(done.err, HasSubstr("\"machine_code\":true"));
+}
+
+TEST_F(Trace, APreloadedLibraryIsNoReasonForAddressSanitizer) {
+  write_file(temp_ / "a.c", "#include <unistd.h>\nint main() { for (int i = 0; i < 100; i++) getsid(0); return 3; }\n");
+  if (run({.argv = {"gcc", "-fsanitize=address", "-o", temp_ / "a", temp_ / "a.c"}}).status != 0)
+    GTEST_SKIP() << "no AddressSanitizer";
+  const Traced t = trace({"-p", policy("syscount")}, {temp_ / "a"});
+  EXPECT_EQ(t.status, 3) << t.err;
+  EXPECT_EQ(t.of("calls", "getsid", "calls"), 100u);
+  EXPECT_EQ(run({.argv = {program("shortfuse"), "run", "--", temp_ / "a"}}).status, 3);
 }
 
 // ---- threads that are cancelled inside a program

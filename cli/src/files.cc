@@ -200,6 +200,15 @@ std::expected<std::string, std::string> preload_value(const std::string &library
   return value;
 }
 
+void set_preload(const std::string &value) {
+  setenv("LD_PRELOAD", value.c_str(), 1);
+  const char *before = getenv("ASAN_OPTIONS");
+  std::string options = before != nullptr ? before : "";
+  if (options.find("verify_asan_link_order") != std::string::npos) return;
+  options += options.empty() ? "verify_asan_link_order=0" : ":verify_asan_link_order=0";
+  setenv("ASAN_OPTIONS", options.c_str(), 1);
+}
+
 std::expected<Program, NoProgram> inspect_program(const std::string &name) {
   Program program;
   if (name.find('/') != std::string::npos) {

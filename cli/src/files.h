@@ -29,6 +29,9 @@ std::expected<std::vector<std::string>, std::string> find_chain(const std::strin
 
 /// `libraries` followed by what LD_PRELOAD held, ours never twice. An error when ld.so could not take the path apart.
 std::expected<std::string, std::string> preload_value(const std::string &library, const char *before);
+/// The environment of a program that is to be executed: LD_PRELOAD, and that AddressSanitizer's runtime accepts it,
+/// which wants to be the first library otherwise, unless ASAN_OPTIONS says already whether.
+void set_preload(const std::string &value);
 
 struct Program {
   std::string path;      ///< absolute, or as found in PATH

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "fake_daemon.h"
 
@@ -73,6 +74,23 @@ TEST(Preload, KeepsOthersAndNeverRepeatsItself) {
   EXPECT_EQ(preload_value("/l/x.so", "/a.so /b.so"), "/l/x.so:/a.so:/b.so");
   EXPECT_EQ(preload_value("/l/x.so", ":/a.so::/l/x.so:"), "/l/x.so:/a.so");
   EXPECT_THAT(preload_value("/l l/x.so", "").error(), HasSubstr("space"));
+}
+
+TEST(Preload, AddressSanitizerIsToldOnceAndItsOwnOptionsAreKept) {
+  const char *before = getenv("LD_PRELOAD");
+  const std::string kept = before != nullptr ? before : "";
+  for (const auto &[given, expected] : std::map<std::string, std::string>{
+           {"", "verify_asan_link_order=0"},
+           {"detect_leaks=0", "detect_leaks=0:verify_asan_link_order=0"},
+           {"verify_asan_link_order=1:detect_leaks=0", "verify_asan_link_order=1:detect_leaks=0"}}) {
+    setenv("ASAN_OPTIONS", given.c_str(), 1);
+    set_preload("/l/x.so");
+    EXPECT_STREQ(getenv("ASAN_OPTIONS"), expected.c_str());
+    EXPECT_STREQ(getenv("LD_PRELOAD"), "/l/x.so");
+  }
+  unsetenv("ASAN_OPTIONS");
+  if (before != nullptr) setenv("LD_PRELOAD", kept.c_str(), 1);
+  else unsetenv("LD_PRELOAD");
 }
 
 TEST_F(Files, ProgramsAreJudgedBeforeTheyRun) {

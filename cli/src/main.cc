@@ -1,9 +1,11 @@
 // The `shortfuse` command: what the arguments mean. The work is in the file named after each subcommand.
 #include <fmt/format.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <string>
 #include <vector>
 
@@ -16,7 +18,7 @@ namespace shortfuse::cli {
 void complain(const char *command, const std::string &text) {
   // Whatever was printed so far comes first, also where both go to one file.
   fflush(stdout);
-  fmt::print(stderr, "shortfuse {}: {}\n", command, text);
+  fputs(fmt::format("shortfuse {}: {}\n", command, text).c_str(), stderr);
 }
 
 namespace {
@@ -344,10 +346,13 @@ int run_main(int argc, char **argv) {
 }  // namespace shortfuse::cli
 
 int main(int argc, char **argv) {
+  // Standard error may be what cannot be written.
   try {
-    return shortfuse::cli::run_main(argc, argv);
+    const int status = shortfuse::cli::run_main(argc, argv);
+    if (fflush(stdout) == 0 || status != 0) return status;
+    fputs(fmt::format("shortfuse: cannot write to standard output: {}\n", strerror(errno)).c_str(), stderr);
   } catch (const std::exception &e) {
-    fmt::print(stderr, "shortfuse: {}\n", e.what());
-    return 1;
+    fputs(fmt::format("shortfuse: {}\n", e.what()).c_str(), stderr);
   }
+  return 1;
 }

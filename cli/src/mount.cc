@@ -68,7 +68,7 @@ std::expected<void, std::string> set_environment(const Context &context, const s
   if (!preload) return std::unexpected(preload.error());
   std::string options = "bpftime=" + join(chain, ':');
   for (const auto &option : more) options += "," + option;
-  setenv("LD_PRELOAD", preload->c_str(), 1);
+  set_preload(*preload);
   setenv("SHORTFUSE_BRIDGE", options.c_str(), 1);
   setenv("SHORTFUSE_DAEMON", "1", 1);
   return {};

@@ -41,7 +41,7 @@ int run_command(const Context &context, const RunArguments &arguments) {
   }
   if (!arguments.quiet) note_if_out_of_reach(*program);
 
-  setenv("LD_PRELOAD", preload->c_str(), 1);
+  set_preload(*preload);
   if (!arguments.report.empty()) {
     // Absolute, as the program may change its directory before it exits.
     setenv("SHORTFUSE_REPORT", std::filesystem::absolute(arguments.report).c_str(), 1);

@@ -25,7 +25,7 @@ constexpr int kHandedOn[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
 
 std::optional<int> number_of_call(const std::string &name) {
   for (const vm::TracedCall &call : vm::traced_calls()) {
-    if (name == call.name) return call.number;
+    if (name == call.name || name == std::to_string(call.number)) return call.number;
   }
   return std::nullopt;
 }
@@ -36,8 +36,8 @@ std::expected<std::vector<vm::Setting>, std::string> settings_of(const std::vect
     const size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) return std::unexpected("\"" + word + "\" is not NAME=VALUE");
     out.push_back({word.substr(0, equals), word.substr(equals + 1)});
-    // Calls are given by name.
-    if (out.back().name != "call" || out.back().value.find_first_not_of("0123456789") == std::string::npos) continue;
+    // Calls are given by name; a number is one that has a name.
+    if (out.back().name != "call") continue;
     const auto number = number_of_call(out.back().value);
     if (!number) return std::unexpected(word + ": no such system call, or it cannot be traced; see --calls");
     out.back().value = std::to_string(*number);
@@ -62,7 +62,7 @@ std::expected<vm::Policy, std::string> load(const Context &context, const TraceA
 /// As this process has found signals, for the program.
 struct Signals {
   sigset_t mask;
-  sighandler_t children;
+  sighandler_t children, pipes;
 };
 
 struct Child {
@@ -72,12 +72,13 @@ struct Child {
 
 void become(TraceSession &session, const TraceArguments &arguments, const Program &program, const Signals &signals,
             const std::string &preload, int report) {
-  setenv("LD_PRELOAD", preload.c_str(), 1);
+  set_preload(preload);
   session.expect_exec(program.path);
   std::vector<char *> argv;
   for (const auto &word : arguments.command) argv.push_back(const_cast<char *>(word.c_str()));
   argv.push_back(nullptr);
   signal(SIGCHLD, signals.children);
+  signal(SIGPIPE, signals.pipes);
   sigprocmask(SIG_SETMASK, &signals.mask, nullptr);
   execvp(argv[0], argv.data());
   const int error = errno;
@@ -160,14 +161,21 @@ int run_traced(const Context &context, const TraceArguments &arguments, const vm
   for (int signo : kHandedOn) sigaddset(&awaited, signo);
   sigaddset(&awaited, SIGCHLD);
   const auto children = signal(SIGCHLD, SIG_DFL);  // where it was ignored, no status would be left to wait for
+  const auto pipes = signal(SIGPIPE, SIG_IGN);  // a reader that goes away does not end what is traced
   sigprocmask(SIG_BLOCK, &awaited, &mask);
   TracePrinter printer(policy, **session, out, arguments.json);
-  const Child child = start(**session, arguments, *program, {mask, children}, *preload);
+  const Child child = start(**session, arguments, *program, {mask, children, pipes}, *preload);
   if (child.error != 0) {
     complain("trace", fmt::format("{}: {}", arguments.command[0], strerror(child.error)));
     return child.error == ENOENT ? 127 : 126;
   }
-  return end_as(watch(child, **session, printer, arguments.duration_seconds, awaited), mask);
+  const int status = watch(child, **session, printer, arguments.duration_seconds, awaited);
+  if (printer.error() != 0) {
+    const std::string &path = arguments.output;
+    complain("trace", fmt::format("{}: not all that was traced is there: {}", path.empty() ? "standard error" : path,
+                                  strerror(printer.error())));
+  }
+  return end_as(status, mask);
 }
 
 }  // namespace

@@ -63,6 +63,17 @@ TracePrinter::TracePrinter(const vm::Policy &policy, const TraceSession &session
   room_ = std::make_unique_for_overwrite<char[]>(room_bytes_);
 }
 
+// A program is traced to its end also where nobody reads what is printed about it.
+template <typename... Values>
+void TracePrinter::write(fmt::format_string<Values...> format, Values &&...values) const {
+  const std::string text = fmt::format(format, std::forward<Values>(values)...);
+  if (error_ == 0 && fwrite(text.data(), 1, text.size(), out_) != text.size()) error_ = errno;
+}
+
+void TracePrinter::flush() const {
+  if (error_ == 0 && fflush(out_) != 0) error_ = errno;
+}
+
 std::string TracePrinter::name(size_t map) const {
   const sf_image_map &def = policy_.maps[map].def;
   return {def.name, strnlen(def.name, sizeof def.name)};
@@ -86,9 +97,9 @@ bool TracePrinter::take(Ring *ring) {
   const MapField record{bytes.size(), field(ring->map, false).type, false};
   if (json_) {
     const Shown line{{"event", name(ring->map)}, {"record", as_json(record, bytes)}};
-    fmt::print(out_, "{}\n", line.dump(-1, ' ', false, Shown::error_handler_t::replace));
+    write("{}\n", line.dump(-1, ' ', false, Shown::error_handler_t::replace));
   } else {
-    fmt::print(out_, "{} {}\n", name(ring->map), shown(record, bytes));
+    write("{} {}\n", name(ring->map), shown(record, bytes));
   }
   return true;
 }
@@ -99,7 +110,7 @@ void TracePrinter::events() {
     for (size_t most = session_.map(ring.map).shape.max_entries / kRecordBytesMin; most > 0 && take(&ring); most--) {
     }
   }
-  fflush(out_);
+  flush();
 }
 
 std::vector<TracePrinter::Row> TracePrinter::rows(size_t map) const {
@@ -131,7 +142,7 @@ std::vector<TracePrinter::Row> TracePrinter::rows(size_t map) const {
 }
 
 void TracePrinter::print_table(size_t map, const std::vector<Row> &rows) const {
-  if (rows.empty()) return fmt::print(out_, "{}: empty\n", name(map));
+  if (rows.empty()) return write("{}: empty\n", name(map));
   std::vector<std::vector<std::string>> cells{{name(map)}};
   const bool columns = rows[0].value.is_object();
   if (columns) {
@@ -151,25 +162,25 @@ void TracePrinter::print_table(size_t map, const std::vector<Row> &rows) const {
   for (const auto &line : cells) {
     std::string text = fmt::format("{:<{}}", line[0], width[0]);
     for (size_t i = 1; i < line.size() && i < width.size(); i++) text += fmt::format("  {:>{}}", line[i], width[i]);
-    fmt::print(out_, "{}\n", text);
+    write("{}\n", text);
   }
 }
 
 void TracePrinter::print_notes() const {
   uint64_t more = 0;
   const auto untraced = session_.untraced(&more);
-  for (const std::string &path : untraced) fmt::print(out_, "not traced: {}\n", path);
-  if (more != 0) fmt::print(out_, "not traced, perhaps: {} more\n", more);
-  if (session_.left() != 0) fmt::print(out_, "not traced to their end: {} processes\n", session_.left());
+  for (const std::string &path : untraced) write("not traced: {}\n", path);
+  if (more != 0) write("not traced, perhaps: {} more\n", more);
+  if (session_.left() != 0) write("not traced to their end: {} processes\n", session_.left());
   if (session_.missed() != 0)
-    fmt::print(out_, "passed unseen while a program was running: {} calls\n", session_.missed());
+    write("passed unseen while a program was running: {} calls\n", session_.missed());
   if (session_.unpatched() != 0)
-    fmt::print(out_, "not seen where libc makes them in {} places that cannot be patched\n", session_.unpatched());
+    write("not seen where libc makes them in {} places that cannot be patched\n", session_.unpatched());
   for (size_t i = 0; i < policy_.maps.size(); i++) {
     const sf_map &map = session_.map(i);
     const uint64_t lost = map.shape.type == SF_MAP_RINGBUF ? sf_ring_lost(&map) : 0;
-    if (lost != 0) fmt::print(out_, "{}: {} records found no room\n", name(i), lost);
-    if (sf_map_refused(&map) != 0) fmt::print(out_, "{}: {} writes were refused\n", name(i), sf_map_refused(&map));
+    if (lost != 0) write("{}: {} records found no room\n", name(i), lost);
+    if (sf_map_refused(&map) != 0) write("{}: {} writes were refused\n", name(i), sf_map_refused(&map));
   }
 }
 
@@ -200,11 +211,11 @@ void TracePrinter::results() {
   if (json_) {
     Shown line = notes_json();
     line["maps"] = std::move(maps);
-    fmt::print(out_, "{}\n", line.dump(-1, ' ', false, Shown::error_handler_t::replace));
+    write("{}\n", line.dump(-1, ' ', false, Shown::error_handler_t::replace));
   } else {
     print_notes();
   }
-  fflush(out_);
+  flush();
 }
 
 }  // namespace shortfuse::cli

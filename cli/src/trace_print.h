@@ -1,5 +1,7 @@
 // What a trace shows: records of ring buffers as they come, and the other maps at the end.
 #pragma once
+#include <fmt/format.h>
+
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -19,6 +21,8 @@ class TracePrinter {
   void events();
   /// Maps, and what could not be traced.
   void results();
+  /// The errno of the first write that failed, after which nothing more is written; 0: none has.
+  int error() const { return error_; }
 
  private:
   struct Ring {
@@ -39,11 +43,15 @@ class TracePrinter {
   void print_table(size_t map, const std::vector<Row> &rows) const;
   void print_notes() const;
   nlohmann::ordered_json notes_json() const;
+  template <typename... Values>
+  void write(fmt::format_string<Values...> format, Values &&...values) const;
+  void flush() const;
 
   const vm::Policy &policy_;
   const TraceSession &session_;
   FILE *out_;
   bool json_;
+  mutable int error_ = 0;
   std::vector<Ring> rings_;
   size_t room_bytes_ = 0;
   std::unique_ptr<char[]> room_;  ///< for one record

@@ -35,13 +35,18 @@ bool enters_a_filter(const sf_call *call) {
                                       (call->arg[0] == kSeccompSetStrict || call->arg[0] == kSeccompSetFilter);
 }
 
+// Our clock is the processor's time stamp counter, which this thread may not read any more.
+bool gives_up_the_clock(const sf_call *call) {
+  return call->nr == __NR_prctl && call->arg[0] == PR_SET_TSC && call->arg[1] == PR_TSC_SIGSEGV;
+}
+
 // Calls after which descriptors or names mean something else in ways that are not followed here: the process keeps
 // to the kernel from then on.
 bool leaves_our_view(const sf_call *call) {
   switch (call->nr) {
     case __NR_unshare: return call->arg[0] & (CLONE_FILES | CLONE_FS | CLONE_NEWNS);
     case __NR_prctl:
-    case __NR_seccomp: return enters_a_filter(call);  // calls that we make ourselves may become deadly
+    case __NR_seccomp: return enters_a_filter(call) || gives_up_the_clock(call);  // what we do may become deadly
     case __NR_close_range: return call->arg[2] & 2;  // CLOSE_RANGE_UNSHARE
     case __NR_setns:
     case __NR_chroot:
@@ -142,7 +147,7 @@ int own_call(sf_frame *frame) {
   if (call->nr == __NR_mmap && call->arg[2] & PROT_EXEC && !(call->arg[3] & MAP_ANONYMOUS)) sf_raw_calls_expect();
   if (!inert && enters_a_filter(call)) sf_bypass_filtered();
   if (!inert && leaves_our_view(call)) sf_hook_switch_off("the process leaves what can be followed");
-  if (!inert && sf_trace_on() && enters_a_filter(call)) {
+  if (!inert && sf_trace_on() && (enters_a_filter(call) || gives_up_the_clock(call))) {
     // Programs often only ask whether they could.
     frame->result = sf_syscall6(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4],
                                 call->arg[5]);

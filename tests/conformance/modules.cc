@@ -246,6 +246,15 @@ void filtered(const Place &) {
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
         syscall(SYS_lseek, fd, 0, SEEK_CUR);
       }).c_str());
+  say("without the time stamp counter", "%s", in_child([&] {
+        char byte[10];
+        reads(fd, 5);
+        if (prctl(PR_SET_TSC, PR_TSC_SIGSEGV) != 0) _exit(1);
+        for (int i = 0; i < 30; ++i) {
+          if (stat("text", &st) != 0 || pread(fd, byte, 10, 0) != 10) _exit(2);
+        }
+        _exit(lseek(fd, 0, SEEK_CUR) == 5 ? 5 : 6);
+      }).c_str());
   say("read on", "%s", reads(fd, 10).c_str());
 }
 

@@ -31,7 +31,9 @@ std::vector<std::string> jit_candidates() {
   std::vector<std::string> out;
   Dl_info info;
   if (dladdr(reinterpret_cast<void *>(&find_function), &info) && info.dli_fname) {
-    std::unique_ptr<char, decltype(&free)> real(realpath(info.dli_fname, nullptr), &free);
+    // Of the program itself this is the name that it was started by, perhaps found in PATH or from another directory.
+    const char *name = info.dli_fname[0] == '/' ? info.dli_fname : "/proc/self/exe";
+    std::unique_ptr<char, decltype(&free)> real(realpath(name, nullptr), &free);
     std::string path = real ? real.get() : info.dli_fname;
     if (size_t slash = path.find_last_of('/'); slash != std::string::npos) {
       out.push_back(path.substr(0, slash + 1) + kJitLibrary);
