@@ -1,4 +1,8 @@
-/* What the system calls in a module's own text could do unseen. */
+/* What the system calls in a module's own text could do unseen.
+ *
+ * Harmless is what was shown to be: the text was read from where it is entered, and the number of each call found is
+ * known on all ways to it. What cannot be read counts as the worst. Not promised for text that hides what it does:
+ * calls that begin in the middle of another instruction, addresses that are computed, text that nothing names. */
 #ifndef SHORTFUSE_HOOK_JUDGE_H
 #define SHORTFUSE_HOOK_JUDGE_H
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <link.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -29,7 +30,6 @@ sf_verdict judged(std::vector<uint8_t> text) {
 
 TEST(Judge, ByWhatStandsBefore) {
   EXPECT_EQ(judged({}), SF_RAW_HARMLESS);
-  EXPECT_EQ(judged({0x0f, 0x05}), SF_RAW_HARMLESS) << "a constant that looks like it";
   EXPECT_EQ(judged({0xb8, 39, 0, 0, 0, 0x0f, 0x05}), SF_RAW_HARMLESS) << "getpid";
   EXPECT_EQ(judged({0xb8, 3, 0, 0, 0, 0x0f, 0x05}), SF_RAW_DESCRIPTORS) << "close";
   EXPECT_EQ(judged({0x31, 0xc0, 0x0f, 0x05}), SF_RAW_DESCRIPTORS) << "read";
@@ -47,6 +47,105 @@ TEST(Judge, TheLastBytesOfTheText) {
   EXPECT_EQ(judge(module), SF_RAW_DESCRIPTORS);
   module.text_end--;
   EXPECT_EQ(judge(module), SF_RAW_HARMLESS);
+}
+
+std::vector<uint8_t> with_nops(std::vector<uint8_t> text, size_t at, size_t nops) {
+  text.insert(text.begin() + static_cast<long>(at), nops, 0x90);
+  return text;
+}
+
+TEST(Judge, NumbersThatAreNoConstantBefore) {
+  EXPECT_EQ(judged({0x48, 0x8b, 0x45, 0xe8, 0x48, 0x8b, 0x7d, 0xe0, 0x0f, 0x05, 0x48, 0x89, 0x45, 0xf8, 0xc9, 0xc3}),
+            SF_RAW_PROCESS) << "from the stack, as compilers do that do not optimise";
+  EXPECT_EQ(judged({0x89, 0xf8, 0x48, 0x89, 0xf7, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "the first argument";
+  EXPECT_EQ(judged({0x8b, 0x05, 0, 1, 0, 0, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "from memory";
+  EXPECT_EQ(judged({0x89, 0xd8, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "another register";
+  EXPECT_EQ(judged({0x8d, 0x42, 0x03, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "lea";
+  EXPECT_EQ(judged({0x31, 0xc0, 0xb0, 80, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "the low byte: chdir";
+  EXPECT_EQ(judged({0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "the caller's";
+  EXPECT_EQ(judged({0x48, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "with a prefix";
+  EXPECT_EQ(judged({0x74, 0x05, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "a jump over it";
+  EXPECT_EQ(judged({0x8b, 0x05, 0, 1, 0, 0, 0x45, 0x31, 0xc0, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS)
+      << "from memory, and a xor that looks like eax";
+}
+
+TEST(Judge, ConstantsFarBefore) {
+  const std::vector<uint8_t> close = {0xb8, 3, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  const std::vector<uint8_t> getpid = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  EXPECT_EQ(judged(with_nops(close, 5, 40)), SF_RAW_DESCRIPTORS);
+  EXPECT_EQ(judged(with_nops(getpid, 5, 40)), SF_RAW_HARMLESS);
+  EXPECT_EQ(judged(with_nops(close, 5, 100)), SF_RAW_PROCESS);
+}
+
+TEST(Judge, TablesInTheText) {
+  EXPECT_EQ(judged({0xc3, 0x0f, 0x05, 0xc3}), SF_RAW_HARMLESS) << "nothing leads there";
+  EXPECT_EQ(judged({0xe8, 1, 0, 0, 0, 0xc3, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "a call leads there";
+  EXPECT_EQ(judged({0x48, 0x8d, 0x05, 1, 0, 0, 0, 0xc3, 0x0f, 0x05, 0xc3}), SF_RAW_PROCESS) << "its address is taken";
+  EXPECT_EQ(judged({0x48, 0x8d, 0x05, 1, 0, 0, 0, 0xc3, 0x0f, 0x05, 0, 0, 0x10, 0x05, 0, 0}), SF_RAW_HARMLESS)
+      << "a table of numbers: its address is taken, and nobody executes what follows";
+  EXPECT_EQ(judged({0x48, 0x8d, 0x05, 1, 0, 0, 0, 0xc3, 0x9c, 0x17, 0xb9, 0x1e, 0x6f, 0x33, 0x69, 0xce, 0x0f, 0x05,
+                    0x59, 0xc3}), SF_RAW_HARMLESS) << "nor what stands before";
+  EXPECT_EQ(judged({0xc3, 0xcd, 0x80, 0xc3, 0x0f, 0x34, 0xc3}), SF_RAW_HARMLESS);
+}
+
+TEST(Judge, TheOtherWaysIntoTheKernel) {
+  EXPECT_EQ(judged({0xb8, 19, 0, 0, 0, 0xcd, 0x80, 0xc3}), SF_RAW_PROCESS) << "lseek of 32 bits";
+  EXPECT_EQ(judged({0xb8, 39, 0, 0, 0, 0x0f, 0x34, 0xc3}), SF_RAW_PROCESS) << "sysenter";
+  EXPECT_EQ(judged({0x81, 0xc1, 0xcd, 0x80, 0x0f, 0x34, 0xc3}), SF_RAW_HARMLESS) << "a constant that looks like both";
+}
+
+/// A module whose only function is getpid, with something else in its dynamic section.
+sf_verdict judged_with(std::vector<Elf64_Dyn> dynamic, std::vector<uint8_t> &text) {
+  sf_module module = {};
+  module.base = module.text = reinterpret_cast<uint64_t>(text.data());
+  module.text_end = module.text + text.size();
+  dynamic.push_back({DT_NULL, {0}});
+  module.dynamic = reinterpret_cast<const uint64_t *>(dynamic.data());
+  return judge(module);
+}
+Elf64_Dyn place(Elf64_Sxword tag, const void *at, const std::vector<uint8_t> &text) {
+  return {tag, {reinterpret_cast<uint64_t>(at) - reinterpret_cast<uint64_t>(text.data())}};
+}
+
+TEST(Judge, EntriesThatTheDynamicLinkerKnows) {
+  // One piece of memory, so that all of it lies behind the text.
+  struct {
+    Elf64_Sym symbol[2];
+    uint32_t hash[8], gnu_hash[8];
+    Elf64_Rela rela;
+    uint64_t packed[2], pointer;
+  } tables = {};
+  constexpr uint64_t kMiddle = 25;
+  std::vector<uint8_t> text(20 + sizeof tables + 64, 0x90);
+  const uint8_t getpid[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  memcpy(text.data() + 20, getpid, sizeof getpid);
+  EXPECT_EQ(judged_with({}, text), SF_RAW_HARMLESS);
+  uint8_t *memory = text.data() + 64;
+  auto in_text = [&](const void *field) {
+    return memory + (static_cast<const char *>(field) - reinterpret_cast<char *>(&tables));
+  };
+  auto put = [&] { memcpy(memory, &tables, sizeof tables); };
+  tables.symbol[1].st_value = kMiddle, tables.symbol[1].st_shndx = 1;
+  tables.hash[0] = 1, tables.hash[1] = 2;
+  tables.gnu_hash[0] = 1, tables.gnu_hash[1] = 1, tables.gnu_hash[2] = 1;
+  tables.gnu_hash[6] = 1, tables.gnu_hash[7] = 1;  // one bucket and one chain
+  tables.rela = {0, ELF64_R_INFO(0, R_X86_64_RELATIVE), kMiddle};
+  tables.packed[0] = static_cast<uint64_t>(in_text(&tables.pointer) - text.data());
+  tables.pointer = kMiddle;
+  put();
+  const Elf64_Dyn symbols = place(DT_SYMTAB, in_text(tables.symbol), text);
+  EXPECT_EQ(judged_with({symbols, place(DT_HASH, in_text(tables.hash), text)}, text), SF_RAW_PROCESS);
+  EXPECT_EQ(judged_with({symbols, place(DT_GNU_HASH, in_text(tables.gnu_hash), text)}, text), SF_RAW_PROCESS);
+  EXPECT_EQ(judged_with({place(DT_RELA, in_text(&tables.rela), text), {DT_RELASZ, {sizeof tables.rela}}}, text),
+            SF_RAW_PROCESS);
+  const Elf64_Dyn packed = place(DT_RELR, in_text(tables.packed), text);
+  EXPECT_EQ(judged_with({packed, {DT_RELRSZ, {8}}}, text), SF_RAW_PROCESS);
+  tables.packed[0] -= 16, tables.packed[1] = 5;  // the second word of the map: bit 2
+  put();
+  EXPECT_EQ(judged_with({packed, {DT_RELRSZ, {16}}}, text), SF_RAW_PROCESS);
+  tables.symbol[1].st_value = 20;
+  put();
+  EXPECT_EQ(judged_with({symbols, place(DT_HASH, in_text(tables.hash), text)}, text), SF_RAW_HARMLESS) << "its start";
 }
 
 // Functions with unwind information, in this program's own text. Never called.
@@ -137,6 +236,18 @@ FUNCTION(enters_a_filter, "mov $157,%eax; mov $22,%edi; syscall; ret");
 FUNCTION(any_prctl, "mov $157,%eax; syscall; ret");
 FUNCTION(sets_sigusr1, "mov $13,%eax; mov $10,%edi; syscall; ret");
 FUNCTION(sets_sigsegv, "mov $13,%eax; mov $11,%edi; syscall; ret");
+FUNCTION(calls_it, "mov $3,%eax; .byte 0xe8; .long called_middle - . - 4; ret");
+FUNCTION(called_part, "mov $39,%eax; test %edi,%edi; je 1f; called_middle: syscall; 1: ret");
+FUNCTION(takes_it, "lea taken_middle(%rip),%rdx; mov $3,%eax; call *%rdx; ret");
+FUNCTION(taken_part, "mov $39,%eax; test %edi,%edi; je 1f; taken_middle: syscall; 1: ret");
+FUNCTION(takes_its_own, "lea 1f(%rip),%rdx; mov $3,%eax; push %rdx; ret; nop; mov $39,%eax; 1: syscall; ret");
+FUNCTION(jumps_short, "mov $3,%eax; .byte 0xeb, short_middle - . - 1");
+FUNCTION(next_to_both, "nop; ret");
+FUNCTION(short_part, "mov $39,%eax; short_middle: syscall; ret");
+FUNCTION(old_call, "mov $39,%eax; int $0x80; ret");
+FUNCTION(fast_call, "mov $39,%eax; sysenter; ret");
+FUNCTION(no_call, "add $0x340f80cd,%eax; ret");
+FUNCTION(prefixed, "mov $3,%eax; .byte 0x48; syscall; ret");
 FUNCTION(ends_here, "ret");
 
 TEST(Judge, AllWaysThroughAFunction) {
@@ -171,6 +282,23 @@ TEST(Judge, JumpsFromElsewhere) {
   EXPECT_EQ(judged_module("", beside, warm_part_end), SF_RAW_PROCESS);
 }
 
+TEST(Judge, EntriesInTheMiddle) {
+  EXPECT_JUDGED(called_part, SF_RAW_HARMLESS);
+  EXPECT_EQ(judged_module("", calls_it, called_part_end), SF_RAW_PROCESS);
+  EXPECT_JUDGED(taken_part, SF_RAW_HARMLESS);
+  EXPECT_EQ(judged_module("", takes_it, taken_part_end), SF_RAW_PROCESS);
+  EXPECT_JUDGED(takes_its_own, SF_RAW_PROCESS);
+  EXPECT_JUDGED(short_part, SF_RAW_HARMLESS);
+  EXPECT_EQ(judged_module("", jumps_short, short_part_end), SF_RAW_PROCESS);
+}
+
+TEST(Judge, OtherInstructionsInFunctions) {
+  EXPECT_JUDGED(old_call, SF_RAW_PROCESS);
+  EXPECT_JUDGED(fast_call, SF_RAW_PROCESS);
+  EXPECT_JUDGED(no_call, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(prefixed, SF_RAW_DESCRIPTORS);
+}
+
 TEST(Judge, UsesOfOneNumber) {
   EXPECT_JUDGED(names_itself, SF_RAW_HARMLESS);
   EXPECT_JUDGED(enters_a_filter, SF_RAW_PROCESS);
@@ -183,6 +311,7 @@ TEST(Judge, TextInSeveralPlaces) {
   const uint8_t one[] = {0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3}, two[] = {0x90, 0xb8, 3, 0, 0, 0, 0x0f, 0x05, 0xc3};
   sf_module module = {};
   module.text = reinterpret_cast<uint64_t>(one), module.text_end = module.text + sizeof one;
+  module.base = std::min(module.text, reinterpret_cast<uint64_t>(two));
   EXPECT_EQ(judge(module), SF_RAW_HARMLESS);
   module.more_text[0].start = reinterpret_cast<uint64_t>(two);
   module.more_text[0].end = module.more_text[0].start + sizeof two;
@@ -190,6 +319,22 @@ TEST(Judge, TextInSeveralPlaces) {
   EXPECT_EQ(judge(module), SF_RAW_DESCRIPTORS);
   module.more_texts = SF_MORE_TEXTS + 1;
   EXPECT_EQ(judge(module), SF_RAW_PROCESS);
+}
+
+TEST(Judge, ACallFromOneTextIntoAnother) {
+  std::vector<uint8_t> bytes(64, 0x90);
+  const uint8_t one[] = {0xe8, 28, 0, 0, 0, 0xc3}, two[] = {0xc3, 0x0f, 0x05, 0xc3};
+  memcpy(bytes.data(), one, sizeof one);
+  memcpy(bytes.data() + 32, two, sizeof two);
+  sf_module module = {};
+  module.base = module.text = reinterpret_cast<uint64_t>(bytes.data());
+  module.text_end = module.text + sizeof one;
+  module.more_text[0].start = module.base + 32;
+  module.more_text[0].end = module.more_text[0].start + sizeof two;
+  module.more_texts = 1;
+  EXPECT_EQ(judge(module), SF_RAW_PROCESS);
+  bytes[1]--;
+  EXPECT_EQ(judge(module), SF_RAW_HARMLESS) << "only the other's first instruction";
 }
 
 TEST(Judge, ModulesThatEverybodyHas) {

@@ -58,12 +58,19 @@ void add_text(sf_module *module, uint64_t start, uint64_t end) {
   module->more_texts++;
 }
 
+void add_data(sf_module *module, uint64_t start, uint64_t end) {
+  if (module->datas < SF_DATAS) module->data[module->datas].start = start, module->data[module->datas].end = end;
+  module->datas++;
+}
+
 // Returns whether the module has text at all.
 bool read_headers(sf_module *module, const ElfW(Phdr) *phdr, uint64_t count) {
   for (uint64_t i = 0; i < count; i++) {
     uint64_t start = module->base + phdr[i].p_vaddr;
     if (phdr[i].p_type == PT_LOAD && phdr[i].p_flags & PF_X) {
       add_text(module, start, start + phdr[i].p_memsz);
+    } else if (phdr[i].p_type == PT_LOAD && phdr[i].p_flags & PF_R) {
+      add_data(module, start, start + phdr[i].p_filesz);
     } else if (phdr[i].p_type == PT_GNU_EH_FRAME) {
       module->eh_frame_hdr = (const uint8_t *)start;
       module->eh_frame_hdr_bytes = phdr[i].p_memsz;

@@ -8,6 +8,7 @@
 #define SF_MODULES_MAX 8
 #define SF_BUILD_ID_MAX 32
 #define SF_MORE_TEXTS 3
+#define SF_DATAS 6
 
 struct sf_module {
   uint64_t base;                /* what the module's own addresses are relative to */
@@ -17,6 +18,10 @@ struct sf_module {
     uint64_t start, end;
   } more_text[SF_MORE_TEXTS];   /* the others, which few have (post-link optimisers make them) */
   uint32_t more_texts;          /* above SF_MORE_TEXTS: as many were left out */
+  struct {
+    uint64_t start, end;
+  } data[SF_DATAS];             /* segments that are not executable, as far as the file fills them */
+  uint32_t datas;               /* above SF_DATAS: as many were left out */
   const uint8_t *eh_frame_hdr;  /* NULL: none */
   size_t eh_frame_hdr_bytes;
   uint64_t image_end;           /* of the last segment, absolute */

@@ -5,7 +5,7 @@
  * use a mount, those that come later (dlopen) before anything more is answered. Verdicts are remembered by build-id,
  * beside the sites of libc (site_cache.h).
  *
- * Not found: code made at run time, and sites in text without unwind information that do not look like one. */
+ * Not found: code made at run time, and calls that hide (judge.h). */
 #ifndef SHORTFUSE_HOOK_RAW_CALLS_H
 #define SHORTFUSE_HOOK_RAW_CALLS_H
 

@@ -111,6 +111,21 @@ void dlopened_one_of_two_numbers(const Place &) {
   for (int round = 0; round < 2; ++round) number_again([&](int fd) { return call(fd, 1); });
 }
 
+void dlopened_unoptimised(const Place &) {
+  for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
+  int fd = open("text", O_RDONLY);
+  say("read", "%s", reads(fd, 10).c_str());
+  // Numbers come from the stack, and no unwind information says where functions begin.
+  void *module = dlopen(built("conformance_raw_plain.so").c_str(), RTLD_NOW);
+  if (module == nullptr) throw Broken(dlerror());
+  auto call = reinterpret_cast<RawCall *>(dlsym(module, "raw_call"));
+  said("sought", call(SYS_lseek, fd, 200, SEEK_SET, 0, 0, 0));
+  said("position", position(fd));
+  say("there", "%s", reads(fd, 10).c_str());
+  for (int round = 0; round < 2; ++round)
+    number_again([&](int other) { return call(SYS_close, other, 0, 0, 0, 0, 0); });
+}
+
 void dlopened_two_texts(const Place &) {
   for (int look = 0; look < 3; ++look) say("before", "%s", contents("text").c_str());
   Module module(built("conformance_raw_texts.so"));
@@ -273,6 +288,7 @@ std::vector<Case> module_cases() {
       {"dlopen", dlopened, {"read"}},
       {"closed_unseen", closed_unseen, {"read"}},
       {"dlopen_two_numbers", dlopened_one_of_two_numbers, {"read"}},
+      {"dlopen_unoptimised", dlopened_unoptimised, {"read"}},
       {"dlopen_two_texts", dlopened_two_texts, {"read"}},
       {"dlmopen", second_c_library, {"read"}},
       {"dlopen_harmless", dlopened_harmless, {"read", "stat"}},
