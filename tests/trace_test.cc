@@ -656,6 +656,14 @@ TEST_F(Trace, AProgramIsTracedToItsEndWhereNobodyReadsWhatIsPrinted) {
   EXPECT_THAT(lost.err, HasSubstr("not all that was traced"));
 }
 
+TEST_F(Trace, ItsProgramsCanBeLookedAtAsThoseOfMounts) {
+  for (const char *look : {"check", "disasm", "dump-ir"}) {
+    const Finished done = run({.argv = {program("shortfuse"), "policy", look, policy("syscount")}});
+    EXPECT_EQ(done.status, 0) << done.err;
+    EXPECT_THAT(done.out, HasSubstr("syscall_exit/")) << look;
+  }
+}
+
 TEST_F(Trace, FoundInPathItIsMachineCodeFromAnywhere) {
   const std::string bare = "PATH=" SF_BUILD_DIR "/bin:$PATH; cd /; exec shortfuse trace --json -p syscount -- true";
   const Finished done = run({.argv = {"sh", "-c", bare}});

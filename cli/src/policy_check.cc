@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
 #include "commands.h"
@@ -28,6 +29,8 @@ std::string map_name(const vm::Policy::Map &map) {
   return {map.def.name, strnlen(map.def.name, sizeof map.def.name)};
 }
 
+constexpr std::string_view kUnknownSection = "section-unknown";
+
 // With its header, hash buckets, copies per CPU and so on: what mounting takes for it.
 uint64_t map_bytes(const vm::Policy::Map &map) {
   const sf_map_shape shape = sf_image_map_shape(&map.def);
@@ -40,6 +43,14 @@ uint64_t all_map_bytes(const vm::Policy &policy) {
   return all;
 }
 
+
+// A mount's policy, or programs for `shortfuse trace`: whichever their sections name.
+std::expected<vm::Policy, vm::Refusal> load(const std::vector<std::string> &paths) {
+  auto policy = vm::load_policy(paths);
+  if (policy || std::string_view(policy.error().code) != kUnknownSection) return policy;
+  auto trace = vm::load_trace(paths, {});
+  return trace || std::string_view(trace.error().code) != kUnknownSection ? std::move(trace) : std::move(policy);
+}
 
 struct Checked {
   std::string chain;
@@ -57,7 +68,7 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
 
 Checked check(const std::string &name, const std::vector<std::string> &paths) {
   auto start = std::chrono::steady_clock::now();
-  Checked result{.chain = name, .policy = vm::load_policy(paths)};
+  Checked result{.chain = name, .policy = load(paths)};
   result.verify_ms = milliseconds_since(start);
   if (!result.policy) return result;
   start = std::chrono::steady_clock::now();
@@ -169,7 +180,7 @@ int policy_check_command(const Context &context, const std::vector<std::string> 
 int policy_disasm_command(const Context &context, const std::string &chain, const std::string &section) {
   const auto paths = find_chain(context.executable_directory, chain);
   if (!paths) return complain("policy disasm", paths.error()), 1;
-  const auto policy = vm::load_policy(*paths);
+  const auto policy = load(*paths);
   if (!policy) return complain("policy disasm", chain + ": " + policy.error().str()), 1;
   bool any = false;
   for (const auto &program : policy->programs) {
@@ -188,7 +199,7 @@ int policy_dump_ir_command(const Context &context, const std::string &chain, con
                            vm::CompilerStage stage) {
   const auto paths = find_chain(context.executable_directory, chain);
   if (!paths) return complain("policy dump-ir", paths.error()), 1;
-  auto policy = vm::load_policy(*paths);
+  auto policy = load(*paths);
   if (!policy) return complain("policy dump-ir", chain + ": " + policy.error().str()), 1;
   std::erase_if(policy->programs, [&](const vm::Policy::Program &p) {
     return !section.empty() && p.info.section != section;
