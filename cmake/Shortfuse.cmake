@@ -15,8 +15,9 @@ set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo)
 endif()
-set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
-set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
+# Line tables are what backtraces need; full debug information (preset dev) is a quarter of the time to compile.
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 
 set(SF_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
 # A test program's own sources take half the time to compile so; the libraries that it tests keep their flags.
