@@ -73,6 +73,17 @@ function(sf_executable name)
   target_link_libraries(${name} PRIVATE ${A_DEPS} Threads::Threads)
 endfunction()
 
+# The longest tests, longest first: ctest begins with them, so that no core waits for one at the end.
+set(SF_LONG_TESTS mount_coherence vm_soundness_test mount_differential mount_conformance passthroughfs-conformance-test
+    mount_programs vm_kernel_test mount_swap vm_differential_test vm_mutation_test fuzz_policy_program mount_embed)
+function(sf_order name)
+  list(FIND SF_LONG_TESTS ${name} place)
+  if(NOT place EQUAL -1)
+    math(EXPR cost "1000 - ${place}")
+    set_tests_properties(${name} PROPERTIES COST ${cost})
+  endif()
+endfunction()
+
 # sf_test(NAME SOURCES ... [DEPS ...] [LABELS ...]): a GoogleTest program, one ctest.
 function(sf_test name)
   if(NOT SF_BUILD_TESTS)
@@ -87,6 +98,7 @@ function(sf_test name)
   target_link_options(${name} PRIVATE ${SF_SANITIZE_FLAGS})
   target_link_libraries(${name} PRIVATE ${A_DEPS} GTest::gtest GTest::gmock GTest::gtest_main Threads::Threads)
   add_test(NAME ${name} COMMAND ${name})
+  sf_order(${name})
   set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 LABELS "${A_LABELS}")
   # A new mount namespace holds a copy of every mount, and with it daemons that another test wants to see ending.
   foreach(source ${A_SOURCES})
