@@ -118,28 +118,40 @@ std::string random_path(std::mt19937 &rng, const Tree &tree) {
   return path;
 }
 
+// The kernel's answer before and after: a path may lead out of the tree, to what others change.
+template <typename Ask>
+void expect_same(const Ask &ask) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    const std::string before = ask(by_kernel), got = ask(through);
+    if (got == before) return;
+    if (ask(by_kernel) != before) continue;
+    ASSERT_EQ(got, before);
+  }
+  FAIL() << "it never stays the same";
+}
+
 void compare(std::mt19937 &rng, const Tree &tree, int dirfd, int rounds) {
-  for (int i = 0; i < rounds; ++i) {
+  for (int i = 0; i < rounds && !testing::Test::HasFatalFailure(); ++i) {
     std::string path = random_path(rng, tree);
     SCOPED_TRACE(path);
     switch (rng() % 6) {
-      case 0: ASSERT_EQ(do_stat(through, SYS_stat, path), do_stat(by_kernel, SYS_stat, path)); break;
-      case 1: ASSERT_EQ(do_stat(through, SYS_lstat, path), do_stat(by_kernel, SYS_lstat, path)); break;
+      case 0: expect_same([&](Caller call) { return do_stat(call, SYS_stat, path); }); break;
+      case 1: expect_same([&](Caller call) { return do_stat(call, SYS_lstat, path); }); break;
       case 2: {
         int flags = rng() % 2 ? AT_SYMLINK_NOFOLLOW : 0;
-        ASSERT_EQ(do_fstatat(through, dirfd, path, flags), do_fstatat(by_kernel, dirfd, path, flags));
+        expect_same([&](Caller call) { return do_fstatat(call, dirfd, path, flags); });
         break;
       }
       case 3: {
         int mode = static_cast<int>(rng() % 8);
-        ASSERT_EQ(do_access(through, path, mode), do_access(by_kernel, path, mode)) << mode;
+        expect_same([&](Caller call) { return do_access(call, path, mode); });
         break;
       }
-      case 4: ASSERT_EQ(do_readlink(through, path, 200), do_readlink(by_kernel, path, 200)); break;
+      case 4: expect_same([&](Caller call) { return do_readlink(call, path, 200); }); break;
       case 5: {
         // Some file systems leave out times that were not asked for; FUSE does not.
         unsigned mask = STATX_TYPE | STATX_MODE | STATX_SIZE | STATX_INO | STATX_MTIME | STATX_CTIME;
-        ASSERT_EQ(do_statx(through, dirfd, path, 0, mask), do_statx(by_kernel, dirfd, path, 0, mask));
+        expect_same([&](Caller call) { return do_statx(call, dirfd, path, 0, mask); });
         break;
       }
     }

@@ -301,8 +301,9 @@ TEST(PolicyInit, ProjectsTestThemselves) {
     log << std::ifstream(directory.path + "/log").rdbuf();
     EXPECT_EQ(status, 0) << log.str();
     // Whole lines of what `policy run` says, not what was looked for in them.
-    if (std::string(kind) != "count")
+    if (std::string(kind) != "count") {
       EXPECT_THAT(log.str(), HasSubstr(": 0 (SF_PASS: the call takes its usual way)\n"));
+    }
     std::ofstream(project + "/README.md") << "mine";
     const auto again = shortfuse("policy init " + project);
     EXPECT_EQ(again.status, 1);

@@ -222,7 +222,7 @@ TEST(Map, SmallKeysAndValuesMatchAModel) {
           ASSERT_EQ(expected, sf_map_update(&map.handle, key.data(), value.data(), flags, 0));
           if (expected == 0) model[key] = value;
           void *place = sf_map_lookup(&map.handle, key.data(), 0);
-          if (there) ASSERT_EQ(places[key], place) << "an update moves nothing";
+          if (there) { ASSERT_EQ(places[key], place) << "an update moves nothing"; }
           places[key] = place;
         } else {
           ASSERT_EQ(there ? 0 : -ENOENT, sf_map_delete(&map.handle, key.data()));
