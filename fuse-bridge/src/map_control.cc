@@ -66,7 +66,7 @@ uint64_t number_of(const json &request, const char *field, uint64_t otherwise) {
 std::string meaning(int error, const std::string &name) {
   switch (-error) {
     case ENOENT: return "map " + name + " has no such key";
-    case E2BIG: return "map " + name + " is full, or the index is beyond its end";
+    case E2BIG: return "map " + name + " is full, has too many keys in this one's place, or ends before the index";
     case ENOSPC: return "map " + name + " is full";
     case EEXIST: return "map " + name + " has that key already";
     case EBUSY: return "map " + name + " is being written all the time; try again";
@@ -164,7 +164,7 @@ class Gathering {
     std::string sum(shape().value_size, '\0');
     bool there = false;
     for (const auto &[pid, own] : processes_) {
-      const void *first = sf_map_lookup_foreign(own, key.data(), 0);
+      const void *first = sf_map_lookup(own, key.data(), 0);
       if (!first) continue;
       there = true;
       std::string of_process(shape().value_size, '\0');

@@ -41,6 +41,7 @@ typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64; typede
 /* ---- helpers with the kernel's numbers and meaning. Who runs is the caller: in the daemon as FUSE names it, whose pid
  * is the calling thread's. */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+/* -E2BIG: the map is full; or some 70 keys of a HASH have the same place, which only keys chosen for it do. */
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;

@@ -5,7 +5,8 @@
 // other, whole, never neither. A PERCPU_HASH is written in place: each value has one writer.
 //
 // LRU_HASH: a full map gives up the element under a hand that goes round; one that was looked at by this process since
-// the hand last came by is spared once. Readers in other processes map the storage read-only and leave no trace.
+// the hand last came by is spared once. Readers in other processes map the storage read-only and leave no trace. A full
+// chain gives up its own last element.
 #include <errno.h>
 
 #include "maps/kinds.h"
@@ -15,7 +16,6 @@ namespace shortfuse::vm::maps {
 namespace {
 
 constexpr uint32_t kKeyMax = 512;
-constexpr uint32_t kForeignLinksMax = 64;  // a bucket has 5 keys on average and 8 places
 
 constexpr HashLayout layout_of(const struct sf_map_shape &shape) {
   return {shape.key_size, shape.value_size, shape.max_entries, shape.type == SF_MAP_PERCPU_HASH};
@@ -66,11 +66,26 @@ class Table {
       if (*tag(b, slot) != 0 && b->element[slot] == number + 1) return {&b->element[slot], tag(b, slot)};
     }
     uint32_t *word = &b->chain;
-    for (uint32_t steps = 0; steps < elements() && *word - 1 < elements(); ++steps) {
+    for (uint32_t links = 0; links < kLinksMax && *word - 1 < elements(); ++links) {
       if (*word == number + 1) return {word, nullptr};
       word = chain(*word - 1);
     }
     return {nullptr, nullptr};
+  }
+
+  // Whether the bucket of a new key has a place for it. `last`: the number of the last one in its chain, if not.
+  bool has_room(uint64_t hash, uint32_t *last = nullptr) const {
+    Bucket *b = bucket(hash);
+    for (uint32_t slot = 0; slot < kSlots; ++slot) {
+      if (*tag(b, slot) == 0) return true;
+    }
+    uint32_t link = b->chain;
+    for (uint32_t links = 0; links < kLinksMax; ++links) {
+      if (link - 1 >= elements()) return true;
+      if (last != nullptr) *last = link - 1;
+      link = *chain(link - 1);
+    }
+    return false;
   }
 
   void fill_key(uint32_t number, const void *from) const { copy_shared(key(number), from, l_.key_size); }
@@ -163,13 +178,17 @@ int put(const struct sf_map &map, const Table &table, uint64_t hash, uint32_t ol
   return 0;
 }
 
+bool takes_one_more(const struct sf_map &map, const Table &table, uint64_t hash) {
+  return table.header().count < map.shape.max_entries && table.has_room(hash);
+}
+
 int update(struct sf_map &map, const void *program_key, const void *value, uint64_t flags, uint32_t) {
   const Table table(map);
   const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
   const uint64_t hash = table.hash(key.bytes);
   const uint32_t old = table.find(hash, key.bytes);
   if (const int refused = refusal(old, flags)) return refused;
-  if (old == kNone && table.header().count >= map.shape.max_entries) return -E2BIG;
+  if (old == kNone && !takes_one_more(map, table, hash)) return -E2BIG;
   return put(map, table, hash, old, key.bytes, value);
 }
 
@@ -192,13 +211,20 @@ bool evict_one(const Table &table) {
   return false;
 }
 
+// The last of a chain is the one that has been in it for longest.
+bool make_room(const struct sf_map &map, const Table &table, uint64_t hash) {
+  uint32_t last = kNone;
+  if (!table.has_room(hash, &last)) return table.remove(last);
+  return table.header().count < map.shape.max_entries || evict_one(table);
+}
+
 int lru_update(struct sf_map &map, const void *program_key, const void *value, uint64_t flags, uint32_t) {
   const Table table(map);
   const OwnKey<kKeyMax> key(program_key, map.shape.key_size);
   const uint64_t hash = table.hash(key.bytes);
   const uint32_t old = table.find(hash, key.bytes);
   if (const int refused = refusal(old, flags)) return refused;
-  if (old == kNone && table.header().count >= map.shape.max_entries && !evict_one(table)) return -E2BIG;
+  if (old == kNone && !make_room(map, table, hash)) return -E2BIG;
   return put(map, table, hash, old, key.bytes, value);
 }
 
@@ -214,7 +240,7 @@ int percpu_update(struct sf_map &map, const void *program_key, const void *value
     copy_shared(table.value(old, cpu), value, map.shape.value_size);
     return 0;
   }
-  if (table.header().count >= map.shape.max_entries) return -E2BIG;
+  if (!takes_one_more(map, table, hash)) return -E2BIG;
   bool zeroed = false;
   const uint32_t number = table.pool().take(&zeroed);
   if (number == kNone) return -E2BIG;
@@ -316,13 +342,6 @@ void repair(struct sf_map &map) {
 }
 
 }  // namespace
-
-void *percpu_hash_lookup_foreign(const struct sf_map &map, const void *key, uint32_t cpu) {
-  if (cpu >= SF_MAP_CPUS) return nullptr;
-  const Table table(map);
-  const uint32_t number = find_element(map.storage, table.layout(), table.hash(key), key, kForeignLinksMax);
-  return number != kNone ? table.value(number, cpu) : nullptr;
-}
 
 const Kind kHash = {.bytes = bytes, .lookup = lookup, .update = update, .erase = erase, .next_key = next_key,
                     .step = step, .repair = repair};

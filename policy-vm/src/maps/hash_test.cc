@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -13,7 +14,9 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "maps/packed.h"
 #include "maps/testing.h"
 
 namespace {
@@ -90,6 +93,127 @@ TEST(HashMap, IterationMeetsOnlyKeysThatWere) {
     }
     stop = true;
     reader.join();
+  }
+}
+
+// ---- keys chosen to have one bucket
+
+struct Kind { uint32_t type, key, value; };
+constexpr Kind kKinds[] = {{SF_MAP_HASH, 4, 8},      {SF_MAP_HASH, 8, 8},      {SF_MAP_HASH, 12, 8},
+                           {SF_MAP_PERCPU_HASH, 8, 8}, {SF_MAP_LRU_HASH, 8, 8}};
+
+struct Flooded {
+  explicit Flooded(const Kind &kind) : map(kind.type, kind.key, kind.value, kEntries) {
+    maps::header_of(map.data())->seed = 0x1234567890abcdef;
+    packed = kind.type == SF_MAP_HASH && maps::is_packed(kind.key, kind.value, kEntries);
+    slots = packed ? maps::PackedLayout{kind.key, kEntries}.slots() : maps::kSlots;
+    for (uint64_t key = 1; keys.size() < kKeysOfBucket; ++key) (bucket_of(key) == 3 ? keys : others).push_back(key);
+  }
+  uint32_t bucket_of(uint64_t number) const {
+    const Bytes key(number);
+    const uint64_t seed = maps::header_of(map.handle.storage)->seed;
+    const uint32_t size = map.shape.key_size;
+    if (packed) {
+      return maps::index_by(maps::hash_word(seed, maps::packed_key(key.bytes, size)),
+                            maps::PackedLayout{size, kEntries}.buckets());
+    }
+    return maps::index_by(maps::hash_key(seed, key.bytes, size), maps::HashLayout{size, 8, kEntries, false}.buckets());
+  }
+  struct Bytes {
+    explicit Bytes(uint64_t number) : words{number, 0}, bytes(reinterpret_cast<const unsigned char *>(words)) {}
+    uint64_t words[2];
+    const unsigned char *bytes;
+  };
+  int update(uint64_t key, uint64_t flags = 0) { return map.update(Bytes(key).bytes, &key, flags); }
+  int erase(uint64_t key) { return map.erase(Bytes(key).bytes); }
+  bool has(uint64_t key) {
+    const void *value = map.find(Bytes(key).bytes);
+    return value != nullptr && memcmp(value, &key, sizeof key) == 0;
+  }
+  size_t in_bucket() {
+    return static_cast<size_t>(std::count_if(keys.begin(), keys.end(), [&](uint64_t key) { return has(key); }));
+  }
+
+  static constexpr uint32_t kEntries = 1000;
+  static constexpr size_t kKeysOfBucket = 200;
+  TestMap map;
+  bool packed;
+  size_t slots;
+  std::vector<uint64_t> keys, others;
+};
+
+// So many keys find their place, and no more until one of them is gone; others are not concerned.
+TEST(HashMap, BucketTakesSoManyKeysAndNoMore) {
+  for (const Kind &kind : kKinds) {
+    if (kind.type == SF_MAP_LRU_HASH) continue;
+    Flooded flooded(kind);
+    const size_t most = flooded.slots + maps::kLinksMax;
+    for (size_t i = 0; i < flooded.keys.size(); ++i)
+      ASSERT_EQ(i < most ? 0 : -E2BIG, flooded.update(flooded.keys[i])) << kind.type << " " << kind.key << " " << i;
+    EXPECT_EQ(most, sf_map_count(&flooded.map.handle));
+    for (size_t i = 0; i < flooded.keys.size(); ++i) ASSERT_EQ(i < most, flooded.has(flooded.keys[i])) << i;
+    for (size_t i : {size_t{0}, flooded.slots, most - 1}) EXPECT_EQ(0, flooded.update(flooded.keys[i], 2));
+    for (uint64_t key : flooded.others) {
+      if (sf_map_count(&flooded.map.handle) == Flooded::kEntries) break;
+      ASSERT_EQ(0, flooded.update(key)) << key;
+    }
+    EXPECT_EQ(-E2BIG, flooded.update(flooded.others.back())) << "full";
+    // Room that becomes free in a slot, and in the chain.
+    size_t next = most;
+    for (size_t gone : {size_t{1}, flooded.slots + 1, most - 1}) {
+      ASSERT_EQ(0, flooded.erase(flooded.keys[gone]));
+      EXPECT_EQ(0, flooded.update(flooded.keys[next])) << gone;
+      EXPECT_EQ(-E2BIG, flooded.update(flooded.keys[next + 1]));
+      EXPECT_FALSE(flooded.has(flooded.keys[gone]));
+      EXPECT_TRUE(flooded.has(flooded.keys[next++]));
+    }
+    EXPECT_EQ(most, flooded.in_bucket());
+    std::set<std::string> walked;
+    sf_map_cursor cursor{};
+    while (sf_map_step(&flooded.map.handle, &cursor, 0) != 0)
+      ASSERT_TRUE(walked.emplace(static_cast<const char *>(cursor.key), kind.key).second);
+    EXPECT_EQ(sf_map_count(&flooded.map.handle), walked.size());
+  }
+}
+
+// Of a map that gives way the newest keys are there.
+TEST(HashMap, BucketOfLeastRecentlyUsedGivesWay) {
+  Flooded flooded({SF_MAP_LRU_HASH, 8, 8});
+  const size_t most = flooded.slots + maps::kLinksMax;
+  for (uint64_t key : flooded.keys) {
+    ASSERT_EQ(0, flooded.update(key));
+    ASSERT_TRUE(flooded.has(key));
+  }
+  EXPECT_EQ(most, flooded.in_bucket());
+  EXPECT_EQ(most, sf_map_count(&flooded.map.handle));
+  for (size_t i = flooded.keys.size() - maps::kLinksMax; i < flooded.keys.size(); ++i)
+    EXPECT_TRUE(flooded.has(flooded.keys[i])) << i;
+}
+
+// Keys that nobody chose, in maps that are full and stay so.
+TEST(HashMap, KeysThatWereNotChosenAlwaysFindTheirPlace) {
+  constexpr uint32_t kEntries = 20'000;
+  for (const Kind &kind : kKinds) {
+    for (uint64_t seed : {1ull, 0x9e3779b97f4a7c15ull}) {
+      TestMap map(kind.type, kind.key, kind.value, kEntries);
+      maps::header_of(map.data())->seed = seed;
+      std::mt19937_64 random(seed);
+      std::vector<uint64_t> there;
+      for (uint32_t i = 0; i < 3 * kEntries; ++i) {
+        if (there.size() == kEntries) {
+          std::swap(there[random() % kEntries], there.back());
+          const int gone = map.erase(Flooded::Bytes(there.back()).bytes);
+          ASSERT_TRUE(gone == 0 || kind.type == SF_MAP_LRU_HASH);
+          there.pop_back();
+        }
+        // One in two counts up, as numbers of files do.
+        const uint64_t key = random() % 2 != 0 ? random() >> 4 : uint64_t{i} << 12;
+        if (map.find(Flooded::Bytes(key).bytes) != nullptr) continue;
+        ASSERT_EQ(0, map.update(Flooded::Bytes(key).bytes, &key, 0)) << kind.type << " " << kind.key << " " << i;
+        there.push_back(kind.key == 4 ? key & 0xffffffff : key);
+      }
+      EXPECT_EQ(kEntries, sf_map_count(&map.handle));
+    }
   }
 }
 

@@ -28,7 +28,6 @@ struct Kind {
 extern const Kind kArray, kPercpuArray, kProgArray, kArrayOfMaps;  // array.cc
 extern const Kind kHash, kPercpuHash, kLruHash;                    // hash.cc
 extern const Kind kPackedHash;                                     // packed.cc: a HASH with small keys and values
-void *percpu_hash_lookup_foreign(const struct sf_map &map, const void *key, uint32_t cpu);
 extern const Kind kLpmTrie, kQueue, kStack, kBloomFilter;          // lpm_trie.cc, queue.cc, bloom.cc
 extern const Kind kRingbuf;                                        // ring.cc; its functions: map.h
 void ring_count_lost(const struct sf_map &map);                    // a record that could not be reserved

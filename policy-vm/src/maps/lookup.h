@@ -35,6 +35,13 @@ constexpr uint32_t kKeysPerBucket = 5;   // on average, when full
 constexpr uint32_t kSpareElements = 64;  // see pool.h
 constexpr uint32_t kNone = ~0u;          // no element
 constexpr int kRestarts = 8;             // of a reader whose elements were taken from under it
+// A chain has no more links: a key that would make one longer is refused as by a full map, so that who knows the seed
+// (it lies in the storage, which all clients map) and chooses keys cannot make lookups in other processes long. Keys
+// that were not chosen never get there: of a full map a bucket of 8 places has 5 keys on average, and 8 + 65 or more
+// with a probability of 10^-57 (Poisson); a packed one (packed.h) of 4 places has 2, and 4 + 65 with 10^-78, one of 3
+// places 1.5, and 3 + 65 with 10^-85. A chain grows only while all slots are in use, so that nothing changes where keys
+// come and go.
+constexpr uint32_t kLinksMax = 64;
 
 // The first bytes of every storage. One cache line per kind of use.
 struct Header {
@@ -171,11 +178,8 @@ SF_MAP_INLINE uint64_t slots_with(const Bucket *bucket, uint8_t tag) {
   return lanes_with<0x0101010101010101ull>(load_acquire(&bucket->tags), tag, 0x8080808080808080ull);
 }
 
-// The number of the key's element, or kNone. Bounded, whatever the storage holds; of a chain no more than `links_max`
-// elements are looked at.
-SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, uint64_t hash, const void *key,
-                                    uint32_t links_max = ~0u) {
-  const uint32_t links = links_max < l.elements() ? links_max : l.elements();
+// The number of the key's element, or kNone. Bounded, whatever the storage holds.
+SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, uint64_t hash, const void *key) {
   const Bucket *bucket = bucket_at(storage, bucket_index(l, hash));
   for (int restart = 0; restart < kRestarts; ++restart) {
     const uint32_t taken = load_acquire(&header_of(storage)->taken);
@@ -192,7 +196,7 @@ SF_MAP_INLINE uint32_t find_element(const void *storage, const HashLayout &l, ui
     if (found == kNone) [[unlikely]] {
       uint32_t number = load_acquire(&bucket->chain) - 1;
       // What a dying writer or a reused element left behind may be a ring.
-      for (uint32_t steps = 0; steps < links && number < l.elements(); ++steps) {
+      for (uint32_t links = 0; links < kLinksMax && number < l.elements(); ++links) {
         if (same_key(key_at(storage, l, number), key, l.key_size)) {
           found = number;
           break;

@@ -125,11 +125,6 @@ void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu) {
   return kind != nullptr && kind->lookup != nullptr ? kind->lookup(*map, key, cpu) : nullptr;
 }
 
-void *sf_map_lookup_foreign(const struct sf_map *map, const void *key, uint32_t cpu) {
-  if (map->shape.type == SF_MAP_PERCPU_HASH) return percpu_hash_lookup_foreign(*map, key, cpu);
-  return map->shape.type == SF_MAP_PERCPU_ARRAY ? sf_map_lookup(map, key, cpu) : nullptr;
-}
-
 int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu) {
   const Kind *kind = kind_of(map->shape);
   return kind != nullptr && kind->update != nullptr ? kind->update(*map, key, value, flags, cpu) : -EOPNOTSUPP;

@@ -51,7 +51,8 @@ class PackedTable {
     return place.slot != kNone ? packed_value_at(place.bucket, l_, place.slot) : &element(place.number)->value;
   }
 
-  // A key that is not there. False: there is no element for it, which a map that is not full never sees.
+  // A key that is not there. False: there is no element for it, which a map that is not full never sees, or no place in
+  // its bucket.
   bool insert(const Place &place, uint64_t key, uint64_t value) const {
     for (uint32_t slot = 0; slot < l_.slots(); ++slot) {
       if (*tag(place.bucket, slot) != 0) continue;
@@ -64,6 +65,7 @@ class PackedTable {
       store_release(tag(place.bucket, slot), packed_tag(place.hash));  // publishes both
       return true;
     }
+    if (chain_is_full(place.bucket)) return false;
     const uint32_t number = pool().take();
     if (number == kNone) return false;
     ++header().count;
@@ -78,7 +80,7 @@ class PackedTable {
     --header().count;
     if (place.slot != kNone) return store_release(tag(place.bucket, place.slot), uint16_t{0});
     uint32_t *word = &place.bucket->chain;
-    for (uint32_t steps = 0; steps < l_.elements() && *word - 1 < l_.elements(); ++steps) {
+    for (uint32_t links = 0; links < kLinksMax && *word - 1 < l_.elements(); ++links) {
       if (*word == place.number + 1) {
         // Release: what follows it was published before and must be seen so.
         store_release(word, *chain(place.number));
@@ -88,10 +90,16 @@ class PackedTable {
     }
   }
 
+  bool chain_is_full(const PackedBucket *b) const {
+    uint32_t links = 0;
+    for (uint32_t link = b->chain; links < kLinksMax && link - 1 < l_.elements(); ++links) link = *chain(link - 1);
+    return links == kLinksMax;
+  }
+
   bool hangs_in_a_chain(uint32_t number) const {
     const uint64_t hash = hash_word(header().seed, element(number)->key);
     const uint32_t *word = &bucket(index_by(hash, l_.buckets()))->chain;
-    for (uint32_t steps = 0; steps < l_.elements() && *word - 1 < l_.elements(); ++steps) {
+    for (uint32_t links = 0; links < kLinksMax && *word - 1 < l_.elements(); ++links) {
       if (*word == number + 1) return true;
       word = chain(*word - 1);
     }

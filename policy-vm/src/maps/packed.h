@@ -122,7 +122,7 @@ SF_MAP_INLINE uint32_t packed_in_chain(const void *storage, const PackedLayout &
   for (int restart = 0; restart < kRestarts; ++restart) {
     const uint32_t taken = load_acquire(&header_of(storage)->taken);
     uint32_t number = load_acquire(&bucket->chain) - 1, found = kNone;
-    for (uint32_t steps = 0; steps < l.elements() && number < l.elements() && found == kNone; ++steps) {
+    for (uint32_t links = 0; links < kLinksMax && number < l.elements() && found == kNone; ++links) {
       if (load_acquire(&packed_element(storage, l, number)->key) == key) found = number;
       else number = load_acquire(packed_chain(storage, l, number)) - 1;
     }

@@ -106,8 +106,9 @@ SF_ENGINE_API int sf_engine_compiled(const sf_engine *engine);
 SF_ENGINE_API int sf_engine_run(const sf_engine *engine, int program, const void *context, uint64_t *result);
 
 /* ---- maps, numbered from 0; a program's variables are the maps "NAME.data", "NAME.bss" and "NAME.rodata", of one
- * element each. Errnos are the kernel's: -ENOENT, -EEXIST, -E2BIG, -EINVAL, -EOPNOTSUPP, -EPERM (constants). Keys and
- * values have the sizes of the map's declaration. */
+ * element each. Errnos are the kernel's: -ENOENT, -EEXIST, -E2BIG (full; of a HASH also, until one is deleted: some 70
+ * keys with the same place, which only keys that were chosen for it have), -EINVAL, -EOPNOTSUPP, -EPERM (constants).
+ * Keys and values have the sizes of the map's declaration. */
 struct sf_engine_map {
   uint32_t type;  /* enum bpf_map_type */
   uint32_t key_size, value_size, max_entries;

@@ -5,8 +5,13 @@
  * writer may show another value; never memory outside the map. A value's place stays the same until its key is deleted
  * or updated; updates of a HASH whose keys and values have up to 8 bytes store the value in place, as one word, other
  * updates put a whole new element in the old one's place. Values are aligned to 8 bytes. Lookups check every
- * number they read, survive a writer killed at any point, and end. Sizes come from the handle's shape, never from the
- * storage. Writers of one map: one at a time (sf_map_lock()), but for arrays and bloom filters. */
+ * number they read, survive a writer killed at any point, and end, after a few hundred keys compared at most, whatever
+ * the storage holds. Sizes come from the handle's shape, never from the storage. Writers of one map: one at a time
+ * (sf_map_lock()), but for arrays and bloom filters.
+ *
+ * A HASH or PERCPU_HASH is also full (-E2BIG) for a new key for which its bucket, a place that the key's hash and the
+ * map's seed decide, already has about 70 keys, until one of those is deleted. An LRU_HASH gives one of them up. That
+ * happens to keys that were chosen for it, by who can read the seed, and to no others (a probability of 10^-57). */
 #ifndef SHORTFUSE_VM_MAP_H
 #define SHORTFUSE_VM_MAP_H
 
@@ -92,9 +97,6 @@ uint32_t sf_map_refused(const struct sf_map *map);
 /* `cpu` matters to per-CPU maps only: whose value. Functions that a kind does not have answer NULL or -EOPNOTSUPP.
  * REQUIRES for all that write: map->writable, and the lock. */
 void *sf_map_lookup(const struct sf_map *map, const void *key, uint32_t cpu);
-/* In storage of a per-CPU map that another process writes, and may have made expensive: looks at a few hundred elements
- * at most. Of an honest map that finds what sf_map_lookup() finds. */
-void *sf_map_lookup_foreign(const struct sf_map *map, const void *key, uint32_t cpu);
 int sf_map_update(struct sf_map *map, const void *key, const void *value, uint64_t flags, uint32_t cpu);
 int sf_map_delete(struct sf_map *map, const void *key);
 int sf_map_push(struct sf_map *map, const void *value, uint64_t flags);
