@@ -58,6 +58,8 @@ static void *(*const bpf_ringbuf_reserve)(void *ringbuf, u64 size, u64 flags) = 
 static void (*const bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static void (*const bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
 static u64 (*const bpf_ringbuf_query)(void *ringbuf, u64 flags) = (void *)134;
+/* Elements that come and go meanwhile may or may not be visited. Where very many do (more than 60 between two visits)
+ * some that stay may be left out, or visited twice. */
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *callback_ctx, u64 flags) = (void *)164;
 static long (*const bpf_loop)(u32 nr_loops, void *callback, void *callback_ctx, u64 flags) = (void *)181;
 static long (*const bpf_strncmp)(const char *s1, u32 s1_size, const char *s2) = (void *)182;

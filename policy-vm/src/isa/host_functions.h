@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "isa/call_cost.h"
 #include "shortfuse/vm/abi.h"
 #include "shortfuse/vm/map.h"
 
@@ -206,21 +207,25 @@ constexpr OutputBuffers make_output_buffers() {
   return t;
 }
 inline constexpr OutputBuffers kOutputBuffers = make_output_buffers();
-// What a call costs besides itself: a run pays one instruction of fuel for eight bytes that the function goes through.
-struct HostCost { uint8_t size; bool map_value; };  // the register of a buffer's size; the value of the map in r1
+// What a call is paid for by (call_cost.h).
+struct HostCost {
+  uint8_t size = 0;                 // the register of a buffer's size; 0: none
+  bool key = false, value = false;  // of the map in r1
+  uint32_t always = 0;
+  constexpr bool of_map() const { return key || value; }
+};
 constexpr HostCost host_cost_of(uint32_t id) {
-  HostCost cost{0, false};
+  HostCost cost;
   if (id >= SF_HOST_COUNT) return cost;
   for (uint8_t a = 0; a < 5; a++) {
     const Arg arg = kHostFunctions[id].args[a];
     if (arg == Arg::Size) cost.size = static_cast<uint8_t>(a + 1);
-    if (arg == Arg::MapValue || arg == Arg::MapValueOut) cost.map_value = true;
+    cost.key |= arg == Arg::MapKey;
+    cost.value |= arg == Arg::MapValue || arg == Arg::MapValueOut;
+    if (arg == Arg::Context && kHostFunctions[id].kernel_number == 0) cost.always = kPaidForHostWork;
   }
   return cost;
 }
-// A walk over a map pays for the places in it, whether anything is there or not: one instruction for so many, which are
-// gone through in about 10 ns.
-inline constexpr uint32_t kPlacesPaidAsOne = 4;
 constexpr OutputBuffer output_buffer_of(uint32_t id) {
   return id < SF_HOST_COUNT ? kOutputBuffers.of[id] : OutputBuffer{0, 0};
 }

@@ -4,6 +4,7 @@
 // A shape's sizes arrive as constants and fold. Keys of the usual sizes have functions of their own, so that the loops
 // over them are gone before a policy is compiled.
 #define SF_FOR_BITCODE
+#include "isa/call_cost.h"
 #include "isa/host_text.h"
 #include "maps/inner_map.h"
 #include "maps/packed.h"
@@ -41,6 +42,11 @@ SF_LOOKUP(packed_hash, maps::packed_lookup(storage, key, key_size, max_entries))
 extern "C" void *sf_inline_array_of_maps(const void *storage, const void *key, uint32_t max_entries,
                                          const sf_vm_env *env) {
   return maps::inner_map(maps::array_lookup(storage, key, sizeof(uint32_t), max_entries), env);
+}
+
+// Of a map that is not known when the code is made. (Its shape is its handle's, which nobody changes.)
+extern "C" uint64_t sf_inline_map_cost(const struct sf_map *map, uint32_t key, uint32_t value) {
+  return map_cost(map->shape, key != 0, value != 0);
 }
 
 // These two are called, where nothing is gained by having them in line.

@@ -20,6 +20,7 @@
 
 #include "isa/host_functions.h"
 #include "isa/insn.h"
+#include "lower/call_pays.h"
 #include "lower/known.h"
 #include "lower/lookup_name.h"
 #include "lower/strips.h"
@@ -97,7 +98,7 @@ class FunctionLowering {
           if (target <= pc) back_edges_.push_back({pc, target});
           pays_ |= target <= pc;
         }
-        if (in.kind == Kind::Call || in.kind == Kind::CallReg) pays_ |= call_pays(in);
+        if (in.kind == Kind::Call || in.kind == Kind::CallReg) pays_ |= call_pays(in, policy_);
         if (in.kind == Kind::Exit || in.kind == Kind::JumpAlways) break;
         pc += in.slots();
       }
@@ -105,13 +106,6 @@ class FunctionLowering {
     }
     for (uint32_t leader : leaders) blocks_[leader] = LLVMAppendBasicBlockInContext(context_, function_, "");
     return true;
-  }
-
-  static bool call_pays(const Insn &in) {
-    if (in.kind == Kind::CallReg || in.src == kCallLocal) return true;
-    const auto id = static_cast<uint32_t>(in.imm);
-    const HostCost cost = host_cost_of(id);
-    return id == SF_HOST_LOOP || id == SF_HOST_FOR_EACH || cost.size || cost.map_value;
   }
 
   void prologue(uint32_t start, uint32_t stack_bytes) {
@@ -504,13 +498,16 @@ class FunctionLowering {
   }
   void pay_for_call(uint32_t id) {
     const HostCost cost = host_cost_of(id);
-    if (cost.size) pay(LLVMBuildLShr(builder_, get(cost.size), number(3), ""));
-    if (cost.map_value) pay_for_map(offsetof(sf_map_shape, value_size), 8);
-  }
-  // An instruction for so many of what a field of its shape says of the map in r1.
-  void pay_for_map(size_t shape_field, uint64_t many) {
-    LLVMValueRef n = LLVMBuildLoad2(builder_, i32_, field(get_address(1), offsetof(sf_map, shape) + shape_field), "");
-    pay(LLVMBuildUDiv(builder_, LLVMBuildZExt(builder_, n, i64_, ""), number(many), ""));
+    if (cost.size) pay(LLVMBuildUDiv(builder_, get(cost.size), number(kBytesPaidAsOne), ""));
+    if (cost.always) pay(cost.always);
+    if (!cost.value && !(cost.key && keys_cost(policy_))) return;
+    if (const KnownMap map = map_in_r1(); map.handle) {
+      if (const uint64_t known = map_cost(map.shape, cost.key, cost.value)) pay(known);
+      return;
+    }
+    LLVMTypeRef types[] = {ptr_, i32_, i32_};
+    LLVMValueRef args[] = {get_address(1), LLVMConstInt(i32_, cost.key, false), LLVMConstInt(i32_, cost.value, false)};
+    pay(call_named("map_cost", LLVMFunctionType(i64_, types, 3, false), args, 3));
   }
   // Of a program that pays nowhere, nothing.
   void fetch_fuel() {
@@ -607,7 +604,9 @@ class FunctionLowering {
     LLVMBasicBlockRef done = new_block("done");
     LLVMValueRef map = get(1), context = get(3), cursor = local(sizeof(sf_map_cursor));
     require(LLVMBuildICmp(builder_, LLVMIntEQ, get(4), number(0), ""), EINVAL, done);
-    pay_for_map(offsetof(sf_map_shape, max_entries), kPlacesPaidAsOne);
+    LLVMValueRef shape = field(get_address(1), offsetof(sf_map, shape));
+    LLVMValueRef entries = LLVMBuildLoad2(builder_, i32_, field(shape, offsetof(sf_map_shape, max_entries)), "");
+    pay(LLVMBuildUDiv(builder_, as(entries, i64_), number(kPlacesPaidAsOne), ""));
     for (size_t at = 0; at < sizeof(sf_map_cursor); at += 8) LLVMBuildStore(builder_, number(0), field(cursor, at));
     call_repeatedly(in, done, [&](LLVMValueRef) -> std::array<LLVMValueRef, 5> {
       LLVMValueRef none = number(0), at = LLVMBuildPtrToInt(builder_, cursor, i64_, "");

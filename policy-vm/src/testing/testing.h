@@ -221,7 +221,7 @@ class Host {
   std::vector<sf_map *> handle_addresses_;
 };
 
-/// Instructions that a run can take at most, as far as the verifier says: between two rounds of any loop or callback
+/// Fuel that a run can take at most, as far as the verifier says: between two rounds of any loop or callback
 /// lies less than the program, and the rounds that were walked are among the steps.
 uint64_t insns_max(const Policy::Program &p);
 

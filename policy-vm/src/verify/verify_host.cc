@@ -216,6 +216,8 @@ bool PathWalker::check_const_string(unsigned r) {
     return refuse_reg("argument", r, "a constant string is expected", "an address in read-only data (.rodata)");
   if (!access(r, base, 0, 1, Use::Read)) return false;
   const void *last = memrchr(map->initial.data(), 0, map->initial.size());
+  const auto *behind = map->initial.data() + map->initial.size();
+  charge(static_cast<uint64_t>(behind - (last ? static_cast<const unsigned char *>(last) : map->initial.data())));
   if (last && base.value.smax <= static_cast<const unsigned char *>(last) - map->initial.data()) return true;
   return refuse_reg("argument", r, "the constant string is not terminated", "a NUL behind it in the same data");
 }

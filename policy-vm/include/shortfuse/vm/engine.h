@@ -122,7 +122,7 @@ SF_ENGINE_API int sf_engine_map_lookup(const sf_engine *engine, int map, const v
 /* flags: 0, 1 (the key must be new), 2 (it must be there). */
 SF_ENGINE_API int sf_engine_map_update(sf_engine *engine, int map, const void *key, const void *value, uint64_t flags);
 SF_ENGINE_API int sf_engine_map_delete(sf_engine *engine, int map, const void *key);
-/* The key behind `key` in no particular order, the first for NULL; -ENOENT at the end. */
+/* The key behind `key` in no particular order, the first for NULL or a key that is not there; -ENOENT at the end. */
 SF_ENGINE_API int sf_engine_map_next(const sf_engine *engine, int map, const void *key, void *next);
 
 /* ---- the image: bytecode and machine code of all programs in one sealed memfd, which other processes may map

@@ -109,10 +109,14 @@ uint32_t sf_map_count(const struct sf_map *map);
 
 /* No more than so many steps lead through all keys (sf_map_next_key()), unless keys come and go meanwhile. */
 static inline uint64_t sf_map_places(const struct sf_map_shape *shape) { return 2ull * shape->max_entries + 64; }
-/* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. */
+/* Iteration: the first key when `key` is NULL or absent, else the next; -ENOENT at the end. As in the kernel, who goes
+ * on from a key that was deleted meanwhile begins again. */
 int sf_map_next_key(const struct sf_map *map, const void *key, void *next);
-/* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; it
- * ends after at most as many steps as the map has places. */
+/* The next element into `cursor`: 1, or 0 at the end. Elements that come and go meanwhile may or may not be seen; those
+ * that stay are seen once, as long as no more than 60 keys come or are replaced between two steps. Beyond that the next
+ * element of a bucket that had no slot for it (1 in 17 at most, of keys that were not chosen) may have become another
+ * key's: the rest of these may not be seen then, and others twice. The kernel's iterations promise no more where a map
+ * is written meanwhile. Ends after at most as many steps as the map has places. */
 int sf_map_step(const struct sf_map *map, struct sf_map_cursor *cursor, uint32_t cpu);
 
 /* Ring buffers. A record is reserved (the lock), filled, and committed (without) by the same thread: bytes that are
