@@ -224,6 +224,8 @@ constexpr HostCost host_cost_of(uint32_t id) {
     cost.value |= arg == Arg::MapValue || arg == Arg::MapValueOut;
     if (arg == Arg::Context && kHostFunctions[id].kernel_number == 0) cost.always = kPaidForHostWork;
   }
+  if (id == SF_HOST_UID_GID || id == SF_HOST_COMM) cost.always = kPaidForSystemCall;
+  if (id == SF_HOST_PROBE_READ || id == SF_HOST_PROBE_TEXT) cost.always = kPaidForFault;
   return cost;
 }
 constexpr OutputBuffer output_buffer_of(uint32_t id) {

@@ -76,14 +76,17 @@ TEST(CallCost, OfMapsIsInProportionToWhatIsGoneThrough) {
       {make_map(SF_MAP_HASH, 64, 128, 10), SF_HOST_MAP_LOOKUP, 7, 8},
       {make_map(SF_MAP_LRU_HASH, 256, 8, 10), SF_HOST_MAP_LOOKUP, 31, 32},
       {make_map(SF_MAP_HASH, 256, 8, 10), SF_HOST_MAP_DELETE, 31, 32},
-      {make_map(SF_MAP_HASH, 64, 128, 10), SF_HOST_MAP_UPDATE, 7 + 16, 8 + 16},
-      {make_map(SF_MAP_PERCPU_HASH, 8, 128, 10), SF_HOST_MAP_UPDATE, 16 * SF_MAP_CPUS, 16 * SF_MAP_CPUS},
+      {make_map(SF_MAP_HASH, 64, 128, 10), SF_HOST_MAP_UPDATE, 7 + 16 + 32, 8 + 16 + 32},
+      {make_map(SF_MAP_PERCPU_HASH, 8, 128, 10), SF_HOST_MAP_UPDATE, 16 * SF_MAP_CPUS + 32,
+       16 * SF_MAP_CPUS + 32},
       {make_map(SF_MAP_PERCPU_ARRAY, 4, 128, 10), SF_HOST_MAP_UPDATE, 16, 16},
       {make_map(SF_MAP_PERCPU_HASH, 256, 8, 10), SF_HOST_MAP_LOOKUP_PERCPU, 31, 32},
       // A node per bit.
       {make_map(SF_MAP_LPM_TRIE, 8, 8, 10), SF_HOST_MAP_LOOKUP, 32, 64},
       {make_map(SF_MAP_LPM_TRIE, 260, 8, 10), SF_HOST_MAP_LOOKUP, 2048, 2200},
       {make_map(SF_MAP_LPM_TRIE, 260, 8, 10), SF_HOST_MAP_UPDATE, 2048, 2200},
+      {make_map(SF_MAP_LRU_HASH, 4, 8, 10), SF_HOST_MAP_UPDATE, 33, 33},
+      {make_map(SF_MAP_ARRAY, 4, 8, 10), SF_HOST_MAP_UPDATE, 1, 1},
       {make_map(SF_MAP_LPM_TRIE, 260, 8, 10), SF_HOST_MAP_DELETE, 2048, 2200},
       {make_map(SF_MAP_QUEUE, 0, 128, 10), SF_HOST_MAP_PUSH, 16, 16},
       {make_map(SF_MAP_BLOOM_FILTER, 0, 128, 10, 15), SF_HOST_MAP_PEEK, 16 + 15 * 16, 16 + 15 * 16},
@@ -106,6 +109,25 @@ TEST(CallCost, OfAMountIsMoreThanAnInstruction) {
   for (bool compiled : {false, true}) {
     Host host;
     EXPECT_EQ(paid(*image, host.env(), compiled), kPaidForHostWork);
+  }
+}
+
+TEST(CallCost, OfTheSystemIsMoreThanAnInstruction) {
+  const HostFunction &uid_gid = kHostFunctions[SF_HOST_UID_GID];
+  EXPECT_STREQ(uid_gid.name, "bpf_get_current_uid_gid");
+  EXPECT_EQ(host_cost_of(SF_HOST_UID_GID).always, kPaidForSystemCall);
+  EXPECT_EQ(host_cost_of(SF_HOST_COMM).always, kPaidForSystemCall);
+  EXPECT_EQ(host_cost_of(SF_HOST_PROBE_READ).always, kPaidForFault);
+  EXPECT_EQ(host_cost_of(SF_HOST_PROBE_TEXT).always, kPaidForFault);
+  // A clock or a number at random are cheap.
+  EXPECT_EQ(host_cost_of(SF_HOST_KTIME).always, 0u);
+  auto policy = verified_policy({make_program(Code{call(SF_HOST_UID_GID), mov(0, 0), leave()}, "fuse/read")});
+  ASSERT_TRUE(policy) << policy.error().str();
+  auto image = Image::publish(*policy, Lowering::Required);
+  ASSERT_TRUE(image) << image.error().str();
+  for (bool compiled : {false, true}) {
+    Host host;
+    EXPECT_EQ(paid(*image, host.env(), compiled), kPaidForSystemCall);
   }
 }
 
