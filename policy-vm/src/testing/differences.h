@@ -17,7 +17,7 @@ inline const std::vector<Difference> kOnlyHere = {
     {"unaligned-stack", {"misaligned stack access"}},
     {"uncalled-callback", {"No program to jit at insn"}},
     {"branch-known-here",
-     {"frame pointer is read only", "!read_ok", "pointer arithmetic", "misaligned access off (#x",
+     {"frame pointer is read only", "!read_ok", "pointer arithmetic", "misaligned access off",
       "misaligned value access off", "invalid mem access", "min value is outside of the allowed memory range",
       "makes pkt pointer be out of bounds", "prohibited", "invalid size of register fill"}},
 };
