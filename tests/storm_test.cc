@@ -234,18 +234,24 @@ SF_WORKER(storm) {
   return failed ? 1 : 0;
 }
 
-class Storm : public testing::TestWithParam<const char *> {};
+struct Weather {
+  const char *name, *policy, *opens;
+};
+void PrintTo(const Weather &weather, std::ostream *out) { *out << weather.name; }
+
+class Storm : public testing::TestWithParam<Weather> {};
 
 TEST_P(Storm, NothingIsReadWrong) {
   TempDir temp;
   make_tree(temp / "source", kFiles);
   Mount::Options options;
-  options.policy = GetParam();
+  options.policy = GetParam().policy;
   Mount mount(temp / "source", temp.dir("mnt"), options);
   const uint64_t seed_value = seed(20'261'121), steps = scaled(150, 20'000), kills = scaled(20, 2000);
   auto start = [&](unsigned number, uint64_t how_long, bool hooked) {
     Spec spec = worker("storm", {mount.point(), mount.point() + "/own" + std::to_string(number),
                                  std::to_string(how_long), std::to_string(seed_value + number)}, hooked);
+    spec.env["SHORTFUSE_OPEN"] = GetParam().opens;
     spec.err = temp / ("err" + std::to_string(number));
     spec.report = temp / "report";
     return Process(spec);
@@ -268,6 +274,8 @@ TEST_P(Storm, NothingIsReadWrong) {
         << "seed " << seed_value << "\n" << read_file(temp / ("err" + std::to_string(i)));
   }
   EXPECT_GT(Report::read(temp / "report").served("read"), steps);
+  const bool opens_served = std::string_view(GetParam().opens) == "cache";
+  EXPECT_EQ(Report::read(temp / "report").served("open") > steps, opens_served) << Report::read(temp / "report").text();
   // The killed have left nothing with the daemon; their children have ended by themselves.
   EXPECT_TRUE(eventually([&] {
     for (const auto &client : status_of(mount.daemon().pid())["clients"]) {
@@ -279,8 +287,11 @@ TEST_P(Storm, NothingIsReadWrong) {
   mount.unmount();
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Storm, testing::Values("metacache:datacache", "datacache"),
-                         [](const auto &given) { return given.index == 0 ? "Chain" : "Datacache"; });
+INSTANTIATE_TEST_SUITE_P(All, Storm,
+                         testing::Values(Weather{"Chain", "metacache:datacache", "kernel"},
+                                         Weather{"Datacache", "datacache", "kernel"},
+                                         Weather{"OpensServed", "datacache", "cache"}),
+                         [](const auto &given) { return std::string(given.param.name); });
 
 }  // namespace
 }  // namespace shortfuse::tests

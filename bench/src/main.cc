@@ -70,7 +70,7 @@ void say(const std::string &text) {
 
 // ---- what is measured
 
-constexpr double kCall = 0.35, kRead = 0.70, kList = 0.40;
+constexpr double kCall = 0.35, kRead = 0.70, kList = 0.40, kOpen = 0.65, kOpenRead = 0.50;
 
 std::vector<Operation> all_operations() {
   const Bar call{"ext4", kCall};
@@ -83,12 +83,17 @@ std::vector<Operation> all_operations() {
       {.name = "access", .title = "access", .unit = "ns", .bars = {call}},
       {.name = "pread_4k", .title = "pread of 4 KiB", .unit = "ns", .bars = {{"ext4", kRead}}},
       {.name = "readdir_1000", .title = "readdir of 1,000 entries", .unit = "ns", .bars = {{"ext4", kList}}},
-      {.name = "open_close", .title = "open and close", .unit = "ns"},
+      {.name = "open_close", .title = "open and close", .unit = "ns", .bars = {{"ext4", kOpen}}},
+      {.name = "open_read_1000",
+       .title = "open, fstat, read, close: 1,000",
+       .unit = "ns",
+       .bars = {{"ext4", kOpenRead}}},
       {.name = "find", .title = "find", .unit = "ms", .bars = {find_against_fuse, less_than_cached}},
       {.name = "find_first", .title = "find, first in a round", .unit = "ms"},
       {.name = "find_size", .title = "find -size (stats all)", .unit = "ms"},
       {.name = "tar", .title = "tar c to /dev/null", .unit = "ms", .bars = {less_than_cached}},
       {.name = "tar_pipe", .title = "tar c | cat (reads all)", .unit = "ms"},
+      {.name = "du", .title = "du -s", .unit = "ms", .bars = {less_than_cached}},
       {.name = "grep", .title = "grep -r", .unit = "ms", .bars = {less_than_cached}},
       {.name = "startup", .title = "start of a process", .unit = "us"},
       {.name = "fio_1", .title = "fio randread, 1 job", .unit = "IOPS", .higher_is_better = true},
@@ -108,6 +113,7 @@ std::vector<Program> programs(const std::string &directory) {
           {"find_size", {"find", tree, "-size", "+100k"}, 0},
           {"tar", {"tar", "-c", "-f", "/dev/null", "-C", directory, kTreeDirectory}, 0},
           {"tar_pipe", {"sh", "-c", "tar -c -f - -C \"$0\" \"$1\" | cat", directory, kTreeDirectory}, 0},
+          {"du", {"du", "-s", tree}, 0},
           {"grep", {"grep", "-r", "no-such-word-in-any-source", tree}, 1}};
 }
 
@@ -157,7 +163,7 @@ class Bench {
     const Variant mounted[] = {
         {"fuse", "passthroughfs, time-outs 0", work_ / "fuse", false, "timeout=0"},
         {"fuse-cached", "passthroughfs, time-outs of a day", work_ / "cached", false, caches},
-        {kHookedVariant, "the same with datacache, under the hook", work_ / "hook", true, policy}};
+        {kHookedVariant, "with datacache, under the hook, SHORTFUSE_OPEN=cache", work_ / "hook", true, policy}};
     for (const auto &variant : mounted) {
       try {
         require(installation_.passthroughfs);

@@ -8,6 +8,7 @@
 #include "attach_internal.h"
 #include "files.h"
 #include "kernel.h"
+#include "opens.h"
 #include "packets.h"
 #include "policy.h"
 #include "text.h"
@@ -22,7 +23,8 @@ constexpr unsigned kRefreshRounds = 8;
 constexpr uint64_t kRefreshPauseNs = 10'000'000;
 
 static uint32_t next_serial = 1;            // of mounts and of links; REQUIRES attach_latch
-static int hidden_fd[kMountsMax];           // + 1; 0: none. Survives fork, so that the child can close them
+constexpr unsigned kSource = kMountsMax;    // what placeholders are duplicates of has the place behind the mounts
+static int hidden_fd[kMountsMax + 1];       // + 1; 0: none. Survives fork, so that the child can close them
 static uint64_t hidden_ino[kMountsMax];     // of the socket, likewise
 static uint64_t refreshed_at_ns[kMountsMax];
 
@@ -45,6 +47,23 @@ bool change_file_limit(const FileLimit &from, const FileLimit &to) {
   return false;
 }
 
+bool raise_file_limit(uint64_t by) {
+  FileLimit limit = {};
+  if (is_error(SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit))) return false;
+  if (limit.cur > limit.max || limit.max - limit.cur < by) return false;
+  if (__atomic_exchange_n(&limit_raised, 1u, __ATOMIC_SEQ_CST) != 0) return false;
+  limit_of_program = limit;
+  limit_of_ours = {limit.cur + by, limit.max};
+  if (change_file_limit(limit_of_program, limit_of_ours)) return true;
+  __atomic_store_n(&limit_raised, 0u, __ATOMIC_RELEASE);
+  return false;
+}
+
+void restore_file_limit() {
+  change_file_limit(limit_of_ours, limit_of_program);
+  __atomic_store_n(&limit_raised, 0u, __ATOMIC_RELEASE);
+}
+
 // Out of the numbers that the program can use up: behind its limit where that is low and may be raised for a moment.
 // A low limit that nobody may raise leaves every number to the program, and the process to the kernel.
 static int hide(int fd) {
@@ -64,10 +83,7 @@ static int hide(int fd) {
   const uint64_t floor = behind ? limit.cur : limit.cur > kHiddenFdMin + 16 ? kHiddenFdMin : limit.cur - 8;
   long moved = -1;
   if (behind || floor > static_cast<uint64_t>(fd)) moved = SF_SYS3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, floor);
-  if (behind) {
-    change_file_limit(raised, limit);
-    __atomic_store_n(&limit_raised, 0u, __ATOMIC_RELEASE);
-  }
+  if (behind) restore_file_limit();
   return is_error(moved) ? -1 : static_cast<int>(moved);
 }
 
@@ -93,10 +109,37 @@ static bool is_socket(int fd, uint64_t ino) {
 }
 static bool socket_is_ours(const Link &link) { return is_socket(link.fd, link.sock_ino); }
 
+bool hide_source(int fd) {
+  const int hidden = hide(fd);
+  if (hidden < 0) return false;
+  files_mark_hidden(hidden);
+  __atomic_store_n(&hidden_fd[kSource], hidden + 1, __ATOMIC_RELEASE);
+  return true;
+}
+
+int hidden_source() { return __atomic_load_n(&hidden_fd[kSource], __ATOMIC_ACQUIRE) - 1; }
+
+void forget_source() {
+  const int fd = __atomic_exchange_n(&hidden_fd[kSource], 0, __ATOMIC_ACQ_REL) - 1;
+  if (fd < 0) return;
+  files_unmark_hidden(fd);
+  close_fd(fd);
+}
+
+static void vacate_source(int fd) {
+  const int moved = hide(fd);
+  files_unmark_hidden(fd);
+  __atomic_store_n(&hidden_fd[kSource], moved + 1, __ATOMIC_RELEASE);
+  if (moved >= 0) files_mark_hidden(moved);
+  SF_SYS1(__NR_close, fd);
+}
+
+// With the socket goes the bridge's care for the nodes that the session's open table names.
 static void drop_socket(unsigned index) {
   Link &link = g.process->link[index];
   int fd = link.fd;
   if (fd < 0) return;
+  make_all_real();
   bool ours = socket_is_ours(link);
   set_hidden(index, -1);
   if (ours) close_fd(fd);
@@ -104,6 +147,7 @@ static void drop_socket(unsigned index) {
 
 void vacate(int fd) {
   const uint64_t signals = hold_off_signals();
+  if (hidden_fd[kSource] == fd + 1) vacate_source(fd);
   for (unsigned i = 0; i < kMountsMax; ++i) {
     if (hidden_fd[i] != fd + 1) continue;
     int moved = socket_is_ours(g.process->link[i]) ? hide(fd) : -1;

@@ -59,6 +59,12 @@ sf_session *session_of(const Mount &m);
 /// Thread exit: lanes of the thread become free.
 void release_lanes();
 
+/// Keeps a duplicate of `fd` at a number that the application does not see, as what placeholders are made of.
+bool hide_source(int fd);
+/// -1: there is none.
+int hidden_source();
+void forget_source();
+
 /// Descriptor numbers we hold and the application must not see.
 bool is_hidden(int fd);
 /// The application takes this number for itself: ours moves elsewhere, or is given up.

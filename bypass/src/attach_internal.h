@@ -48,6 +48,9 @@ struct FileLimit {  // struct rlimit64
 };
 /// Sets the limit of descriptors if it is `from`. False: it is not, or became another meanwhile, which then holds.
 bool change_file_limit(const FileLimit &from, const FileLimit &to);
+/// For a moment, until restore_file_limit(). False: it may not be, or somebody else is at it.
+bool raise_file_limit(uint64_t by);
+void restore_file_limit();
 /// Numbers of users mean the same to the daemon and to us.
 bool same_user_namespace(uint32_t daemon_pid);
 

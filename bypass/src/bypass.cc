@@ -4,6 +4,7 @@
 #include "calls.h"
 #include "count.h"
 #include "kernel.h"
+#include "opens.h"
 #include "report.h"
 #include "text.h"
 
@@ -68,6 +69,25 @@ inline Handler handler_of(long nr) {
     default:
       return nullptr;
   }
+}
+
+// Answers from the cache, so that a placeholder among its arguments need not be made real before.
+bool serves(Handler handler) {
+  return handler == call_stat || handler == call_access || handler == call_readlink || handler == call_xattr ||
+         handler == call_statfs || handler == call_open || handler == call_read || handler == call_lseek ||
+         handler == call_getdents || handler == call_descriptor || handler == call_uses;
+}
+
+// Where opens are served: no placeholder gets to the kernel with a call.
+[[gnu::noinline]] int call_with_placeholders(Handler handler, const sf_call *call, long *result) {
+  if (handler == nullptr && uses_descriptors(call->nr) && handler_of(call->nr) == nullptr) handler = call_uses;
+  int handled = 0;
+  // Those that may make the kernel's call themselves, of what they do not serve.
+  const bool before = any_placeholders() && handler != nullptr && !serves(handler) && call->nr != __NR_ioctl;
+  if (before) handled = keep_from_kernel(call, result);
+  if (handled == 0 && handler != nullptr) handled = handler(call, result);
+  if (handled == 0 && any_placeholders()) handled = keep_from_kernel(call, result);
+  return handled;
 }
 
 // What is enough to know that a call is not ours, without its handler. Only for calls that have no other effect on us.
@@ -214,9 +234,11 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
   if (t.in_policy == call) t.in_policy = nullptr;
   t.stays_at_call = t.stays;
   int handled = 0;
-  if (!plainly_not_ours(*call)) {
-    const Handler handler = handler_of(call->nr);
-    if (handler != nullptr) handled = handler(call, result);
+  const Handler handler = plainly_not_ours(*call) ? nullptr : handler_of(call->nr);
+  if (g.options.serve_opens) [[unlikely]] {
+    handled = call_with_placeholders(handler, call, result);
+  } else if (handler != nullptr) {
+    handled = handler(call, result);
   }
   t.stays_at_call = outer;
   return handled;
@@ -226,6 +248,7 @@ void sf_bypass_abandoned(const struct sf_call *call) {
   abandon_hold();
   abandon_stays();
   if (op_of_call(call->nr) != SF_OP_OTHER) count_outside(op_of_call(call->nr), SF_MISS_FAULT);
+  if (any_placeholders()) keep_from_kernel_after_fault(call);
   // The original call goes by the kernel's offset.
   bool by_offset =
       call->nr == __NR_read || call->nr == __NR_readv || call->nr == __NR_preadv2 || call->nr == __NR_getdents64;
@@ -236,6 +259,8 @@ int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call
 
 int sf_bypass_wants(long nr) {
   const Handler handler = handler_of(nr);
+  const bool seldom = handler == nullptr || handler == call_creator;
+  if (seldom && g.options.serve_opens && uses_descriptors(nr)) return SF_WANTED_FOR_OPENS;
   return handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
 }
 
@@ -244,6 +269,8 @@ void sf_bypass_at_first_file(void (*call)(void)) { files_at_first(call); }
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (g.inert || !g.started) return;
   wait_for_own_limit();
+  // A child that has called nothing yet.
+  if (any_placeholders() && process_now() == nullptr) return;
   if (is_exec) return files_before_exec();
   bool shares_memory = (clone_flags & CLONE_VM) != 0, shares_files = (clone_flags & CLONE_FILES) != 0;
   g.child_inert = (clone_flags & (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME)) != 0;
@@ -265,8 +292,12 @@ void sf_bypass_descriptors_unseen(const char *why) {
   files_off();
 }
 
+void sf_bypass_allow_opens(int (*code_is_known)(void)) { allow_opens(code_is_known); }
+
 void sf_bypass_switch_off(void) {
-  if (!g.inert && g.started) files_give_back_all();
+  if (g.inert || !g.started) return;
+  opens_off("calls are not seen any more");
+  files_give_back_all();
 }
 
 void sf_bypass_filtered(void) {

@@ -18,6 +18,9 @@ int call_offset_user(const sf_call *c, long *result);// sendfile splice copy_fil
 int call_creator(const sf_call *c, long *result);    // whatever else makes descriptors: pipe, socket, recvmsg...
 int call_directory(const sf_call *c, long *result);  // chdir fchdir
 int call_process(const sf_call *c, long *result);    // credentials, namespaces, io_uring
+int call_uses(const sf_call *c, long *result);       // mmap, poll, flock...: not ours, but they take descriptors
+/// Calls for call_uses: that take a descriptor, or what may be one.
+bool uses_descriptors(long nr);
 int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served
 
 /// A call on a mount that is not served: counted as passed. Always 0.

@@ -4,6 +4,7 @@
 #include "calls.h"
 #include "count.h"
 #include "kernel.h"
+#include "opens.h"
 #include "path.h"
 #include "text.h"
 
@@ -26,6 +27,7 @@ struct OpenCall {
   const char *path = nullptr;
   uint64_t flags = 0;
   bool plain = true;   // no RESOLVE_* restrictions
+  bool proper = true;  // nothing that openat2() refuses where the others look away
 };
 
 void normalise_open(const sf_call *c, OpenCall *o) {
@@ -37,7 +39,7 @@ void normalise_open(const sf_call *c, OpenCall *o) {
   } else if (c->nr == __NR_openat2) {
     const auto *how = reinterpret_cast<const open_how *>(c->arg[2]);
     o->plain = static_cast<size_t>(c->arg[3]) == sizeof(open_how) && how->resolve == 0;
-    if (static_cast<size_t>(c->arg[3]) >= sizeof(open_how)) o->flags = how->flags;
+    if (static_cast<size_t>(c->arg[3]) >= sizeof(open_how)) o->flags = how->flags, o->proper = how->mode == 0;
   } else {
     o->flags = static_cast<uint32_t>(c->arg[at ? 2 : 1]);
   }
@@ -50,13 +52,55 @@ void note_other_open(const OpenCall &o) {
   if (o.path[0] == '/' && o.path[1] == 'd' && text_is(o.path, "/dev/fuse")) go_inert("it opens /dev/fuse");
 }
 
-// A program for open may deny what the kernel would allow. True: denied.
-bool denied(Op *op, Walk *w, const OpenCall &o, const Start &start, long *result) {
+// A program for open may deny what the kernel would allow, and serve what nobody else need see. True: *result is the
+// call's.
+bool answered(Op *op, Walk *w, const OpenCall &o, const Start &start, long *result) {
   const Policy *policy = policy_of(*op->mount);
   if (policy == nullptr || !o.plain || !sf_image_has(policy->image, SF_SLOT_SYSCALL + SF_OP_OPEN)) return false;
+  op->may_open = o.proper && opens_possible(o.flags);
+  if (!op->may_open && policy->opens_only_serve) return false;
   op->flags = static_cast<uint32_t>(o.flags);
-  if (!prepare(op) || !walk_to(op, w, start, o.path, !(o.flags & O_NOFOLLOW)) || op->error != 0) return false;
-  return run_policy(op, result);
+  if (!prepare(op) || !walk_to(op, w, start, o.path, !(o.flags & O_NOFOLLOW))) return false;
+  if (op->error != 0 && !op->may_open) return false;
+  if (!run_policy(op, result)) return false;
+  if (!op->served) return true;
+  if (op->value >= 0 && !open_from_cache(op, o.flags, o.path, result)) return false;
+  count_served(*op);
+  return true;
+}
+
+// A directory that the path begins at, when the kernel walks it. 0 or -errno.
+int make_start_real(OpenCall o) {
+  if (!any_placeholders() || o.path == nullptr) return 0;
+  // Under RESOLVE_IN_ROOT an absolute path begins there too.
+  return o.path[0] != '/' || !o.plain ? make_real(file_of(o.dirfd)) : 0;
+}
+
+// Who has a directory of /proc comes to descriptors by names that say nothing.
+void note_proc(int fd) {
+  constexpr long kProcMagic = 0x9fa0;
+  struct statfs system;
+  struct stat st;
+  if (is_error(SF_SYS2(__NR_fstatfs, fd, &system)) || system.f_type != kProcMagic) return;
+  if (!is_error(SF_SYS2(__NR_fstat, fd, &st)) && is_directory(st.st_mode)) opens_off("it looks into /proc");
+}
+
+// Its number may be one that was closed by a call which did not come here.
+void open_elsewhere(const sf_call *c, long *result) {
+  *result = make_call(*c);
+  if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
+}
+
+// By value: what is looked at by address does not stay in registers, where opens are not served either.
+[[gnu::noinline]] int open_beside_placeholders(const sf_call *c, OpenCall o, long *result) {
+  const bool named = o.path != nullptr && names_descriptors(o.path);
+  if (named) make_all_real();
+  const bool perhaps_proc = named && !g.opens_off;
+  if (!files_any() && !perhaps_proc) return 0;
+  if (const int error = make_start_real(o); error != 0) return *result = error, 1;
+  open_elsewhere(c, result);
+  if (!is_error(*result) && perhaps_proc) note_proc(static_cast<int>(*result));
+  return 1;
 }
 
 }  // namespace
@@ -67,10 +111,9 @@ int call_open(const sf_call *c, long *result) {
   Start start;
   if (!find_start(o.dirfd, o.path, false, &start)) [[likely]] {
     note_other_open(o);
+    if (g.options.serve_opens) [[unlikely]] return open_beside_placeholders(c, o, result);
     if (!files_any()) return 0;
-    // Its number may be one that was closed by a call which did not come here.
-    *result = make_call(*c);
-    if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
+    open_elsewhere(c, result);
     return 1;
   }
   {
@@ -79,9 +122,10 @@ int call_open(const sf_call *c, long *result) {
     if (stay.entered()) {
       Op op(c, SF_OP_OPEN, start.mount, stay);
       Walk w;
-      if (denied(&op, &w, o, start, result)) return 1;
+      if (answered(&op, &w, o, start, result)) return 1;
     }
   }
+  if (const int error = make_start_real(o); error != 0) return *result = error, 1;
   uint64_t begun = clock_ns();
   long fd = make_call(*c);
   uint64_t ns = clock_ns() - begun;
@@ -125,6 +169,7 @@ int duplicate(const sf_call *c, int fd, long *result) {
     if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
     return 1;
   }
+  if (is_placeholder(file)) return *result = duplicate_placeholder(*c, fd, file), 1;
   files_duplicating(file);
   *result = make_call(*c);
   if (!is_error(*result)) files_duplicated(file, fd, static_cast<int>(*result));
@@ -141,6 +186,7 @@ int duplicate_onto(const sf_call *c, long *result) {
   if (hidden) vacate(to);
   // Given back although it is about to be closed: the call may fail and leave it open.
   if (target) give_back(to, target), files_close(to);
+  if (is_placeholder(source)) return *result = duplicate_placeholder(*c, from, source), 1;
   if (source) files_duplicating(source);
   *result = make_call(*c);
   if (!is_error(*result) && source) files_duplicated(source, from, to);
@@ -152,11 +198,26 @@ bool is_lock_command(int command) {
          command == F_OFD_SETLKW || command == F_OFD_GETLK;
 }
 
+// The number's own flag is the kernel's; a placeholder may be made real while it is set.
+int fcntl_of_placeholder(const sf_call *c, const File &file, long *result) {
+  const int command = static_cast<int>(c->arg[1]);
+  if (command == F_GETFD) return 0;
+  if (command == F_SETFD) return *result = set_number_flags(*c), 1;
+  *result = command == F_GETFL ? placeholder_flags(file) : -1;
+  if (*result >= 0) return 1;
+  const int error = make_real(file);
+  *result = error != 0 ? error : make_call(*c);
+  return 1;
+}
+
 int do_fcntl(const sf_call *c, long *result) {
   int fd = static_cast<int>(c->arg[0]);
   int command = static_cast<int>(c->arg[1]);
   if (is_hidden_slot(fd)) return bad_descriptor(result);
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicate(c, fd, result);
+  // POSIX locks go with the first close of any descriptor of the file, so every open has to be the kernel's.
+  if (command == F_SETLK || command == F_SETLKW) opens_off("it locks files");
+  if (File held = file_of(fd); is_placeholder(held)) return fcntl_of_placeholder(c, held, result);
   // A lock's range may be counted from the offset (SEEK_CUR).
   if (is_lock_command(command)) give_back(fd);
   if (command != F_SETFL) return 0;
@@ -172,7 +233,11 @@ int do_close_range(const sf_call *c, long *result) {
   unsigned flags = static_cast<unsigned>(c->arg[2]);
   if (first > last || (flags & ~(kCloseRangeUnshare | kCloseRangeCloexec)) != 0) return 0;
   if (flags & kCloseRangeUnshare) go_inert("the descriptor table is unshared");
-  if (flags & kCloseRangeCloexec) return 0;
+  if (flags & kCloseRangeCloexec) {
+    // One that is made real meanwhile could lose the flag.
+    if (any_placeholders()) files_for_each(first, last, [](int, const File &file) { make_real(file); });
+    return 0;
+  }
   files_close_range(first, last);
   int spare = hidden_between(first, last);
   if (spare < 0) return 0;
@@ -256,9 +321,20 @@ static void give_back_unless_told(const sf_call *c, unsigned fd_arg, unsigned of
   if (c->arg[offset_arg] == 0) give_back(static_cast<int>(c->arg[fd_arg]));
 }
 
+// "Is it a terminal?", asked of every file by programs that are written in Python or Perl.
+static bool is_no_terminal(const sf_call *c) {
+  constexpr uint32_t kTcgets = 0x5401;
+  File file = file_of(static_cast<int>(c->arg[0]));
+  if (!is_placeholder(file) || static_cast<uint32_t>(c->arg[1]) != kTcgets) return false;
+  Stay stay(file.mount(), false);
+  return stay.entered() && (flags_of(*file.mount().mount) & SF_MNT_NO_IOCTL) != 0;
+}
+
 int call_offset_user(const sf_call *c, long *result) {
   switch (c->nr) {
     case __NR_ioctl:
+      if (is_no_terminal(c)) return *result = -ENOTTY, 1;
+      if (any_placeholders() && keep_from_kernel(c, result) != 0) return 1;
       // "How much is left to read" is counted from the offset; the other requests do not look at it.
       if (static_cast<uint32_t>(c->arg[1]) == kFionread) give_back(static_cast<int>(c->arg[0]));
       break;

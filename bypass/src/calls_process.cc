@@ -2,6 +2,7 @@
 #include "calls.h"
 #include "count.h"
 #include "kernel.h"
+#include "opens.h"
 #include "path.h"
 
 namespace shortfuse::bypass {
@@ -9,7 +10,10 @@ namespace shortfuse::bypass {
 int call_directory(const sf_call *c, long *result) {
   look_again_soon();
   const char *path = reinterpret_cast<const char *>(c->arg[0]);
-  if (c->nr == __NR_chdir && path != nullptr) note_offsets_shown(path);
+  if (c->nr == __NR_chdir && path != nullptr) {
+    note_offsets_shown(path);
+    if (g.options.serve_opens && names_descriptors(path)) opens_off("it goes where descriptors are names");
+  }
   cwd_changing();
   *result = make_call(*c);
   cwd_changed();
@@ -19,6 +23,7 @@ int call_directory(const sf_call *c, long *result) {
 namespace {
 
 int change_credentials(const sf_call *c, long *result) {
+  make_all_real();  // what is open is open with the rights of its time
   creds_changed();
   *result = make_call(*c);
   creds_changed();
@@ -47,12 +52,14 @@ int do_unshare(unsigned long flags) {
 
 // The root or the mounts as this process sees them: when it worked, nothing verified before holds.
 int change_root(const sf_call *c, long *result) {
+  make_all_real();  // no path, and perhaps no daemon, is found from there
   *result = make_call(*c);
   if (!is_error(*result)) go_inert("the root directory has changed");
   return 1;
 }
 
 int change_mounts(const sf_call *c, long *result) {
+  make_all_real();  // what this process has open keeps a mount busy
   *result = make_call(*c);
   __atomic_store_n(&g.own_mounts, true, __ATOMIC_RELEASE);
   __atomic_add_fetch(&g.verify_epoch, 1, __ATOMIC_ACQ_REL);

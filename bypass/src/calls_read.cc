@@ -2,6 +2,7 @@
 #include "calls.h"
 #include "count.h"
 #include "kernel.h"
+#include "opens.h"
 #include "path.h"
 #include "serve_listing.h"
 
@@ -182,6 +183,7 @@ int seek_file(const sf_call *c, int fd, const File &file, long *result) {
       // Ends, holes and data: the kernel's offset moves to where ours shall be.
       int whence = static_cast<int>(c->arg[2]);
       if (whence != kSeekEnd && whence != kSeekData && whence != kSeekHole) return 0;
+      if (const int error = make_real(file); error != 0) return *result = error, 1;
       __atomic_or_fetch(&file.slot->flags, kFileMoved, __ATOMIC_RELAXED);
       if (!file.same()) return 0;
       target = SF_SYS3(__NR_lseek, fd, c->arg[1], c->arg[2]);
@@ -288,6 +290,7 @@ bool is_removed(const Op &op, int fd) {
   sf_attr_view attr;
   sf_moment moment = {};
   if (nid != 0 && sf_find_attr(&op.mount->view, nid, &moment, &attr) == SF_FIND_OK) return false;
+  if (make_real(op.file) != 0) return false;
   char none;
   return SF_SYS3(__NR_getdents64, fd, &none, sizeof none) == -ENOENT && op.file.same();
 }

@@ -40,6 +40,7 @@ int answer(const sf_call *c, const ByPath &by, long *result, Set set, Put put) {
     return 0;
   }
   Op op(c, by.kind, start.mount, stay);
+  op.file = start.file;  // for the kernel's call, however little of ours is done
   Walk w;
   static const char kNothing[] = "";
   const char *path = by.path;

@@ -3,6 +3,7 @@
 
 #include "attach_internal.h"
 #include "kernel.h"
+#include "opens.h"
 
 namespace shortfuse::bypass {
 
@@ -10,8 +11,8 @@ constexpr unsigned kWaitTurns = 20000;  // given up to another thread that is be
 constexpr unsigned kSpareStreams = 32;
 
 FileSlot *file_pages[kFilePages];
+uint32_t highest_file;
 static uint32_t owned;            // slots whose offset is ours; atomic
-static uint32_t highest;          // no slot above has ever held a file; atomic
 static uint32_t any_slot;         // some slot holds something, or did; atomic
 static void (*at_first)();        // until a slot holds a file; atomic
 static uint32_t stream_serials;
@@ -36,10 +37,10 @@ static FileSlot *slot_for(int fd, FileKind kind) {
   if (kind == kOnMount && __atomic_load_n(&at_first, __ATOMIC_RELAXED) != nullptr) {
     if (auto call = __atomic_exchange_n(&at_first, nullptr, __ATOMIC_ACQ_REL)) call();
   }
-  uint32_t top = __atomic_load_n(&highest, __ATOMIC_RELAXED);
+  uint32_t top = __atomic_load_n(&highest_file, __ATOMIC_RELAXED);
   // Hidden numbers are high: who looks at every file need not go there.
   while (kind == kOnMount && n > top &&
-         !__atomic_compare_exchange_n(&highest, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+         !__atomic_compare_exchange_n(&highest_file, &top, n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return slot_of(fd);
 }
@@ -83,11 +84,13 @@ static void forget_position(FileSlot *slot) {
 static void empty(FileSlot *slot) {
   uint64_t state = slot_state(*slot);
   if (kind_of(state) != kOnMount) return;
-  if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_ACQ_REL,
+  // A full fence: see opens.cc.
+  if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_SEQ_CST,
                                    __ATOMIC_RELAXED))
     return;
   forget_position(slot);
   drop_stream(slot, nullptr);
+  if (__atomic_load_n(&slot->open, __ATOMIC_SEQ_CST) != 0) leave_open(slot);
 }
 
 bool files_any() { return __atomic_load_n(&any_slot, __ATOMIC_RELAXED) != 0; }
@@ -184,6 +187,8 @@ static bool with_position(const File &file, int64_t position, Action action) {
 void give_back(int fd, const File &file) {
   FileSlot *slot = file.slot;
   settle(slot);
+  // One that cannot be made real keeps its offset here; whoever uses the number is told the error (opens.h).
+  if (make_real(file) != 0) return;
   for (;;) {
     const int64_t position = position_of(file);
     if (position < 0) return;
@@ -196,30 +201,18 @@ void give_back(int fd, const File &file) {
   }
 }
 
-template <typename Action>
-static void for_each_slot(unsigned first, unsigned last, Action action) {
-  uint32_t top = __atomic_load_n(&highest, __ATOMIC_RELAXED);
-  if (last > top) last = top;
-  for (unsigned fd = first; fd <= last; ++fd) {
-    FileSlot *slot = slot_of(static_cast<int>(fd));
-    if (slot == nullptr) {
-      fd |= kFilesPerPage - 1;  // the rest of a page that is not there
-    } else if (File file = file_of(static_cast<int>(fd))) {
-      action(static_cast<int>(fd), file);
-    }
-  }
-}
-
 void files_give_back_all() {
+  make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
-  for_each_slot(0, ~0u, [](int fd, const File &file) { give_back(fd, file); });
+  files_for_each([](int fd, const File &file) { give_back(fd, file); });
 }
 
 static bool in_listing(const File &file) { return is_set(*file.slot, kFileDirectory) && position_of(file) > 0; }
 
 void files_give_back_all_but_listings() {
+  make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
-  for_each_slot(0, ~0u, [](int fd, const File &file) {
+  files_for_each([](int fd, const File &file) {
     if (!in_listing(file)) return give_back(fd, file);
     // The other process may move the kernel's offset.
     __atomic_or_fetch(&file.slot->flags, static_cast<uint8_t>(kFileMoved | kFileForked), __ATOMIC_RELAXED);
@@ -227,23 +220,25 @@ void files_give_back_all_but_listings() {
 }
 
 void files_before_exec() {
+  make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
-  for_each_slot(0, ~0u, [](int fd, const File &file) {
+  files_for_each([](int fd, const File &file) {
     const bool stays_here = in_listing(file) && !is_set(*file.slot, kFileLinked) &&
                             (SF_SYS2(__NR_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0;
     if (!stays_here) give_back(fd, file);
   });
 }
 
-// The holder of the offset of a listing goes: the first of its duplicates takes its place, the others follow that one.
+// The holder of an offset that the kernel cannot be told goes (a listing's, a placeholder's): the first of its
+// duplicates takes its place, the others follow that one.
 static void hand_over(int fd, const File &from) {
   const int64_t position = position_of(from);
   const uint32_t count = static_cast<uint32_t>(from.state >> 8);
-  if (position <= 0) return;
+  if (position < 0) return;
   with_position(from, position, [&] {
     int heir = -1;
     File heirs;
-    for_each_slot(0, ~0u, [&](int other, const File &file) {
+    files_for_each([&](int other, const File &file) {
       FileSlot *slot = file.slot;
       if (__atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != fd + 1 || slot->origin_count != count) return;
       if (heir >= 0) {
@@ -281,7 +276,7 @@ static bool with_kernels_offset(const File &file, int fd, Action action) {
   };
   if (file.same()) return try_one(fd, file), done;
   const uint32_t count = static_cast<uint32_t>(file.state >> 8);
-  for_each_slot(0, ~0u, [&](int number, const File &one) {
+  files_for_each(0, ~0u, [&](int number, const File &one) {
     const int32_t origin = __atomic_load_n(&one.slot->origin, __ATOMIC_ACQUIRE);
     if (!done && origin == fd + 1 && one.slot->origin_count == count) try_one(number, one);
   });
@@ -300,7 +295,7 @@ void advance_kernels_offset(const File &file, int fd, int64_t bytes) {
 
 bool move_heirs_position(int64_t from, int64_t to) {
   bool moved = false;
-  for_each_slot(0, ~0u, [&](int, const File &file) {
+  files_for_each(0, ~0u, [&](int, const File &file) {
     if (!moved && is_set(*file.slot, kFileDirectory)) moved = move_position(file, from, to);
   });
   return moved;
@@ -354,10 +349,13 @@ void files_opened(int fd, uint64_t open_flags) {
 
 void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, kFileLinked, __ATOMIC_SEQ_CST); }
 
-void files_duplicated(const File &from, int from_fd, int to) {
-  if (g.files_off) return;
+bool files_duplicated(const File &from, int from_fd, int to, uint16_t open) {
+  if (g.files_off) return open == 0;
   FileSlot *slot = slot_for(to, kOnMount);
-  if (slot == nullptr) return give_back(from_fd, from);
+  if (slot == nullptr) {
+    if (open == 0) give_back(from_fd, from);
+    return open == 0;
+  }
   empty(slot);
   const FileSlot &origin = *from.slot;
   slot->nodeid = origin.nodeid;
@@ -373,14 +371,36 @@ void files_duplicated(const File &from, int from_fd, int to) {
     slot->origin_count = static_cast<uint32_t>(from.state >> 8);
   }
   first_position(slot, 0, kKernelOwned);
-  if (from.same()) publish(slot, kOnMount);
+  if (!from.same()) return false;
+  __atomic_store_n(&slot->open, open, __ATOMIC_RELEASE);
+  publish(slot, kOnMount);
+  return true;
+}
+
+bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool directory) {
+  if (g.files_off) return false;
+  FileSlot *slot = slot_for(fd, kOnMount);
+  if (slot == nullptr) return false;
+  empty(slot);
+  slot->nodeid = 0;
+  slot->nid = nid;
+  slot->mount = static_cast<uint8_t>(index_of(*mount.mount));
+  slot->serial = mount.serial;
+  const uint8_t flags = kFileReadable | kFilePlaceholder | (directory ? kFileDirectory : 0);
+  __atomic_store_n(&slot->flags, flags, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot->origin, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot->open, open, __ATOMIC_RELEASE);
+  first_position(slot, next_state(slot->state, kOnMount), 0);
+  publish(slot, kOnMount);
+  return true;
 }
 
 // Duplicates go on where this one stood.
 static void close_file(int fd, const File &file) {
   if (is_set(*file.slot, kFileLinked)) {
-    if (in_listing(file)) hand_over(fd, file);
-    give_back(fd, file);
+    const bool placeholder = is_placeholder(file);
+    if (placeholder || in_listing(file)) hand_over(fd, file);
+    if (!placeholder) give_back(fd, file);
   }
   empty(file.slot);
 }
@@ -389,7 +409,7 @@ void files_close(int fd) {
   if (File file = file_of(fd)) close_file(fd, file);
 }
 
-void files_close_range(unsigned first, unsigned last) { for_each_slot(first, last, close_file); }
+void files_close_range(unsigned first, unsigned last) { files_for_each(first, last, close_file); }
 
 void files_off() {
   files_give_back_all();
@@ -564,17 +584,18 @@ bool cwd_same(const Cwd &cwd) {
 }
 
 void files_after_fork() {
+  opens_after_fork();
   // A change that a thread of the parent had under way will never end here: forget what was known.
   cwd_begun = cwd_ended = (cwd_begun > cwd_ended ? cwd_begun : cwd_ended) + 1;
   cwd_lock &= ~1u;
   cwd_known.version = 0;
   // The parent's thread will finish what it began; the offset is shared.
-  for_each_slot(0, ~0u, [](int, const File &file) {
+  files_for_each([](int, const File &file) {
     if (move_position(file, kGivingBack, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   });
   // All others were given back before the fork, but for those that another thread opened since. Nobody here can know of
   // them, and the parent goes on with them: its offset may be the kernel's by now, so the kernel is told nothing.
-  for_each_slot(0, ~0u, [](int, const File &file) {
+  files_for_each([](int, const File &file) {
     const int64_t position = position_of(file);
     if (position < 0 || in_listing(file)) return;
     if (move_position(file, position, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);

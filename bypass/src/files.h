@@ -34,6 +34,7 @@ enum FileFlag : uint8_t {
   kFilePath = 16,       // O_PATH
   kFileLinked = 32,     // duplicates exist that share the offset held here
   kFileForked = 64,     // a directory whose listing went on in two processes: rewound, it is the kernel's
+  kFilePlaceholder = 128,  // the kernel has nothing open under this number (opens.h); the offset is always ours
 };
 
 /// A directory listing as one reader of one descriptor sees it, until it rewinds. When it is no longer a slot's it may
@@ -63,6 +64,7 @@ struct alignas(64) FileSlot {
   uint32_t serial;       // of the mount
   uint8_t mount;
   uint8_t flags;         // FileFlag; atomic
+  uint16_t open;         // of a placeholder: which open it is (opens.cc); atomic
   uint32_t origin_count; // of a duplicate: the origin's state when it was made
   int32_t origin;        // of a duplicate: 1 + the descriptor that holds the offset; 0: none
 };
@@ -75,6 +77,7 @@ inline bool is_set(const FileSlot &slot, FileFlag flag) {
 enum FileKind : uint8_t { kNotOurs = 0, kOnMount = 1, kHiddenFd = 2 };
 
 extern FileSlot *file_pages[kFilePages];
+extern uint32_t highest_file;   // no slot above has ever held a file; atomic
 
 /// The slot of a number, whatever it holds; null when it never held anything.
 inline FileSlot *slot_of(int fd) {
@@ -114,8 +117,10 @@ uint64_t nid_of(const File &file);
 void files_opened(int fd, uint64_t open_flags);
 /// Before a dup of `fd`: the offset is no longer its alone.
 void files_duplicating(const File &from);
-/// After a successful dup: `to` is what `from` was.
-void files_duplicated(const File &from, int from_fd, int to);
+/// After a successful dup: `to` is what `from` was; a placeholder's open is given. False: `from` was closed meanwhile.
+bool files_duplicated(const File &from, int from_fd, int to, uint16_t open = 0);
+/// A placeholder on the node `nid`, offset 0. False: it cannot be registered.
+bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool directory);
 /// Before a duplicate is used by the kernel's offset: what its origin holds is given back.
 void settle(FileSlot *slot);
 /// Of a duplicate: the file that holds the offset they share, and its number; else `file` itself.
@@ -170,6 +175,25 @@ bool give_stream(FileSlot *slot, Stream *stream);
 void drop_stream(FileSlot *slot, Stream *stream);
 /// The length of the whole entry at byte `at`; 0: there is none. Right also while the memory is filled anew.
 uint32_t stream_entry(const Stream &stream, uint32_t at, uint64_t *cookie);
+
+/// action(fd, file) for every registered descriptor.
+template <typename Action>
+void files_for_each(unsigned first, unsigned last, Action action) {
+  uint32_t top = __atomic_load_n(&highest_file, __ATOMIC_RELAXED);
+  if (last > top) last = top;
+  for (unsigned fd = first; fd <= last; ++fd) {
+    FileSlot *slot = slot_of(static_cast<int>(fd));
+    if (slot == nullptr) {
+      fd |= kFilesPerPage - 1;  // the rest of a page that is not there
+    } else if (File file = file_of(static_cast<int>(fd))) {
+      action(static_cast<int>(fd), file);
+    }
+  }
+}
+template <typename Action>
+void files_for_each(Action action) {
+  files_for_each(0, ~0u, action);
+}
 
 // ---- the working directory
 

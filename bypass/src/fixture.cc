@@ -259,6 +259,7 @@ static int server_of(sf_op op) {
     case SF_OP_GETXATTR:
     case SF_OP_LISTXATTR: return SF_HOST_SERVE_XATTR;
     case SF_OP_STATFS: return SF_HOST_SERVE_STATFS;
+    case SF_OP_OPEN: return SF_HOST_SERVE_OPEN;
     default: return SF_HOST_SERVE_ATTR;
   }
 }

@@ -28,6 +28,8 @@ namespace shortfuse::bypass {
 // System calls newer than the headers.
 constexpr long kSysMountSetattr = 442;
 constexpr long kSysFchmodat2 = 452;
+constexpr long kSysKnown = 452;   // what comes behind is not known
+constexpr long kSysQuotactlFd = 443, kSysLandlockAddRule = 445, kSysLandlockRestrictSelf = 446, kSysCachestat = 451;
 
 // Values that only libc's headers carry.
 constexpr long kMaxRwCount = 0x7ffff000;

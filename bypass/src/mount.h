@@ -24,6 +24,7 @@ struct Policy {
   uint32_t maps;
   uint32_t own_maps;     // of them, those of this process alone
   uint32_t serial;       // of the session that they belong to (Link.serial)
+  bool opens_only_serve; // the program for opens can do nothing but serve them (opens.h)
   sf_map map[SF_IMAGE_MAPS_MAX];
   sf_map *handles[SF_IMAGE_MAPS_MAX];  // of them
   size_t storage_bytes[SF_IMAGE_MAPS_MAX];

@@ -4,6 +4,7 @@
 #include "count.h"
 #include "hints.h"
 #include "kernel.h"
+#include "opens.h"
 #include "policy_host.h"
 
 namespace shortfuse::bypass {
@@ -122,7 +123,8 @@ static void settle_miss(Op *op, uint64_t ns) {
 
 long fall_back(Op *op, const sf_call &instead) {
   uint64_t start = clock_ns();
-  long result = make_call(instead);
+  const int unreal = make_real(op->file);
+  long result = unreal != 0 ? unreal : make_call(instead);
   settle_miss(op, clock_ns() - start);
   return result;
 }

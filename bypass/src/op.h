@@ -46,6 +46,7 @@ struct Op {
   // By kind.
   int access_mode = 0;
   bool wants_atime = true;
+  bool may_open = false;     // open: of a form that is served
   void *out = nullptr;       // the caller's buffer
   Buffers *buffers = nullptr;
   int64_t position = 0;      // readdir: of the descriptor after the call
@@ -97,5 +98,6 @@ bool serve_listing(Op *op);
 bool serve_xattr(Op *op);
 bool serve_xlist(Op *op);
 bool serve_statfs(Op *op);
+bool serve_open(Op *op);
 
 }  // namespace shortfuse::bypass

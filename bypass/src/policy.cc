@@ -3,6 +3,7 @@
 #include "policy.h"
 
 #include "kernel.h"
+#include "opens.h"
 
 namespace shortfuse::bypass {
 
@@ -50,7 +51,10 @@ const Policy *map_policy(PacketRoom &room, uint32_t first, uint32_t maps, uint32
     good = map_map(room, first + 1 + i, policy, i);
     policy->maps = i + 1;
   }
-  if (good) return policy;
+  if (good) {
+    policy->opens_only_serve = only_serves_opens(*policy->image);
+    return policy;
+  }
   unmap_policy(policy);
   return nullptr;
 }

@@ -43,6 +43,12 @@ uint64_t host_serve_statfs(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, voi
   return serve(op, op.kind == SF_OP_STATFS, serve_statfs);
 }
 
+uint64_t host_serve_open(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *state) {
+  Op &op = op_of(state);
+  if (op.kind == SF_OP_OPEN && !op.may_open) return op.give_up(SF_MISS_UNSUPPORTED), SF_PASS;
+  return serve(op, op.kind == SF_OP_OPEN, serve_open);
+}
+
 uint64_t host_pass(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return SF_PASS; }
 
 uint64_t host_ktime(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, void *) { return clock_ns(); }
@@ -78,6 +84,7 @@ struct Table {
     fn[SF_HOST_SERVE_LISTING] = host_serve_listing;
     fn[SF_HOST_SERVE_XATTR] = host_serve_xattr;
     fn[SF_HOST_SERVE_STATFS] = host_serve_statfs;
+    fn[SF_HOST_SERVE_OPEN] = host_serve_open;
   }
 };
 constexpr Table kTable;

@@ -4,6 +4,7 @@
 #include "attach.h"
 #include "files.h"
 #include "kernel.h"
+#include "opens.h"
 #include "text.h"
 
 namespace shortfuse::bypass {
@@ -39,6 +40,8 @@ static Process *begin_process(Process *process) {
     attach_after_fork();
   }
   __atomic_store_n(&process->generation, generation, __ATOMIC_RELEASE);
+  // What another thread of the parent opened while it forked.
+  if (forked) make_all_real();
   return process;
 }
 
@@ -124,6 +127,7 @@ void options_start(char **envp) {
     if (!text_starts(*e, "SHORTFUSE_")) continue;
     const char *value;
     if (env_value(*e, "SHORTFUSE_REPORT", &value)) keep_path(g.options.report_path, value);
+    if (env_value(*e, "SHORTFUSE_OPEN", &value)) g.options.serve_opens = text_is(value, "cache");
     if (env_value(*e, "SHORTFUSE_LOG", &value)) {
       g.options.log = value[0] != 0 && !text_is(value, "off");
       g.options.log_debug = text_is(value, "debug");

@@ -133,6 +133,7 @@ struct Process {
 struct Options {
   bool log;
   bool log_debug;
+  bool serve_opens;       // SHORTFUSE_OPEN
   char log_path[kReportPathMax];    // empty: standard error
   char report_path[kReportPathMax]; // empty: none
 };
@@ -151,6 +152,7 @@ struct Global {
   bool inert;             // never serve again in this process
   bool offsets_off;       // io_uring, aio: every offset is the kernel's
   bool files_off;         // descriptors may change unseen: none is served
+  bool opens_off;         // opens are the kernel's
   bool cwd_off;           // threads may have different working directories
   bool initial_user_ns;   // numbers of users are the kernel's own
   IdMap uids, gids;       // looked at where they are not

@@ -274,6 +274,17 @@ void Cache::Impl::end_life(NodeState *node) {
   }
 }
 
+Nid Cache::last_references(uint64_t nodeid, uint64_t count, Holder holder) {
+  std::lock_guard lock(impl_->mutex);
+  const NodeState *node = impl_->nodes.by_nodeid(nodeid);
+  if (node == nullptr || node->nid == SF_NID_ROOT) return 0;
+  const uint64_t others = holder == Holder::Kernel ? node->bridge_references : node->kernel_references;
+  const uint64_t own = holder == Holder::Kernel ? node->kernel_references : node->bridge_references;
+  if (others != 0 || own > count) return 0;
+  impl_->store->remove({SF_REC_ATTR, node->nid});
+  return node->nid;
+}
+
 uint64_t Cache::bridge_references(uint64_t nodeid) const {
   std::lock_guard lock(impl_->mutex);
   const NodeState *node = impl_->nodes.by_nodeid(nodeid);
@@ -284,6 +295,15 @@ std::optional<std::string> Cache::path_of(Nid nid) const {
   std::lock_guard lock(impl_->mutex);
   const NodeState *node = impl_->nodes.by_nid(nid);
   return node != nullptr ? impl_->nodes.path_of(node) : std::nullopt;
+}
+
+Nid Cache::child_of(Nid dir, std::string_view name) const {
+  std::lock_guard lock(impl_->mutex);
+  if (cacheable_name(name))
+    if (const sf_record *dentry = impl_->store->find(impl_->dentry_key(dir, name)); dentry != nullptr)
+      return Impl::payload_u64(dentry);
+  const NodeState *node = impl_->nodes.by_name(dir, name);
+  return node != nullptr ? node->nid : 0;
 }
 
 std::optional<std::string> Cache::path_of(Nid dir, std::string_view name) const {

@@ -38,6 +38,7 @@ struct Wanted {
 
 /* What remains to be judged of a record when its bytes have been copied. */
 struct Snapshot {
+  uint64_t version;
   uint64_t sub;
   uint64_t expires_ns;
   uint32_t len;
@@ -76,6 +77,7 @@ inline Look look(const sf_view *view, const Wanted &wanted, const uint64_t *slot
 
   bool same = load_relaxed(&record->key) == wanted.key && load_relaxed(&record->kind) == wanted.kind;
   Snapshot snapshot;
+  snapshot.version = version;
   snapshot.sub = load_relaxed(&record->sub);
   same = same && (wanted.kind == SF_REC_ATTR || snapshot.sub == wanted.sub);
   if (same) {
@@ -224,6 +226,7 @@ enum sf_find sf_find_attr(const struct sf_view *view, uint64_t nid, struct sf_mo
     }
     out->cid = s.sub;
     out->flags = s.flags;
+    out->version = s.version;
     return true;
   });
 }

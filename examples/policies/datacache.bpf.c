@@ -31,6 +31,7 @@ SERVE(readdir, sf_serve_listing)
 SERVE(getxattr, sf_serve_xattr)
 SERVE(listxattr, sf_serve_xattr)
 SERVE(statfs, sf_serve_statfs)
+SERVE(open, sf_serve_open)
 
 #define ANSWER(op, how) \
   SEC("fuse/" #op) int fuse_##op(struct sf_fuse_ctx *ctx) { return ctx->origin ? SF_PASS : how(ctx); }

@@ -28,6 +28,7 @@ SERVE(readdir, sf_serve_listing)
 SERVE(getxattr, sf_serve_xattr)
 SERVE(listxattr, sf_serve_xattr)
 SERVE(statfs, sf_serve_statfs)
+SERVE(open, sf_serve_open)
 
 /* ---- in the daemon, when the kernel asks. Requests of the bridge itself (origin 1) fetch what is missing: answering
  * those from the cache would fetch nothing. */

@@ -21,13 +21,14 @@ constexpr auto kStopTime = std::chrono::seconds(5);
 }  // namespace
 
 Bridge::Bridge(const Options &options, std::unique_ptr<cache::Cache> cache)
-    : options_(options), cache_(std::move(cache)), fetcher_(*cache_) {}
+    : options_(options), cache_(std::move(cache)), fetcher_(*cache_, opens_) {}
 
 Bridge::~Bridge() { stop(); }
 
 bool Bridge::stop() {
   gone();
   fetcher_.stop();
+  worker_lost_ = !keeper_->stop(kStopTime) || worker_lost_;
   if (worker_.joinable()) {
     if (worker_ended_.get_future().wait_for(kStopTime) == std::future_status::ready) {
       worker_.join();
@@ -64,6 +65,7 @@ void Bridge::mounted(fuse_session *session, int fd, const std::string &mount_poi
     std::memcpy(header->mount_point, mount_point.data(), mount_point.size());
     header->mount_point_len = static_cast<uint32_t>(mount_point.size());
   }
+  keeper_->go_on = [this](Parked parked) { go_on(std::move(parked)); };
   fetcher_.on_queued = [this] {
     if (many_threads_.load(std::memory_order_relaxed)) return;
     const uint64_t one = 1;

@@ -22,6 +22,7 @@
 #include "cpu_number.h"
 #include "fetch.h"
 #include "handles.h"
+#include "keeper.h"
 #include "listings.h"
 #include "options.h"
 #include "pending.h"
@@ -75,6 +76,8 @@ class Bridge {
   // ---- for the control socket and the policy host
   cache::Cache &cache() { return *cache_; }
   Fetcher &fetcher() { return fetcher_; }
+  OpenTables &opens() { return opens_; }
+  const std::shared_ptr<Keeper> &keeper() { return keeper_; }
   std::shared_ptr<const PolicySet> policy() const { return policy_.load(); }
   const Options &options() const { return options_; }
   /// Verifies, compiles and publishes another chain; the old one stays when that fails.
@@ -88,6 +91,7 @@ class Bridge {
   uint32_t init_minor() const { return init_minor_.load(std::memory_order_relaxed); }
   /// Known once the mount table was read: nobody can write to this mount.
   std::atomic<bool> read_only_mount{false};
+  std::atomic<bool> no_ioctl{false};   ///< the file system answered IOCTL with ENOSYS
 
   // ---- serving requests out of the cache (serve.cc): true when run.answer is the reply
   bool serve(ProgramRun &run, sf_host_id what);
@@ -109,6 +113,17 @@ class Bridge {
   bool must_wait_for_jobs(Bytes message);
   ssize_t deferred_message(void *buffer, size_t size);
   void begin_mutation(Pending &pending);
+  /// A node that a request takes the name or the accessibility of; nid 0: none.
+  struct Loss {
+    cache::Nid nid = 0;
+    cache::Nid dir = 0;                ///< whose `name` it is that goes; 0: none goes
+    std::string_view name;             ///< inside the request
+  };
+  Loss loss_by(const Request &request, cache::Nid nid);
+  ssize_t ready_message(void *buffer, size_t size);
+  /// True: an application was served an open of the node, and the request waits until it is kept.
+  bool park(Bytes message, Pending &pending, const Loss &loss);
+  void go_on(Parked parked);
   void answer(int fd, uint64_t unique, int error, Bytes body);
   void work();
 
@@ -140,6 +155,9 @@ class Bridge {
   std::unique_ptr<cache::Cache> cache_;
   ActivePolicy policy_;
   CpuNumbers cpu_numbers_;
+  OpenTables opens_;
+  /// Also of the threads that open for applications.
+  std::shared_ptr<Keeper> keeper_ = std::make_shared<Keeper>(opens_);
   Fetcher fetcher_;
   Listings listings_;
   PendingTable pending_;
@@ -169,6 +187,8 @@ class Bridge {
   std::vector<std::byte> deferred_;          ///< a request that waits for our jobs to end, when one thread read it
   uint64_t deferred_until_ns_ = 0;
   std::atomic<bool> deferring_{false};       ///< `deferred_` holds one
+  std::mutex ready_lock_;
+  std::deque<std::vector<std::byte>> ready_; ///< requests that were put aside and go on, where one thread reads
   std::atomic<bool> no_open_{false};         ///< the file system answered OPEN with ENOSYS: writers are invisible
   std::atomic<uint32_t> init_flags_{0}, init_minor_{0};
   std::atomic<uint64_t> swaps_{0};

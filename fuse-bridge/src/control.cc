@@ -66,7 +66,11 @@ Control::Client::~Client() {
   if (session) munmap(session, sizeof(sf_session));
 }
 
-Control::~Control() { stop(); }
+Control::~Control() {
+  stop();
+  for (const auto &[fd, client] : clients_)
+    if (client->session) bridge_.opens().remove(client->session);
+}
 
 std::expected<void, std::string> Control::start() {
   auto registry = Registry::enter(bridge_.options().share_all || geteuid() == 0);
@@ -119,15 +123,24 @@ void Control::run() {
       else serve_client(fd);
     }
     if (!ready) watch_mounts(false);
-    if (n == 0 && ready)
+    if (n == 0 && ready) {
       for (auto &[fd, client] : clients_) {
         drain_hints(*client);
         take_recency(*client);
       }
+    }
+    if (ready && now_ns() - tidied_ns_ >= kTickMs * 1'000'000ull) tidy();
     if (ready && now_ns() - saved_ns_ >= kSaveMs * 1'000'000ull) save_pinned();
     if (ready && now_ns() - drained_ns_ >= kTickMs * 1'000'000ull) drain_rings();
   }
   save_pinned();
+}
+
+/// What was kept for applications that have closed, or gone: it would keep the mount busy.
+void Control::tidy() {
+  bridge_.fetcher().tidy();
+  bridge_.keeper()->tidy();
+  tidied_ns_ = now_ns();
 }
 
 /// Connections are descriptors, and those are the file system's: a quarter of them at most, and nobody's who has no
@@ -192,12 +205,16 @@ void Control::drop_client(int fd) {
   auto found = clients_.find(fd);
   if (found == clients_.end()) return;
   if (sf_session *session = found->second->session) {
+    // Should it live on, it is to be served no open that nobody looks after.
+    __atomic_store_n(&session->opens_kept, 0u, __ATOMIC_SEQ_CST);
+    bridge_.opens().remove(session);
     gone_totals_.add(metrics::fold_lanes({session->lane, SF_LANES}));
     clients_gone_++;
     found->second->maps.leave(found->second->pid);
   }
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   clients_.erase(found);
+  tidied_ns_ = 0;
 }
 
 bool Control::may_map(const Client &client) const {
@@ -218,6 +235,8 @@ bool Control::on_message(Client &client, const sf_msg &message, std::string_view
       drain_hints(client);
       take_recency(client);
       return true;
+    case SF_MSG_OPEN:
+      return may_control(client) ? open_node(client, body) : false;
     case SF_MSG_STATUS:
       return may_control(client) ? status(client)
                                  : reply_text(client, SF_MSG_ERROR, "only the mounter may ask for the status");
@@ -245,6 +264,11 @@ bool Control::attach(Client &client) {
   client.session->format = SF_SEGMENT_FORMAT;
   client.session->pid = static_cast<uint32_t>(client.pid);
   client.session->sleeping = 1;
+  // An open by the daemon is made with the daemon's rights.
+  if (may_control(client)) {
+    bridge_.opens().add(client.session);
+    __atomic_store_n(&client.session->opens_kept, 1u, __ATOMIC_RELEASE);
+  }
 
   cache::Cache &cache = bridge_.cache();
   const auto policy = bridge_.policy();

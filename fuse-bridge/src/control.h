@@ -58,6 +58,7 @@ class Control {
   bool swap(Client &client, std::string_view body);
   bool status(Client &client);
   bool maps(Client &client, std::string_view body);   // map_control.cc
+  bool open_node(Client &client, std::string_view body);   // open_control.cc
   bool reply(Client &client, sf_msg_type type, Bytes body, const std::vector<int> &fds);
   bool reply_text(Client &client, sf_msg_type type, const std::string &text);
   bool may_map(const Client &client) const;
@@ -66,6 +67,7 @@ class Control {
   void drain_hints(Client &client);
   void take_recency(Client &client);
   void drain_rings();
+  void tidy();
   void restore_pinned();
   void save_pinned();
   void watch_mounts(bool changed);
@@ -81,6 +83,7 @@ class Control {
   bool listening_ = true;            ///< the listening socket is in the epoll set
   uint64_t listen_again_ns_ = 0;
   std::optional<PinStore> pins_;
+  uint64_t tidied_ns_ = 0;           ///< 0: at once
   uint64_t saved_ns_ = 0;            ///< when the pinned maps were
   uint64_t drained_ns_ = 0;          ///< when the rings of all sessions were
   std::string mount_source_, mount_fstype_;

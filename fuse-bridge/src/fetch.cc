@@ -202,7 +202,12 @@ void Fetcher::finish_locked(const FetchJob &job) {
   known_.erase(key_of(job.wish));
   under_way_--;
   if (auto busy = busy_.find(job.nodeid); busy != busy_.end() && --busy->second.jobs == 0) {
-    if (const uint64_t held = busy->second.held) {
+    uint64_t held = busy->second.held;
+    if (held != 0 && needed_by_application_locked(job.nodeid, held, cache::Holder::Kernel)) {
+      kept_open_.insert(job.nodeid);
+      held--;
+    }
+    if (held != 0) {
       cache_.forget(job.nodeid, held, cache::Holder::Kernel);
       fuse_forget_in in{held};
       queue_locked(FUSE_FORGET, job.nodeid, bytes_of(in), nullptr);
@@ -265,7 +270,7 @@ void Fetcher::hold_reference(uint64_t nodeid) {
   if (references_.size() <= kReferencesHeld) return;
   const uint64_t oldest = references_.front();
   references_.pop_front();
-  if (busy_.contains(oldest)) {
+  if (busy_.contains(oldest) || needed_by_application_locked(oldest, 1, cache::Holder::Bridge)) {
     references_.push_back(oldest);
     return;
   }
@@ -289,9 +294,34 @@ uint64_t Fetcher::forgotten(uint64_t nodeid, uint64_t count) {
   if (count != 0 && busy != busy_.end() && busy->second.held == 0) {
     busy->second.held = 1;
     count--;
+  } else if (count != 0 && !kept_open_.contains(nodeid) &&
+             needed_by_application_locked(nodeid, count, cache::Holder::Kernel)) {
+    kept_open_.insert(nodeid);
+    count--;
   }
   cache_.forget(nodeid, count, cache::Holder::Kernel);
   return count;
+}
+
+/// With these references the node would die, but an application was served an open of it.
+bool Fetcher::needed_by_application_locked(uint64_t nodeid, uint64_t count, cache::Holder holder) {
+  const cache::Nid nid = cache_.last_references(nodeid, count, holder);
+  return nid != 0 && opens_.has(nid);
+}
+
+void Fetcher::tidy() {
+  {
+    std::lock_guard guard(lock_);
+    std::erase_if(kept_open_, [&](uint64_t nodeid) {
+      if (opens_.has(cache_.nid_of(nodeid)) || needed_by_application_locked(nodeid, 1, cache::Holder::Kernel))
+        return false;
+      cache_.forget(nodeid, 1, cache::Holder::Kernel);
+      fuse_forget_in in{1};
+      queue_locked(FUSE_FORGET, nodeid, bytes_of(in), nullptr);
+      return true;
+    });
+  }
+  if (on_queued) on_queued();
 }
 
 void Fetcher::leave_contents_alone(cache::Nid nid) {

@@ -22,6 +22,7 @@
 #include <tuple>
 #include <vector>
 
+#include "open_tables.h"
 #include "shortfuse/cache/attach.h"
 #include "wire.h"
 
@@ -53,7 +54,7 @@ struct FetchJob {
 
 class Fetcher {
  public:
-  explicit Fetcher(cache::Cache &cache) : cache_(cache) {}
+  Fetcher(cache::Cache &cache, const OpenTables &opens) : cache_(cache), opens_(opens) {}
 
   /// Asks for something; quickly nothing when it is already asked for, there, or there is too much to do.
   void want(Wish wish);
@@ -66,6 +67,9 @@ class Fetcher {
   /// The kernel gives `count` references back: told to the cache here. Returns how many the file system may be told of;
   /// one less when a job needs the node until it has ended.
   uint64_t forgotten(uint64_t nodeid, uint64_t count);
+
+  /// Gives back what was kept for applications that have closed meanwhile. Now and then.
+  void tidy();
 
   /// The contents of this node are never asked for again: it is opened with FOPEN_DIRECT_IO.
   void leave_contents_alone(cache::Nid nid);
@@ -99,7 +103,10 @@ class Fetcher {
   void read_more_locked(const std::shared_ptr<FetchJob> &job);
   void close_locked(const std::shared_ptr<FetchJob> &job);
 
+  bool needed_by_application_locked(uint64_t nodeid, uint64_t count, cache::Holder holder);
+
   cache::Cache &cache_;
+  const OpenTables &opens_;
   std::mutex lock_;
   std::condition_variable queued_;
   std::deque<Message> messages_;
@@ -115,6 +122,7 @@ class Fetcher {
   std::set<Key> known_;               ///< waiting and under way
   size_t under_way_ = 0;
   std::deque<uint64_t> references_;   ///< oldest first
+  std::set<uint64_t> kept_open_;      ///< nodes of which one of the kernel's references is held for applications
   uint64_t next_unique_ = kBridgeUnique;
   std::set<cache::Nid> uncached_;     ///< opened with FOPEN_DIRECT_IO: the file system wants every read itself
   uint64_t unsupported_ = 0;          ///< bit per opcode that was answered ENOSYS

@@ -148,6 +148,7 @@ struct HostTable {
     set(SF_HOST_SERVE_LISTING, serve<SF_HOST_SERVE_LISTING>);
     set(SF_HOST_SERVE_XATTR, serve<SF_HOST_SERVE_XATTR>);
     set(SF_HOST_SERVE_STATFS, serve<SF_HOST_SERVE_STATFS>);
+    set(SF_HOST_SERVE_OPEN, serve<SF_HOST_SERVE_OPEN>);  // of the application only: passes here
     set(SF_HOST_KEEP, keep);
     set(SF_HOST_FORGET, forget);
     set(SF_HOST_PREFETCH, prefetch);

@@ -114,6 +114,8 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
       error = 0;
     }
   }
+  if (opcode == FUSE_IOCTL && error == -ENOSYS && !no_ioctl.exchange(true))
+    __atomic_fetch_or(&cache_->header()->mount_flags, static_cast<uint32_t>(SF_MNT_NO_IOCTL), __ATOMIC_RELEASE);
   if (error == 0) learn_entries(*pending, body, rewritten);
   // Once the name is known: a swap that comes from here on finds it among those to be taken back.
   if (opcode == FUSE_LOOKUP && error == 0) error = deny_late(*pending, body);
@@ -338,7 +340,9 @@ void Bridge::note_handle(const Pending &pending, Bytes body) {
   uint64_t nodeid = request.header.nodeid;
   if (create) nodeid = read_struct<fuse_entry_out>(body)->nodeid;
   handles_.opened(nodeid, opened->fh, pending.moment);
-  if (request.header.opcode != FUSE_OPENDIR && opened->open_flags & FOPEN_DIRECT_IO)
+  // What cannot be positioned is not to be opened without the file system either, so nothing of it is kept.
+  constexpr uint32_t kNotOurs = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM;
+  if (request.header.opcode != FUSE_OPENDIR && opened->open_flags & kNotOurs)
     read_directly(cache_->nid_of(nodeid));
 }
 

@@ -73,6 +73,8 @@ ssize_t Bridge::read(int fd, void *buffer, size_t size) {
       continue;
     }
     if (many_threads_.load(std::memory_order_relaxed)) {
+      // Put aside while one thread read.
+      if (ssize_t ready = ready_message(buffer, size); ready != 0) return ready;
       got = no_cancel.blocking([&] { return ::read(fd, buffer, size); });
     } else {
       pollfd waits[2] = {{fd, POLLIN, 0}, {wake_fd_.get(), POLLIN, 0}};
@@ -198,6 +200,7 @@ size_t Bridge::take_forgets(std::span<std::byte> message) {
 ssize_t Bridge::take_own_message(void *buffer, size_t size) {
   uint64_t drained;
   [[maybe_unused]] ssize_t ignored = ::read(wake_fd_.get(), &drained, sizeof(drained));
+  if (ssize_t ready = ready_message(buffer, size); ready != 0) return ready;
   Fetcher::Message message;
   while (fetcher_.next(message, false)) {
     if (message.bytes.size() > size) continue;
@@ -257,9 +260,71 @@ Bridge::Then Bridge::on_request(int fd, Bytes message, std::shared_ptr<FetchJob>
   counters_.passed(opcode);
   pending.keep(*request);
   pending.job = std::move(job);
+  const Loss loss = loss_by(*request, pending.nid);
   begin_mutation(pending);
+  if (loss.nid != 0 && park(message, pending, loss)) return Then::Answered;
   pending_.put(request->header.unique, std::move(pending));
   return Then::PassOn;
+}
+
+/// By UNLINK, RMDIR and RENAME, and by a change of mode or owner after which its owner may not open it.
+Bridge::Loss Bridge::loss_by(const Request &request, cache::Nid nid) {
+  if (request.header.opcode == FUSE_SETATTR)
+    return request.flags & (FATTR_MODE | FATTR_UID | FATTR_GID) ? Loss{.nid = nid} : Loss{};
+  cache::Nid dir = 0;
+  std::string_view name;
+  constexpr uint32_t kExchange = 2;  // RENAME_EXCHANGE: both names stay
+  if (request.header.opcode == FUSE_RENAME2 && request.flags & kExchange) return {};
+  if (!removes_name(request, &dir, &name) || dir == 0) return {};
+  return {cache_->child_of(dir, name), dir, name};
+}
+
+/// The mutation has begun: nobody can be served an open of the node any more who does not stand in a table already.
+bool Bridge::park(Bytes message, Pending &pending, const Loss &loss) {
+  if (!opens_.has(loss.nid) || keeper_->has(loss.nid)) return false;
+  const auto path = loss.dir != 0 ? cache_->path_of(loss.dir, loss.name) : cache_->path_of(loss.nid);
+  Parked parked;
+  parked.place = {path ? mount_point_ : std::string(), path.value_or(""), cache_->nodeid_of(loss.nid)};
+  parked.nid = loss.nid;
+  parked.message.assign(message.begin(), message.end());
+  parked.pending = std::move(pending);
+  keeper_->keep(std::move(parked));
+  return true;
+}
+
+void Bridge::go_on(Parked parked) {
+  const uint64_t unique = parked.pending.request.header.unique;
+  pending_.put(unique, std::move(parked.pending));
+  if (many_threads_.load(std::memory_order_relaxed)) {
+    libfuse().process(session_, parked.message.data(), parked.message.size());
+    return;
+  }
+  {
+    std::lock_guard guard(ready_lock_);
+    ready_.push_back(std::move(parked.message));
+  }
+  // A second thread that has appeared meanwhile has looked before it set about reading, or is seen here.
+  if (many_threads_.load(std::memory_order_seq_cst)) {
+    std::unique_lock guard(ready_lock_);
+    auto left = std::exchange(ready_, {});
+    guard.unlock();
+    for (auto &message : left) libfuse().process(session_, message.data(), message.size());
+    return;
+  }
+  const uint64_t one = 1;
+  [[maybe_unused]] ssize_t ignored = ::write(wake_fd_.get(), &one, sizeof(one));
+}
+
+/// A request that was put aside, for the thread that reads. 0: none.
+ssize_t Bridge::ready_message(void *buffer, size_t size) {
+  std::lock_guard guard(ready_lock_);
+  if (ready_.empty()) return 0;
+  const std::vector<std::byte> message = std::move(ready_.front());
+  ready_.pop_front();
+  std::memcpy(buffer, message.data(), std::min(size, message.size()));
+  const uint64_t more = 1;
+  [[maybe_unused]] ssize_t ignored = ::write(wake_fd_.get(), &more, sizeof(more));
+  return static_cast<ssize_t>(message.size());
 }
 
 Bridge::Then Bridge::apply_policy(int fd, const PolicySet &policy, const Request &request, cache::Nid nid,

@@ -88,6 +88,7 @@ void Control::watch_mounts(bool changed) {
     flag(bridge_.init_flags() & FUSE_POSIX_ACL, SF_MNT_POSIX_ACL, "posix_acl");
     flag(bridge_.init_minor() >= 39, SF_MNT_STATX, "statx");
     flag(entry->submounts || !entry->on_top, SF_MNT_SUBMOUNTS, "covered");
+    if (bridge_.no_ioctl) flags |= SF_MNT_NO_IOCTL;
     bridge_.read_only_mount = entry->read_only;
     mount_source_ = entry->source;
     mount_fstype_ = entry->fstype;

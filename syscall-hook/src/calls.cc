@@ -229,8 +229,8 @@ extern "C" void sf_hook_switch_off(const char *reason) {
 void sf_calls_start(void) {
   for (int nr = 0; nr < SF_CALLS; nr++) {
     const int wanted = sf_bypass_wants(nr);
-    sf_hook_class[nr] = (wanted == SF_WANTED ? SF_CLASS_BYPASS : wanted == SF_WANTED_LATER ? SF_CLASS_LATER : 0) |
-                        (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0);
+    const int family = wanted == SF_UNWANTED ? 0 : wanted == SF_WANTED_LATER ? SF_CLASS_LATER : SF_CLASS_BYPASS;
+    sf_hook_class[nr] = (uint8_t)(family | (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0));
   }
   for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
 }
@@ -257,7 +257,8 @@ int sf_call_is_critical(int32_t nr) {
                                  __NR_getcwd,     __NR_exit,      __NR_exit_group};
   for (int query : kQueries)
     if (nr == query) return 0;
-  return 1;
+  // Where one that matters to placeholders only cannot be patched, there are no placeholders.
+  return nr < 0 || sf_hook_class[nr] & SF_CLASS_OWN || sf_bypass_wants(nr) != SF_WANTED_FOR_OPENS;
 }
 
 int sf_call_needs_own_syscall(int32_t nr) {

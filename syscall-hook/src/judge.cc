@@ -17,6 +17,7 @@
 #include <asm/unistd.h>
 #include <elf.h>
 
+#include "call_numbers.h"
 #include "decode.h"
 #include "sites.h"
 
@@ -32,53 +33,13 @@ constexpr unsigned kWaysMax = 32;       // branches that are followed from there
 constexpr unsigned kStepsMax = 1024;    // instructions
 constexpr unsigned kDoubtsMax = 4096;   // of a module; one with more may do anything
 
-// Numbers that matter to who answers calls by descriptor, or keeps an offset: all that open, close, move or pass on.
-constexpr int kDescriptors[] = {
-    __NR_read,     __NR_readv,    __NR_preadv2,         __NR_lseek,    __NR_getdents,        __NR_getdents64,
-    __NR_close,    __NR_close_range, __NR_dup,          __NR_dup2,     __NR_dup3,            __NR_fcntl,
-    __NR_sendfile, __NR_splice,   __NR_copy_file_range, __NR_sendmsg,  __NR_sendmmsg,        __NR_pidfd_getfd,
-    __NR_fork,     __NR_vfork,    __NR_clone,           __NR_clone3,   __NR_execve,          __NR_execveat,
-    __NR_io_setup, __NR_io_uring_setup, __NR_io_uring_enter, __NR_io_uring_register};
-// Numbers that change who or where the process is, or what becomes of calls and faults of our own. Not rt_sigprocmask:
-// with SIGSEGV blocked there, a bad pointer given to libc meanwhile would end the process instead of giving EFAULT, but
-// every runtime with calls of its own has it, around work of its own.
-constexpr int kProcess[] = {
-    __NR_chdir,     __NR_fchdir,    __NR_chroot,    __NR_pivot_root, __NR_unshare,  __NR_setns,    __NR_mount,
-    __NR_umount2,   __NR_move_mount, __NR_setuid,   __NR_setgid,     __NR_setreuid, __NR_setregid, __NR_setresuid,
-    __NR_setresgid, __NR_setfsuid,  __NR_setfsgid,  __NR_setgroups,  __NR_capset,   __NR_seccomp,  __NR_prctl,
-    __NR_rt_sigaction};
-
-// What a register may hold: a number that is not negative, or one of
-constexpr int16_t kUnset = -1;        // nothing yet: no way arrives here
-constexpr int16_t kMixHarmless = -2;  // several numbers, none of which matters
-constexpr int16_t kMixDescriptors = -3;
-constexpr int16_t kUnknown = -4;
-
-sf_verdict verdict_of(int nr) {
-  if (nr == kMixHarmless) return SF_RAW_HARMLESS;
-  if (nr == kMixDescriptors) return SF_RAW_DESCRIPTORS;
-  if (nr < 0) return SF_RAW_PROCESS;
-  for (int one : kProcess)
-    if (nr == one) return SF_RAW_PROCESS;
-  for (int one : kDescriptors)
-    if (nr == one) return SF_RAW_DESCRIPTORS;
-  return SF_RAW_HARMLESS;
-}
-
-int16_t joined(int16_t a, int16_t b) {
-  if (a == b || b == kUnset) return a;
-  if (a == kUnset) return b;
-  const sf_verdict va = verdict_of(a), vb = verdict_of(b), worst = va > vb ? va : vb;
-  return worst == SF_RAW_HARMLESS ? kMixHarmless : worst == SF_RAW_DESCRIPTORS ? kMixDescriptors : kUnknown;
-}
-
 // The worst number that stands before: mov $nr,%eax; mov $nr,%rax; xor %eax,%eax; push $nr, pop %rax; or mov %rdi,%rax
 // of a general function.
 sf_verdict verdict_by_context(const uint8_t *text, size_t at) {
   const size_t first = at > kLookBack ? at - kLookBack : 0;
   sf_verdict worst = SF_RAW_HARMLESS;
   auto consider = [&](int number) {
-    if (const sf_verdict one = verdict_of(number); one > worst) worst = one;
+    if (const sf_verdict one = sf_verdict_of(number); one > worst) worst = one;
   };
   for (size_t i = at; i-- > first;) {
     const uint8_t *p = text + i;
@@ -99,8 +60,8 @@ sf_verdict verdict_by_context(const uint8_t *text, size_t at) {
 constexpr unsigned kFunctionsMax = 1024;  // with system calls; a module with more may do anything
 constexpr unsigned kFarMax = 4096;        // jumps into them from elsewhere
 constexpr unsigned kSlots = 4096;         // a table of one function's labels, at most three quarters full
-constexpr unsigned kRoundsMax = 64;       // until nothing changes; a register can change four times
-constexpr uint32_t kSettled = 1u << 31; // a doubt that is none any more
+constexpr unsigned kRoundsMax = 64;       // until nothing changes; a register can change five times
+constexpr uint32_t kSettled = 1u << 31;   // a doubt that is none any more
 constexpr int kRegisters = 16, kRax = 0, kRdi = 7;
 constexpr uint16_t kNotKept = 0x0fc7;     // by a callee: rax, rcx, rdx, rsi, rdi, r8 to r11
 
@@ -169,7 +130,7 @@ void add_label(Judge *j, uint32_t at, int16_t value) {
 
 void flow_into(Judge *j, Label *label, const State &state) {
   for (int i = 0; i < kRegisters; i++) {
-    const int16_t now = joined(label->state.value[i], state.value[i]);
+    const int16_t now = sf_numbers_joined(label->state.value[i], state.value[i]);
     if (now != label->state.value[i]) j->changed = true;
     label->state.value[i] = now;
   }
@@ -191,7 +152,7 @@ void step(State *state, const sf_insn &insn, const uint8_t *code, const uint8_t 
   int dest = insn.flags & SF_INSN_MOVABLE ? insn.dest : -1;
   if (insn.flags & SF_INSN_CONST && insn.imm >= 0 && insn.imm < 4096) result = (int16_t)insn.imm;
   if (insn.flags & SF_INSN_MOV_REG && insn.source >= 0) result = value[insn.source];
-  if (insn.flags & SF_INSN_CMOV_REG && dest >= 0) result = joined(value[insn.source], value[dest]);
+  if (insn.flags & SF_INSN_CMOV_REG && dest >= 0) result = sf_numbers_joined(value[insn.source], value[dest]);
   if (before && dest < 0) result = popped(before, code, &dest);
   const uint16_t writes = insn.flags & SF_INSN_CALL ? insn.writes | kNotKept : insn.writes;
   for (int i = 0; i < kRegisters; i++)
@@ -201,10 +162,13 @@ void step(State *state, const sf_insn &insn, const uint8_t *code, const uint8_t 
 
 sf_verdict verdict_at(const State &state) {
   const int16_t nr = state.value[kRax], first = state.value[kRdi];
-  // Of these two only one use of many matters: PR_SET_SECCOMP; SIGSEGV, SIGBUS and the signal that cancels threads.
-  if (nr == __NR_prctl && first >= 0 && first != 22) return SF_RAW_HARMLESS;
+  // Of these two only few uses matter: filters of calls, a clock that is taken away, another program's file; SIGSEGV,
+  // SIGBUS and the signal that cancels threads.
+  constexpr int kSetSeccomp = 22, kSetTsc = 26, kSetMm = 35;
+  if (nr == __NR_prctl && first == kSetMm) return SF_RAW_USES;
+  if (nr == __NR_prctl && first >= 0 && first != kSetSeccomp && first != kSetTsc) return SF_RAW_HARMLESS;
   if (nr == __NR_rt_sigaction && first >= 0 && first != 7 && first != 11 && first != 32) return SF_RAW_HARMLESS;
-  return verdict_of(nr);
+  return sf_verdict_of(nr);
 }
 
 bool inside(const Function &function, uint64_t at) { return at >= function.start && at < function.end; }
@@ -440,11 +404,11 @@ void consider_alone(Judge *j, uint32_t call) {
     if (number == kUnset && at < certain) return worsen(j, SF_RAW_PROCESS);
     if (number == kUnset) continue;
     any = any || at < certain;
-    all = joined(all, number);
+    all = sf_numbers_joined(all, number);
     if (from < start) start = from;
   }
   if (!any || all == kUnknown) return worsen(j, SF_RAW_PROCESS);
-  worsen(j, verdict_of(all));
+  worsen(j, sf_verdict_of(all));
   add_function(j, {start, call + 2}, true);
 }
 

@@ -13,8 +13,9 @@
 
 enum sf_verdict {
   SF_RAW_HARMLESS = 0,
-  SF_RAW_DESCRIPTORS = 1, /* open, close or move descriptors, or hand them on */
-  SF_RAW_PROCESS = 2,     /* change the process, or anything: the number is not a constant */
+  SF_RAW_USES = 1,        /* may use descriptors as they are (fstat, mmap): the kernel has to have them open */
+  SF_RAW_DESCRIPTORS = 2, /* open, close or move descriptors, or hand them on */
+  SF_RAW_PROCESS = 3,     /* change the process, or anything: the number is not a constant */
 };
 
 /* As long as a pass or two over the text. REQUIRES: `scratch` is SF_JUDGE_SCRATCH bytes, aligned to 8; what is in it

@@ -31,6 +31,11 @@ sf_verdict judged(std::vector<uint8_t> text) {
 TEST(Judge, ByWhatStandsBefore) {
   EXPECT_EQ(judged({}), SF_RAW_HARMLESS);
   EXPECT_EQ(judged({0xb8, 39, 0, 0, 0, 0x0f, 0x05}), SF_RAW_HARMLESS) << "getpid";
+  EXPECT_EQ(judged({0xb8, 5, 0, 0, 0, 0x0f, 0x05}), SF_RAW_USES) << "fstat";
+  EXPECT_EQ(judged({0xb8, 9, 0, 0, 0, 0x0f, 0x05}), SF_RAW_USES) << "mmap";
+  EXPECT_EQ(judged({0xb8, 16, 0, 0, 0, 0x0f, 0x05}), SF_RAW_USES) << "ioctl";
+  EXPECT_EQ(judged({0xb8, 17, 0, 0, 0, 0x0f, 0x05}), SF_RAW_USES) << "pread64";
+  EXPECT_EQ(judged({0xb8, 0xff, 1, 0, 0, 0x0f, 0x05}), SF_RAW_USES) << "one that does not exist yet";
   EXPECT_EQ(judged({0xb8, 3, 0, 0, 0, 0x0f, 0x05}), SF_RAW_DESCRIPTORS) << "close";
   EXPECT_EQ(judged({0x31, 0xc0, 0x0f, 0x05}), SF_RAW_DESCRIPTORS) << "read";
   EXPECT_EQ(judged({0x48, 0xc7, 0xc0, 0xa9, 1, 0, 0, 0x90, 0x0f, 0x05}), SF_RAW_DESCRIPTORS) << "io_uring_setup";
@@ -208,6 +213,9 @@ TEST(Judge, ByDisassembly) {
 
 FUNCTION(two_numbers, "mov $3,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
 FUNCTION(two_harmless, "mov $186,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
+FUNCTION(two_uses, "mov $9,%eax; test %edi,%edi; jne 1f; mov $5,%eax; 1: syscall; ret");
+FUNCTION(one_use, "mov $9,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
+FUNCTION(use_or_close, "mov $9,%eax; test %edi,%edi; jne 1f; mov $3,%eax; 1: syscall; ret");
 FUNCTION(number_and_any, "mov %esi,%eax; test %edi,%edi; jne 1f; mov $39,%eax; 1: syscall; ret");
 FUNCTION(one_of_two, "mov $39,%eax; mov $3,%ecx; test %edi,%edi; cmovne %ecx,%eax; syscall; ret");
 FUNCTION(call_between, "mov $3,%ebx; test %edi,%edi; je 2f; call two_numbers; 1: mov %ebx,%eax; syscall; ret;"
@@ -254,6 +262,9 @@ TEST(Judge, AllWaysThroughAFunction) {
 #define EXPECT_JUDGED(name, verdict) EXPECT_EQ(judged_module("", name, name##_end), verdict) << #name
   EXPECT_JUDGED(two_numbers, SF_RAW_DESCRIPTORS);
   EXPECT_JUDGED(two_harmless, SF_RAW_HARMLESS);
+  EXPECT_JUDGED(two_uses, SF_RAW_USES);
+  EXPECT_JUDGED(one_use, SF_RAW_USES);
+  EXPECT_JUDGED(use_or_close, SF_RAW_DESCRIPTORS);
   EXPECT_JUDGED(number_and_any, SF_RAW_PROCESS);
   EXPECT_JUDGED(one_of_two, SF_RAW_DESCRIPTORS);
   EXPECT_JUDGED(call_between, SF_RAW_DESCRIPTORS);

@@ -26,6 +26,7 @@ sf_cache_place place;
 // anywhere: by a fork, a jump out of a signal handler, a fault on a module that is being unloaded. What one of them
 // writes may overwrite what another one did: then a module is judged once more.
 uint64_t known[kKnownMax];
+int worst;                      // of all that were looked at; atomic
 unsigned known_count;
 uint64_t patched_base[SF_MODULES_MAX];
 int patched_count;
@@ -71,6 +72,13 @@ int judge(const sf_module *module) {
   return verdict;
 }
 
+void note_worst(int verdict) {
+  int before = __atomic_load_n(&worst, __ATOMIC_RELAXED);
+  while (verdict > before && !__atomic_compare_exchange_n(&worst, &before, verdict, false, __ATOMIC_ACQ_REL,
+                                                          __ATOMIC_RELAXED)) {
+  }
+}
+
 int visit(const sf_module *module, void *argument) {
   if (is_patched(module) || module->base == (uint64_t)__ehdr_start) return 0;
   const uint64_t key = key_of(module);
@@ -78,7 +86,8 @@ int visit(const sf_module *module, void *argument) {
   *(bool *)argument = true;
   int verdict = sf_cache_load_verdict(&place, module);
   if (verdict < 0) verdict = judge(module);
-  if (verdict != SF_RAW_HARMLESS) sf_log_debug(module->name);
+  if (verdict >= SF_RAW_DESCRIPTORS) sf_log_debug(module->name);
+  note_worst(verdict);
   if (verdict == SF_RAW_DESCRIPTORS) sf_bypass_descriptors_unseen("a module makes system calls of its own");
   if (verdict >= SF_RAW_PROCESS) sf_hook_switch_off("a module makes system calls of its own");
   add_known(key);
@@ -104,10 +113,17 @@ void sf_raw_calls_look(void) {
   __atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+int sf_raw_calls_none(void) {
+  if (sf_raw_calls_unseen()) sf_raw_calls_look();
+  if (__atomic_load_n(&worst, __ATOMIC_ACQUIRE) != SF_RAW_HARMLESS) return 0;
+  return sf_raw_calls_unseen() ? -1 : 1;
+}
+
 void sf_raw_calls_expect(void) {
-  sf_bypass_give_back();
   uint32_t before = __atomic_load_n(&sf_raw_unseen, __ATOMIC_RELAXED), after;
   do {
     after = ((before | SF_RAW_LOOKS) + 1) | kLooks;  // the next mapping, and all looks again
-  } while (!__atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+  } while (!__atomic_compare_exchange_n(&sf_raw_unseen, &before, after, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+  // Afterwards: what another thread is just being given, it looks at once more (bypass/src/opens.cc).
+  sf_bypass_give_back();
 }

@@ -1,7 +1,8 @@
 /* System calls that other modules make from text of their own, where no hook sees them.
  *
  * What such a call does to descriptors, offsets, the working directory, the user or the root is not noticed, so a
- * process that has one keeps to the kernel in that respect. The modules of a program are looked at when it begins to
+ * process that has one keeps to the kernel in that respect, and one with calls that only use descriptors opens by the
+ * kernel, since they would use what is not open there. The modules of a program are looked at when it begins to
  * use a mount, those that come later (dlopen) before anything more is answered. Verdicts are remembered by build-id,
  * beside the sites of libc (site_cache.h).
  *
@@ -29,5 +30,8 @@ void sf_raw_calls_start(char **envp, const struct sf_auxv *auxv, const struct sf
 void sf_raw_calls_look(void);
 /* A file is about to be mapped executable. Until it has been looked at, offsets are the kernel's. */
 void sf_raw_calls_expect(void);
+/* 1: no other module makes a system call that could use a descriptor. 0: one does, or may. -1: not known at this
+ * moment. Looks at what is new. */
+int sf_raw_calls_none(void);
 
 #endif

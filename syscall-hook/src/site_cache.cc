@@ -161,7 +161,7 @@ bool store_in(int folder, unsigned mode, const sf_module *module, const sf_site 
 
 // What the link says before the number: whose text it is about, and how it was judged.
 size_t verdict_text(const sf_module *module, char *text, size_t room) {
-  constexpr const char *kJudgement = "3 ";  // raised whenever the judgement changes
+  constexpr const char *kJudgement = "4 ";  // raised whenever the judgement changes
   size_t length = sf_append(text, room, 0, kJudgement);
   length = sf_append_number(text, room, length, module->text_end - module->text, 10);
   return sf_append(text, room, length, " ");

@@ -157,6 +157,8 @@ const char *prepare(char **envp) {
   } else {
     sf_trace_begin(traced_unpatchable, auxv.executed);
   }
+  // 5. Every call of these modules is seen; of the others' it is found out when it matters.
+  if (!reason && !state.sites_unpatchable) sf_bypass_allow_opens(sf_raw_calls_none);
   return reason;
 }
 

@@ -1,9 +1,9 @@
 // What a conformance case is: a function that does calls in a directory and says what it observed.
 //
-// It runs three times, in a directory of an accelerated mount with the hook, of the same mount without it, and of an
-// ordinary file system; each time in a process of its own and with the same files in the directory (see plant()). What
-// it says must be the same. So it says nothing that two runs on one file system would tell differently: no inode
-// numbers, no times, no order in which threads came.
+// It runs three times per setting, in a directory of an accelerated mount with the hook, of the same mount without
+// it, and of an ordinary file system; each time in a process of its own and with the same files in the directory (see
+// plant()). What it says must be the same. So it says nothing that two runs on one file system would tell
+// differently: no inode numbers, no times, no order in which threads came.
 #pragma once
 #include <cerrno>
 #include <cstdint>
@@ -30,6 +30,13 @@ struct Differs {
   const char *why;
 };
 
+/// What a line says with the hook where opens are served (SHORTFUSE_OPEN=cache) and it cannot be as without.
+struct Instead {
+  const char *line;  // the line's key
+  const char *says;
+  const char *why;
+};
+
 struct Case {
   const char *name;
   void (*function)(const Place &);
@@ -37,6 +44,7 @@ struct Case {
   std::vector<const char *> served = {};
   std::vector<Differs> from_ext4 = {};
   bool root_only = false;
+  std::vector<Instead> with_opens = {};
 };
 
 inline void PrintTo(const Case &one, std::ostream *out) { *out << one.name; }

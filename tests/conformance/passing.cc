@@ -283,7 +283,9 @@ void statx_variants(const Place &) {
 std::vector<Case> passing_cases() {
   return {
       {"scm_rights", descriptors_in_messages, {"read"}},
-      {"pidfd_getfd", descriptors_by_pidfd, {"read"}},
+      {"pidfd_getfd", descriptors_by_pidfd, {"read"}, {}, false,
+       {{"its file", "EBADF", "nobody tells a process that another one takes its descriptors: it gets the placeholder"},
+        {"still there", "EBADF", "likewise: an error, not another file"}}},
       {"proc_fd", through_proc, {"read"}},
       {"fchdir", working_directories, {"read", "stat"}},
       {"chroot", another_root, {"read"}, {}, /*root_only=*/true},

@@ -91,6 +91,7 @@ extern int sf_serve_data(void *ctx) __ksym;    /* read */
 extern int sf_serve_listing(void *ctx) __ksym; /* readdir */
 extern int sf_serve_xattr(void *ctx) __ksym;   /* getxattr, listxattr */
 extern int sf_serve_statfs(void *ctx) __ksym;  /* statfs */
+extern int sf_serve_open(void *ctx) __ksym;    /* open: the file system does not see it; for those that need not */
 
 /* ---- keeping; fuse_exit/OP only. Puts what the reply tells into the cache: attributes, names and statfs for ttl_ns
  * nanoseconds (0: until something changes it through the mount), contents (data, listing, link, xattrs) for as long as

@@ -158,6 +158,8 @@ inline constexpr HostFunction kHostFunctions[SF_HOST_COUNT] = {
   {SF_HOST_MAP_STEP, 0, "", {}, Result::Scalar, kNowhere, kNowhere, kNowhere, "nowhere"},
   {SF_HOST_TAIL_CALL, 12, "bpf_tail_call", {Arg::Context, Arg::Map, Arg::Scalar}, Result::Scalar,
    kAnywhere, kAnywhere, kAnywhere, "everywhere", map_kinds(SF_MAP_PROG_ARRAY)},
+  {SF_HOST_SERVE_OPEN, 0, "sf_serve_open", {Arg::Context}, Result::Scalar,
+   syscall_op::open, kNowhere, kNowhere, "syscall/open"},
   {SF_HOST_LOOP, 181, "bpf_loop", {Arg::Scalar, Arg::LoopBody, Arg::Anything, Arg::Scalar}, Result::Scalar,
    kAnywhere, kAnywhere, kAnywhere, "everywhere"},
   {SF_HOST_FOR_EACH, 164, "bpf_for_each_map_elem", {Arg::Map, Arg::MapBody, Arg::Anything, Arg::Scalar},

@@ -145,6 +145,7 @@ class Host {
     switch (id) {
       case SF_HOST_SERVE_ATTR: case SF_HOST_SERVE_ENTRY: case SF_HOST_SERVE_LINK: case SF_HOST_SERVE_DATA:
       case SF_HOST_SERVE_LISTING: case SF_HOST_SERVE_XATTR: case SF_HOST_SERVE_STATFS:
+      case SF_HOST_SERVE_OPEN:
         say(options_.hit ? "asked to serve; taken as a hit" : "asked to serve; taken as a miss");
         return options_.hit ? SF_SERVED : SF_PASS;
       case SF_HOST_KEEP:

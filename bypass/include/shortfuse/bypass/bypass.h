@@ -40,9 +40,10 @@ void sf_bypass_abandoned(const struct sf_call *call);
  * then that may not be done again. */
 int sf_bypass_in_policy(const struct sf_call *call);
 
-/* Whether sf_bypass_call() may want calls of this number (so the hook patches their sites): not at all; always; or once
- * a file on a mount is open, when `call` is called (any thread, async-signal-safe). */
-enum { SF_UNWANTED = 0, SF_WANTED, SF_WANTED_LATER };
+/* Whether sf_bypass_call() may want calls of this number (so the hook patches their sites): not at all; always; once a
+ * file on a mount is open, when `call` is called (any thread, async-signal-safe); or always, but only because opens may
+ * be served, for which it has to see them all. After sf_bypass_start(). */
+enum { SF_UNWANTED = 0, SF_WANTED, SF_WANTED_LATER, SF_WANTED_FOR_OPENS };
 int sf_bypass_wants(long nr);
 void sf_bypass_at_first_file(void (*call)(void));
 
@@ -58,6 +59,12 @@ void sf_bypass_give_back(void);
 
 /* Descriptors may change unseen from now on: nothing is answered by them any more. */
 void sf_bypass_descriptors_unseen(const char *why);
+
+/* Opens may be served: every call of this process that takes a descriptor comes here, as far as the patched modules
+ * are concerned. code_is_known() tells of the others: 1 when none of them makes system calls of its own, 0 when one
+ * does, -1 when it cannot be told at this moment. Asked before the first open, and again after a file was mapped
+ * executable. Async-signal-safe. Without this call no open is served. */
+void sf_bypass_allow_opens(int (*code_is_known)(void));
 
 /* No call will come here any more: every offset goes back to the kernel. */
 void sf_bypass_switch_off(void);

@@ -18,7 +18,7 @@
 #include "shortfuse/cache/layout.h"
 #include "shortfuse/metrics/lane.h"
 
-#define SF_PROTOCOL 1
+#define SF_PROTOCOL 2
 #define SF_MSG_MAGIC 0x53464d31u /* "1MFS" */
 #define SF_MSG_FDS_MAX 200
 #define SF_REGISTRY_ROOT "/run/shortfuse"
@@ -27,6 +27,7 @@ enum sf_msg_type {
   /* application -> daemon */
   SF_MSG_ATTACH = 1,  /* -> SF_MSG_ATTACHED with fds: head, session, then chunks; body struct sf_attached */
   SF_MSG_REFRESH = 2, /* body struct sf_have -> SF_MSG_FRESH with what is new; body struct sf_fresh */
+  SF_MSG_OPEN = 4,    /* body struct sf_open -> SF_MSG_OPENED, with one fd where error is 0; no ATTACH before */
   /* shortfuse command -> daemon; bodies are JSON */
   SF_MSG_STATUS = 16, /* -> SF_MSG_JSON */
   SF_MSG_SWAP = 17,   /* body {"policy": "A.o:B.o" (absolute paths)} -> SF_MSG_JSON {"ok":true,...} or SF_MSG_ERROR */
@@ -36,6 +37,7 @@ enum sf_msg_type {
   SF_MSG_FRESH = 65,
   SF_MSG_JSON = 66,   /* body: JSON; too long for a packet: body empty, one fd (memfd) holds it */
   SF_MSG_ERROR = 67,  /* body: one line of text */
+  SF_MSG_OPENED = 68, /* body struct sf_opened */
 };
 
 struct sf_msg {
@@ -73,6 +75,17 @@ struct sf_fresh {
   struct { uint32_t index, generation; } chunk[SF_MSG_FDS_MAX];
 };
 
+/* A descriptor on a node that an open was served for, where the client cannot reach it by the name it knew. */
+struct sf_open {
+  uint64_t nid;
+  uint32_t flags;         /* O_*: of a directory, read-only */
+  uint32_t pad;
+};
+struct sf_opened {
+  int32_t error;          /* 0 or -errno */
+  uint32_t pad;
+};
+
 /* What a client that missed would like to have: a ring that only it writes and only the bridge reads.
  * `tail` is the client's, `head` the bridge's; both only grow. Everything in it is checked by the bridge.
  * After pushing, the client writes to the session's socket only when `sleeping` is not 0 (one byte packet
@@ -98,6 +111,16 @@ struct sf_hint {
   char name[SF_NAME_MAX + 1];
 };
 
+/* The open table: nodes that opens were served for, which the bridge keeps alive for as long as they stand here. A
+ * node's entry is one of the SF_OPEN_PROBE that begin at sf_open_place(). Protocol, as with hazard pointers: the client
+ * stores the nid (compare-and-swap, a full fence) and then looks once more whether the node's ATTR record is the one it
+ * was served by; the bridge drops that record, fences, and then looks at the tables. One of the two sees the other. */
+#define SF_OPENS 1024
+#define SF_OPEN_PROBE 8
+static inline uint32_t sf_open_place(uint64_t nid) {
+  return (uint32_t)(nid * 0x9e3779b97f4a7c15ull >> 54);
+}
+
 #define SF_SESSION_MAGIC 0x31736573667573ull
 #define SF_RECENCY 512
 struct sf_session {
@@ -112,10 +135,17 @@ struct sf_session {
   uint32_t reserved;
   uint64_t recency[SF_RECENCY];     /* refs of records hit lately, one hit in a few: input of eviction */
   struct sf_hint hint[SF_HINTS];
+  uint32_t opens_kept;              /* written by the bridge: not 0 when it looks after the open table */
+  uint32_t reserved2;
+  uint64_t open[SF_OPENS + SF_OPEN_PROBE];  /* nid, 0: free */
   struct sf_lane lane[SF_LANES];
 };
 
 /* SF_MSG_* packets from a client that only wake the bridge: a struct sf_msg of this type, no body, no answer. */
 #define SF_MSG_WAKE 3
+
+#ifdef __cplusplus
+static_assert(SF_OPENS == 1u << 10, "sf_open_place() takes ten bits");
+#endif
 
 #endif

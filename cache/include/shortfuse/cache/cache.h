@@ -89,10 +89,15 @@ class Cache {
             Moment at = kNow);
   /// `count` references of `holder` are gone. True when the life has ended by it.
   bool forget(uint64_t nodeid, uint64_t count, Holder holder);
+  /// The nid when `count` references of `holder` are the last that hold the node; its attributes are dropped then, so
+  /// that nobody begins anything with it. Else 0.
+  Nid last_references(uint64_t nodeid, uint64_t count, Holder holder);
   uint64_t bridge_references(uint64_t nodeid) const;
   /// "a/b", "" for the root; nothing when the names on the way are not known.
   std::optional<std::string> path_of(Nid nid) const;
   std::optional<std::string> path_of(Nid dir, std::string_view name) const;
+  /// The node that a name means, as far as is known without asking; 0: not known, or nothing has the name.
+  Nid child_of(Nid dir, std::string_view name) const;
   /// Every name by which a node was learned and that still holds, for telling the kernel to forget them. Slow; a copy.
   struct KnownName { uint64_t dir_nodeid; std::string name; };
   std::vector<KnownName> known_names() const;

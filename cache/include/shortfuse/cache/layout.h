@@ -119,6 +119,7 @@ enum sf_mount_flag {
   SF_MNT_STATX = 16,      /* the daemon may know more than stat: statx beyond the basic mask is the kernel's */
   SF_MNT_NOEXEC = 32,
   SF_MNT_SUBMOUNTS = 64,  /* something is mounted below: path walks are the kernel's */
+  SF_MNT_NO_IOCTL = 128,  /* the file system has none: what is not the kernel's own is ENOTTY */
 };
 
 #ifdef __cplusplus

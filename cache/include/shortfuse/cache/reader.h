@@ -43,6 +43,7 @@ struct sf_attr_view {
   struct fuse_attr attr;
   uint64_t cid;    /* 0: contents are not served */
   uint32_t flags;  /* enum sf_record_flag */
+  uint64_t version;  /* of the record: another one tells that it was dropped in between, even if it says the same */
 };
 
 /* Fills the copied fields from a mapped header. 0, or -EINVAL when it is not a segment of this format. */

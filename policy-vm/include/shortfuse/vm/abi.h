@@ -51,6 +51,7 @@ enum sf_host_id {
   SF_HOST_CPU,            /* bpf_get_smp_processor_id: env->cpu */
   SF_HOST_MAP_STEP,       /* not for programs: the next element, for SF_HOST_FOR_EACH; see sf_vm_map_step() */
   SF_HOST_TAIL_CALL,      /* bpf_tail_call: 0: the run of this program ends here and env->next_program goes on */
+  SF_HOST_SERVE_OPEN,
   /* Done by the interpreter and by machine code themselves; the host's entries are not looked at. */
   SF_HOST_LOOP,           /* bpf_loop */
   SF_HOST_FOR_EACH,       /* bpf_for_each_map_elem */

@@ -1,0 +1,469 @@
+// Placeholders: made, shared, made real.
+//
+// Two locks, both held with all signals blocked, so that no handler of the same thread waits for them:
+//   the turn   one thread at a time makes placeholders real or duplicates them; held while the node is opened, which
+//              may take as long as an open takes
+//   kSlotBusy  of one slot, while dup3() puts the real descriptor in its place. close() does not take it, but waits
+//              until it is free after it has made the slot nobody's: whoever sets it looks at the slot's state
+//              afterwards, so either the one sees the other, and dup3() never hits a number that is somebody else's.
+#include "opens.h"
+
+#include <linux/bpf.h>
+
+#include "attach_internal.h"
+#include "kernel.h"
+#include "op.h"
+#include "packets.h"
+#include "text.h"
+
+namespace shortfuse::bypass {
+
+constexpr unsigned kOpenPathMax = 208;
+constexpr uint16_t kSlotBusy = 0x8000;
+constexpr unsigned kYields = 1000;           // then the waiting thread sleeps between two looks
+constexpr uint64_t kDescriptorsMin = 128;    // with fewer allowed, making one real could fail for want of numbers
+constexpr int kLimitOfFiles = 7;
+constexpr unsigned kMovesMax = 20;           // attempts, while names on the way change
+constexpr unsigned kBusyMax = 4000;          // while the daemon has too many to open
+// Programs whose opens are mostly made real are better off with the kernel's: each of those costs as much as so many.
+constexpr int kCostOfReal = 16, kScoreMin = -32, kScoreMax = 64;
+
+struct OpenFile {
+  uint32_t slots;          // 1 + numbers that share it; 0: free; 1: being given up. Atomic
+  uint32_t generation;     // of the process that published it
+  uint64_t nid;
+  sf_session *session;
+  uint32_t entry;          // in the session's open table
+  uint32_t flags;          // as F_GETFL tells them
+  uint32_t serial;         // of the mount
+  uint8_t mount;
+  char path[kOpenPathMax]; // absolute, as the caller gave it; empty: not known
+};
+
+static OpenFile opens[SF_OPENS];
+static uint32_t next_free;      // where to look first; a hint
+int opens_worth;                // a hint; races lose some of it
+static uint32_t turn;           // atomic
+uint32_t placeholders;
+
+// ---- waiting
+
+static void pause_a_little(unsigned turns) {
+  if (turns < kYields) {
+    SF_SYS0(__NR_sched_yield);
+    return;
+  }
+  __kernel_timespec nap = {0, 50'000};
+  SF_SYS2(__NR_nanosleep, &nap, 0);
+}
+
+namespace {
+class Turn {
+ public:
+  Turn() {
+    const uint64_t all = ~0ull;
+    SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before_, sizeof before_);
+    for (unsigned turns = 0; __atomic_exchange_n(&turn, 1u, __ATOMIC_ACQUIRE) != 0; ++turns) pause_a_little(turns);
+  }
+  ~Turn() {
+    __atomic_store_n(&turn, 0u, __ATOMIC_RELEASE);
+    SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before_, nullptr, sizeof before_);
+  }
+  Turn(const Turn &) = delete;
+
+ private:
+  uint64_t before_ = 0;
+};
+}  // namespace
+
+// ---- the open table
+
+static OpenFile *take_open() {
+  const uint32_t first = __atomic_load_n(&next_free, __ATOMIC_RELAXED);
+  for (uint32_t i = 0; i < SF_OPENS; ++i) {
+    OpenFile &open = opens[(first + i) % SF_OPENS];
+    uint32_t free = 0;
+    if (__atomic_load_n(&open.slots, __ATOMIC_RELAXED) != 0 ||
+        !__atomic_compare_exchange_n(&open.slots, &free, 2u, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+      continue;
+    }
+    __atomic_add_fetch(&placeholders, 1u, __ATOMIC_SEQ_CST);
+    return &open;
+  }
+  return nullptr;
+}
+
+static void drop_open(OpenFile &open) {
+  if (__atomic_sub_fetch(&open.slots, 1u, __ATOMIC_ACQ_REL) != 1) return;
+  // A forked child has its parent's segment, and must not take away what protects the parent.
+  if (open.session != nullptr && open.generation == g.process->generation) {
+    __atomic_store_n(&open.session->open[open.entry], 0ull, __ATOMIC_RELEASE);
+  }
+  __atomic_store_n(&open.slots, 0u, __ATOMIC_RELEASE);
+  __atomic_store_n(&next_free, static_cast<uint32_t>(&open - opens), __ATOMIC_RELAXED);
+  __atomic_sub_fetch(&placeholders, 1u, __ATOMIC_SEQ_CST);
+}
+
+// The slot's open, with one number more. 0: it has none (any more).
+static uint16_t share_open(const File &file) {
+  const uint16_t index = __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE);
+  if (index == 0) return 0;
+  uint32_t slots = __atomic_load_n(&opens[index - 1].slots, __ATOMIC_RELAXED);
+  do {
+    if (slots < 2) return 0;
+  } while (!__atomic_compare_exchange_n(&opens[index - 1].slots, &slots, slots + 1, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+  if (file.same() && __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE) == index) return index;
+  drop_open(opens[index - 1]);
+  return 0;
+}
+
+// Full fence: the bridge drops records before it looks here, we look at the record after it stands here.
+static bool publish_node(OpenFile *open, sf_session *session, uint64_t nid) {
+  const uint32_t place = sf_open_place(nid);
+  for (uint32_t i = 0; i < SF_OPEN_PROBE; ++i) {
+    uint64_t free = 0;
+    if (!__atomic_compare_exchange_n(&session->open[place + i], &free, nid, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+      continue;
+    open->session = session;
+    open->entry = place + i;
+    return true;
+  }
+  return false;
+}
+
+void leave_open(FileSlot *slot) {
+  for (unsigned turns = 0;; ++turns) {
+    uint16_t held = __atomic_load_n(&slot->open, __ATOMIC_SEQ_CST);
+    if (held == 0) return;
+    if (held & kSlotBusy) {
+      pause_a_little(turns);
+    } else if (__atomic_compare_exchange_n(&slot->open, &held, static_cast<uint16_t>(0), false, __ATOMIC_ACQ_REL,
+                                           __ATOMIC_RELAXED)) {
+      if (opens_worth < kScoreMax) ++opens_worth;
+      return drop_open(opens[held - 1]);
+    }
+  }
+}
+
+// ---- serving
+
+static uint32_t source_state;   // 0: not tried; 1: being made; 2: there; 3: not to be had. Atomic
+
+// Of something that cannot be opened: who comes to it by a link in /proc that we did not see gets ENXIO.
+static bool make_source() {
+  FileLimit limit = {};
+  SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
+  if (limit.cur < kDescriptorsMin) return false;
+  long event = SF_SYS2(__NR_eventfd2, 0, O_CLOEXEC);
+  if (is_error(event)) return false;
+  char path[40];
+  Text(path, sizeof path).add("/proc/self/fd/").num(static_cast<uint64_t>(event));
+  long source = SF_SYS4(__NR_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC, 0);
+  close_fd(static_cast<int>(event));
+  if (is_error(source)) return false;
+  const bool hidden = hide_source(static_cast<int>(source));
+  close_fd(static_cast<int>(source));
+  return hidden;
+}
+
+static int source_descriptor() {
+  uint32_t state = __atomic_load_n(&source_state, __ATOMIC_ACQUIRE);
+  if (state == 0 &&
+      __atomic_compare_exchange_n(&source_state, &state, 1u, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    state = make_source() ? 2 : 3;
+    __atomic_store_n(&source_state, state, __ATOMIC_RELEASE);
+  }
+  return state == 2 ? hidden_source() : -1;
+}
+
+static int (*ask_about_code)(void);
+
+void allow_opens(int (*code_is_known)(void)) { ask_about_code = code_is_known; }
+
+static bool code_is_known() {
+  const int known = ask_about_code != nullptr ? ask_about_code() : -1;
+  if (known == 0) opens_off("a module makes system calls of its own");
+  return known > 0;
+}
+
+static bool switched_off() {
+  return g.inert || g.offsets_off || __atomic_load_n(&g.opens_off, __ATOMIC_RELAXED) ||
+         __atomic_load_n(&g.files_off, __ATOMIC_RELAXED);
+}
+
+bool only_serves_opens(const sf_image &image) {
+  const uint32_t first = image.first[SF_SLOT_SYSCALL + SF_OP_OPEN];
+  if (first == 0) return false;
+  const sf_image_program &program = image.program[first - 1];
+  if (program.next != 0 || program.insns != 2) return false;
+  bpf_insn insn[2];
+  __builtin_memcpy(insn, reinterpret_cast<const char *>(&image) + program.insns_offset, sizeof insn);
+  return insn[0].code == (BPF_JMP | BPF_CALL) && insn[0].src_reg == 0 && insn[0].imm == SF_HOST_SERVE_OPEN &&
+         insn[1].code == (BPF_JMP | BPF_EXIT);
+}
+
+constexpr uint64_t kFlagsServed = O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_LARGEFILE | O_NOCTTY | O_CLOEXEC;
+
+bool opens_possible(uint64_t flags) {
+  if (!g.options.serve_opens || switched_off()) return false;
+  if ((flags & ~kFlagsServed) != 0) return false;
+  if (opens_worth < kScoreMin) return ++opens_worth, false;
+  return code_is_known();
+}
+
+// With the NUL; the empty text when it is relative or too long.
+static size_t copy_path(const char *path, char *to) {
+  if (path[0] == '/') {
+    for (size_t i = 0; i < kOpenPathMax; ++i) {
+      to[i] = path[i];
+      if (to[i] == 0) return i + 1;
+    }
+  }
+  to[0] = 0;
+  return 1;
+}
+
+// REQUIRES: the node stands in the open table.
+static bool is_as_served(const Op &op) {
+  sf_attr_view again;
+  sf_moment moment = {};
+  return sf_find_attr(&op.mount->view, op.nid, &moment, &again) == SF_FIND_OK && again.version == op.attr.version;
+}
+
+bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
+  sf_session *session = session_of(*op->mount);
+  const int source = source_descriptor();
+  if (session == nullptr || source < 0 || __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) == 0) return false;
+  char known_path[kOpenPathMax];
+  const size_t path_bytes = copy_path(path, known_path);  // before anything is taken that a fault would leave behind
+  OpenFile *open = take_open();
+  if (open == nullptr) return false;
+  __builtin_memcpy(open->path, known_path, path_bytes);
+  open->session = nullptr;
+  open->generation = g.process->generation;
+  open->nid = op->nid;
+  open->flags = static_cast<uint32_t>(flags & ~static_cast<uint64_t>(O_NOCTTY | O_CLOEXEC)) | O_LARGEFILE;
+  open->mount = static_cast<uint8_t>(index_of(*op->mount));
+  open->serial = op->mount->serial;
+  const bool good = publish_node(open, session, op->nid) && is_as_served(*op) &&
+                    __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0;
+  long fd = good ? SF_SYS3(__NR_fcntl, source, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0) : -EAGAIN;
+  const auto index = static_cast<uint16_t>(open - opens + 1);
+  if (!is_error(fd) && files_opened_here(static_cast<int>(fd), {op->mount, open->serial}, op->nid, index,
+                                         is_directory(op->attr.attr.mode))) {
+    // Who ends this, or maps code, does so first and then makes real what there is: full fences on both sides.
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!switched_off() && code_is_known()) [[likely]] return *result = fd, true;
+    files_close(static_cast<int>(fd));
+    close_fd(static_cast<int>(fd));
+    return false;
+  }
+  if (!is_error(fd)) close_fd(static_cast<int>(fd));
+  drop_open(*open);
+  *result = fd;
+  return fd == -EMFILE;  // the kernel would say so too
+}
+
+long placeholder_flags(const File &file) {
+  const uint16_t held = __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE) & static_cast<uint16_t>(~kSlotBusy);
+  if (held == 0) return -1;
+  const long flags = opens[held - 1].flags;
+  return (__atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE) & ~kSlotBusy) == held && file.same() ? flags : -1;
+}
+
+// ---- making real
+
+static bool is_node(int fd, const Mount &m, uint64_t nid) {
+  Identity who;
+  uint64_t found = 0;
+  return identify(fd, &who) && who.mount.mount == &m && sf_find_node(&m.view, who.nodeid, &found) == SF_FIND_OK &&
+         found == nid;
+}
+
+// By the path that the caller gave, if it still leads there. What it leads to otherwise must not be opened as it is: it
+// could be a pipe.
+static int open_by_path(const OpenFile &open, const Mount &m) {
+  if (open.path[0] == 0) return -ENOENT;
+  if (!(open.flags & O_DIRECTORY)) {
+    long look = SF_SYS4(__NR_openat, AT_FDCWD, open.path, O_PATH | O_CLOEXEC, 0);
+    if (is_error(look)) return static_cast<int>(look);
+    const bool same = is_node(static_cast<int>(look), m, open.nid);
+    close_fd(static_cast<int>(look));
+    if (!same) return -ENOENT;
+  }
+  long fd = SF_SYS4(__NR_openat, AT_FDCWD, open.path, open.flags | O_CLOEXEC, 0);
+  if (is_error(fd)) return static_cast<int>(fd);
+  if (is_node(static_cast<int>(fd), m, open.nid)) return static_cast<int>(fd);
+  close_fd(static_cast<int>(fd));
+  return -ENOENT;
+}
+
+// One question, as long as the daemon lives: an open takes as long as it takes.
+static int receive_opened(int socket, const Mount &m) {
+  struct {
+    sf_msg message;
+    sf_opened opened;
+  } answer;
+  struct {
+    KernelCmsg head;
+    int fd;
+    int pad;
+  } control;
+  iovec iov = {&answer, sizeof answer};
+  KernelMsghdr message = {};
+  message.iov = &iov;
+  message.iov_len = 1;
+  long n;
+  do {
+    message.control = &control;
+    message.control_len = sizeof control;
+    n = SF_SYS3(__NR_recvmsg, socket, &message, kMsgCmsgCloexec);
+  } while (n == -EAGAIN && sf_view_serving(&m.view));
+  if (n != sizeof answer || answer.message.type != SF_MSG_OPENED) return -ENOTCONN;
+  const bool has_fd = message.control_len >= sizeof control.head + sizeof(int) && control.head.type == kScmRights;
+  if (answer.opened.error != 0) return answer.opened.error < 0 ? answer.opened.error : -EIO;
+  return has_fd ? control.fd : -EMFILE;
+}
+
+// By the daemon, which knows what the node is called now and may open it whatever has become of its mode.
+static int open_by_daemon(const OpenFile &open, const Mount &m) {
+  KernelUcred peer;
+  const int socket = connect_daemon(m.socket_path, static_cast<uint32_t>(SF_SYS0(__NR_geteuid)), &peer);
+  if (socket < 0) return -ENOTCONN;
+  struct {
+    sf_msg message;
+    sf_open open;
+  } question = {{SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_OPEN, sizeof(sf_open), 0}, {open.nid, open.flags, 0}};
+  long sent = SF_SYS6(__NR_sendto, socket, &question, sizeof question, kMsgNosignal, 0, 0);
+  int fd = sent == sizeof question ? receive_opened(socket, m) : -ENOTCONN;
+  close_fd(socket);
+  if (fd < 0 || is_node(fd, m, open.nid)) return fd;
+  close_fd(fd);
+  return -ESTALE;
+}
+
+// What an open says when names on the way change while it walks them.
+static bool has_moved(int error) {
+  return error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -EXDEV || error == -ESTALE;
+}
+
+static int open_somehow(const OpenFile &open, const Mount &m) {
+  int fd = open_by_path(open, m);
+  if (!has_moved(fd) && fd != -EACCES) return fd;
+  for (unsigned moved = 0, busy = 0; moved < kMovesMax && busy < kBusyMax;) {
+    fd = open_by_daemon(open, m);
+    if (fd != -EBUSY && !has_moved(fd)) return fd;
+    ++(fd == -EBUSY ? busy : moved);
+    __kernel_timespec nap = {0, 500'000};
+    SF_SYS2(__NR_nanosleep, &nap, 0);
+  }
+  return -ESTALE;
+}
+
+namespace {
+// The program has used up its numbers, and one more is needed until it takes a placeholder's place: behind the limit
+// where that may be raised for a moment, else the one that placeholders are made of.
+class MoreNumbers {
+ public:
+  MoreNumbers() {
+    raised_ = raise_file_limit(4);
+    if (raised_ || __atomic_load_n(&source_state, __ATOMIC_ACQUIRE) != 2) return;
+    forget_source();
+    __atomic_store_n(&source_state, 3u, __ATOMIC_RELEASE);
+  }
+  ~MoreNumbers() {
+    if (raised_) restore_file_limit();
+  }
+  MoreNumbers(const MoreNumbers &) = delete;
+
+ private:
+  bool raised_ = false;
+};
+}  // namespace
+
+// REQUIRES: the turn.
+static int really_open(const OpenFile &open) {
+  Stay stay({&mounts[open.mount], open.serial}, false);
+  if (!stay.entered()) return -ENOTCONN;
+  const Mount &m = mounts[open.mount];
+  const int fd = open_somehow(open, m);
+  if (fd != -EMFILE) return fd;
+  MoreNumbers more;
+  return open_somehow(open, m);
+}
+
+// REQUIRES: the turn.
+static void replace(int fd, const File &file, uint16_t index, int real) {
+  FileSlot *slot = file.slot;
+  __atomic_or_fetch(&slot->open, kSlotBusy, __ATOMIC_SEQ_CST);
+  const bool ours = file.same() && slot->open == (index | kSlotBusy);
+  if (ours) {
+    const long own = SF_SYS2(__NR_fcntl, fd, F_GETFD);
+    SF_SYS3(__NR_dup3, real, fd, own & FD_CLOEXEC ? O_CLOEXEC : 0);
+    __atomic_and_fetch(&slot->flags, static_cast<uint8_t>(~kFilePlaceholder), __ATOMIC_RELEASE);
+    __atomic_store_n(&slot->open, static_cast<uint16_t>(0), __ATOMIC_SEQ_CST);
+    drop_open(opens[index - 1]);
+  } else {
+    __atomic_and_fetch(&slot->open, static_cast<uint16_t>(~kSlotBusy), __ATOMIC_SEQ_CST);
+  }
+}
+
+int make_placeholder_real(const File &file) {
+  // A forked child is still being put in order (process.cc).
+  if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0) return -EAGAIN;
+  Turn mine;
+  const uint16_t index = __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE);
+  if (!file.same() || index == 0 || !is_placeholder(file)) return 0;
+  OpenFile &open = opens[index - 1];
+  const int real = really_open(open);
+  if (real < 0) return real;
+  if (opens_worth > kScoreMin - kCostOfReal) opens_worth -= kCostOfReal;
+  log_line(true, "made real", open.path);
+  files_for_each([&](int fd, const File &other) {
+    if (__atomic_load_n(&other.slot->open, __ATOMIC_ACQUIRE) == index) replace(fd, other, index, real);
+  });
+  close_fd(real);
+  return 0;
+}
+
+void make_all_real() {
+  if (!g.options.serve_opens) return;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // see open_from_cache()
+  if (!any_placeholders()) return;
+  files_for_each([](int, const File &file) { make_real(file); });
+}
+
+long set_number_flags(const sf_call &c) {
+  Turn mine;
+  return make_call(c);
+}
+
+long duplicate_placeholder(const sf_call &c, int fd, const File &file) {
+  Turn mine;
+  const uint16_t index = share_open(file);
+  files_duplicating(file);
+  const long to = make_call(c);
+  if (!is_error(to) && files_duplicated(file, fd, static_cast<int>(to), index)) return to;
+  if (index != 0) drop_open(opens[index - 1]);
+  if (is_error(to)) return to;
+  // Closed meanwhile by another thread: then that came first.
+  close_fd(static_cast<int>(to));
+  return -EBADF;
+}
+
+void opens_after_fork() {
+  turn = 0;
+  if (source_state == 1) source_state = 0;
+  files_for_each([](int, const File &file) {
+    __atomic_and_fetch(&file.slot->open, static_cast<uint16_t>(~kSlotBusy), __ATOMIC_RELAXED);
+  });
+}
+
+void opens_off(const char *why) {
+  if (!g.options.serve_opens || __atomic_exchange_n(&g.opens_off, true, __ATOMIC_SEQ_CST)) return;
+  log_line(true, "opens are the kernel's from now on", why);
+  make_all_real();
+}
+
+}  // namespace shortfuse::bypass

@@ -1,0 +1,436 @@
+// Opens served from the cache: what is one, what the kernel sees of it, and that nothing but the kernel's own
+// descriptor ever gets into a call that the cache does not answer.
+#include "opens.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/bpf.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "files.h"
+#include "fixture.h"
+
+namespace shortfuse::bypass {
+namespace {
+
+constexpr uint32_t kPlainMount = SF_MNT_DEFAULT_PERMISSIONS | SF_MNT_ALLOW_OTHER;
+constexpr int kLimitOfFiles = RLIMIT_NOFILE;
+constexpr long kFiClone = 0x40049409, kFiCloneRange = 0x4020940d;
+
+int code_verdict;             // what is said of the code of this process
+int code_verdict_afterwards;  // from the second question on
+int questions;
+int verdict_of_code() { return ++questions == 1 ? code_verdict : code_verdict_afterwards; }
+
+sf_session session;
+
+struct Opens : testing::Test {
+  Tree tree{kPlainMount};
+  std::string contents = std::string(4096, 'a') + std::string(4096, 'b') + "c";
+
+  void SetUp() override {
+    tree.file("f", contents);
+    tree.file("empty", "");
+    tree.file("secret", "xyz", 0);
+    tree.dir("d");
+    tree.file("d/g", "of g");
+    tree.attach();
+    tree.policy({SF_OP_STAT, SF_OP_READ, SF_OP_READDIR, SF_OP_OPEN});
+    memset(&session, 0, sizeof session);
+    session.opens_kept = 1;
+    g.process->link[0].session = &session;
+    g.options.serve_opens = true;
+    opens_worth = 0;
+    g.opens_off = g.files_off = g.offsets_off = false;
+    say_of_code(1);
+    sf_bypass_allow_opens(verdict_of_code);
+  }
+  void TearDown() override {
+    for (int fd = 3; fd < 200; ++fd) through(SYS_close, fd);
+    EXPECT_FALSE(any_placeholders());
+    EXPECT_EQ(std::ranges::count(session.open, 0u), std::ssize(session.open)) << "left in the open table";
+    g.process->link[0].session = nullptr;
+    g.options.serve_opens = false;
+    g.opens_off = g.files_off = g.offsets_off = false;
+  }
+  static void say_of_code(int verdict, int afterwards = -2) {
+    code_verdict = verdict;
+    code_verdict_afterwards = afterwards == -2 ? verdict : afterwards;
+    questions = 0;
+  }
+  int open_it(const std::string &name, int flags = O_RDONLY) {
+    return static_cast<int>(through(SYS_open, arg(tree.path(name).c_str()), flags));
+  }
+  bool served(int fd) { return is_placeholder(file_of(fd)); }
+  /// What the kernel has open under the number.
+  ino_t inode_of(int fd) {
+    struct ::stat st = {};
+    return by_kernel(SYS_fstat, fd, arg(&st)) == 0 ? st.st_ino : 0;
+  }
+  ino_t inode_of(const std::string &name) {
+    struct ::stat st = {};
+    ::stat(tree.path(name).c_str(), &st);
+    return st.st_ino;
+  }
+  unsigned entries_of(const std::string &name) {
+    return static_cast<unsigned>(std::ranges::count(session.open, tree.nid(name)));
+  }
+};
+
+TEST_F(Opens, OneThatIsServed) {
+  const int fd = open_it("f"), lowest = fcntl(0, F_DUPFD, 0);
+  close(lowest);
+  ASSERT_TRUE(served(fd));
+  EXPECT_EQ(lowest, fd + 1);
+  EXPECT_NE(inode_of(fd), inode_of("f"));
+  EXPECT_EQ(entries_of("f"), 1u);
+  char buffer[5000];
+  struct ::stat st;
+  EXPECT_EQ(by_kernel(SYS_read, fd, arg(buffer), 1), -EBADF) << "what went past us must fail";
+  EXPECT_EQ(through(SYS_fstat, fd, arg(&st)), 0);
+  EXPECT_EQ(st.st_ino, inode_of("f"));
+  EXPECT_EQ(through(SYS_read, fd, arg(buffer), sizeof buffer), 5000);
+  EXPECT_EQ(std::string(buffer, 5000), contents.substr(0, 5000));
+  EXPECT_EQ(through(SYS_lseek, fd, 0, SEEK_CUR), 5000);
+  EXPECT_TRUE(served(fd));
+  EXPECT_EQ(through(SYS_fcntl, fd, F_GETFL), by_kernel(SYS_fcntl, open(tree.path("f").c_str(), O_RDONLY), F_GETFL));
+  EXPECT_EQ(through(SYS_close, fd), 0);
+  EXPECT_EQ(entries_of("f"), 0u);
+  EXPECT_EQ(by_kernel(SYS_fcntl, fd, F_GETFD), -EBADF);
+}
+
+TEST_F(Opens, OneThatNobodyCanOpenAnew) {
+  const int fd = open_it("f");
+  ASSERT_TRUE(served(fd));
+  EXPECT_EQ(by_kernel(SYS_open, arg(("/proc/self/fd/" + std::to_string(fd)).c_str()), O_RDONLY), -ENXIO);
+}
+
+TEST_F(Opens, WhatTheKernelOpens) {
+  for (int flags : {O_WRONLY, O_RDWR, O_RDONLY | O_DIRECT, O_RDONLY | O_PATH, O_RDONLY | O_TRUNC, O_RDONLY | O_APPEND})
+    EXPECT_FALSE(served(open_it("f", flags))) << flags;
+  EXPECT_FALSE(served(open_it("empty")));
+  EXPECT_TRUE(served(open_it("d", O_DIRECTORY)));
+  EXPECT_EQ(open_it("f", O_DIRECTORY), -ENOTDIR);
+  tree.cache().drop_everything();
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+TEST_F(Opens, NotWorthIt) {
+  for (int i = 0; i < 10; ++i) {
+    const int fd = open_it("f");
+    through(SYS_flock, fd, 1);
+    through(SYS_close, fd);
+  }
+  EXPECT_FALSE(served(open_it("f"))) << "who makes them all real opens by the kernel";
+  bool again = false;
+  for (int i = 0; i < 100 && !again; ++i) {
+    const int fd = open_it("f");
+    again = served(fd);
+    through(SYS_close, fd);
+  }
+  EXPECT_TRUE(again) << "not for ever";
+}
+
+TEST_F(Opens, NobodyLooksAfterThem) {
+  session.opens_kept = 0;
+  EXPECT_FALSE(served(open_it("f")));
+  session.opens_kept = 1;
+  for (unsigned i = 0; i < SF_OPEN_PROBE; ++i) session.open[sf_open_place(tree.nid("f")) + i] = 1ull << 60;
+  EXPECT_FALSE(served(open_it("f"))) << "its places in the table are taken";
+  for (uint64_t &entry : session.open) entry = 0;
+  g.options.serve_opens = false;
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+TEST_F(Opens, CodeOfOthers) {
+  say_of_code(-1);
+  EXPECT_FALSE(served(open_it("f"))) << "not known at this moment";
+  say_of_code(1, -1);
+  const int fd = open_it("f");
+  EXPECT_GE(fd, 0);
+  EXPECT_FALSE(served(fd)) << "code came while the open was served";
+  EXPECT_EQ(inode_of(fd), inode_of("f"));
+  EXPECT_EQ(entries_of("f"), 0u);
+  say_of_code(1);
+  const int before = open_it("f");
+  EXPECT_TRUE(served(before));
+  say_of_code(0);
+  EXPECT_FALSE(served(open_it("f")));
+  EXPECT_FALSE(served(before));
+  EXPECT_EQ(inode_of(before), inode_of("f"));
+  say_of_code(1);
+  EXPECT_FALSE(served(open_it("f"))) << "once is for good";
+}
+
+// The calls that the cache does not answer, each with a descriptor whose open was served.
+TEST_F(Opens, BecomeRealBeforeOthersSeeThem) {
+  int pipe_fds[2];
+  ASSERT_EQ(pipe(pipe_fds), 0);
+  const int out = open((tree.root() + "/out").c_str(), O_RDWR | O_CREAT, 0600), epoll = epoll_create1(0);
+  int64_t range[4] = {};
+  fd_set set;
+  struct ::pollfd polled = {};
+  struct ::epoll_event event = {};
+  char handle[128] = {};
+  int mount;
+  struct ::timeval now = {};
+  const std::vector<std::pair<const char *, std::function<long(int)>>> calls = {
+      {"mmap", [](int fd) { return through(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE, fd, 0); }},
+      {"ioctl", [](int fd) { return through(SYS_ioctl, fd, 0x5421, 0); }},
+      {"FICLONE", [&](int fd) { return through(SYS_ioctl, out, kFiClone, fd); }},
+      {"FICLONERANGE", [&](int fd) { return range[0] = fd, through(SYS_ioctl, out, kFiCloneRange, arg(range)); }},
+      {"flock", [](int fd) { return through(SYS_flock, fd, 1); }},
+      {"fcntl", [](int fd) { return through(SYS_fcntl, fd, F_GETOWN); }},
+      {"pwrite64", [](int fd) { return through(SYS_pwrite64, fd, arg("x"), 1, 0); }},
+      {"fchmod", [](int fd) { return through(SYS_fchmod, fd, 0644); }},
+      {"fsync", [](int fd) { return through(SYS_fsync, fd); }},
+      {"sendfile", [&](int fd) { return through(SYS_sendfile, out, fd, 0, 10); }},
+      {"splice", [&](int fd) { return through(SYS_splice, fd, 0, pipe_fds[1], 0, 10, 0); }},
+      {"copy_file_range", [&](int fd) { return through(SYS_copy_file_range, fd, 0, out, 0, 10, 0); }},
+      {"tee", [&](int fd) { return through(SYS_tee, fd, pipe_fds[1], 10, 0); }},
+      {"vmsplice", [](int fd) { return through(SYS_vmsplice, fd, 0, 0, 0); }},
+      {"readahead", [](int fd) { return through(SYS_readahead, fd, 0, 10); }},
+      {"sync_file_range", [](int fd) { return through(SYS_sync_file_range, fd, 0, 10, 0); }},
+      {"syncfs", [](int fd) { return through(SYS_syncfs, fd); }},
+      {"poll", [&](int fd) { return polled = {fd, POLLIN, 0}, through(SYS_poll, arg(&polled), 1, 0); }},
+      {"ppoll", [&](int fd) { return polled = {fd, POLLIN, 0}, through(SYS_ppoll, arg(&polled), 1, arg(&now), 0, 8); }},
+      {"select", [&](int fd) {
+         FD_ZERO(&set);
+         FD_SET(fd, &set);
+         return through(SYS_select, fd + 1, arg(&set), 0, 0, arg(&now));
+       }},
+      {"epoll_ctl", [&](int fd) { return through(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, fd, arg(&event)); }},
+      {"epoll_wait", [&](int fd) { return through(SYS_epoll_wait, fd, arg(&event), 1, 0); }},
+      {"getsockname", [&](int fd) { return through(SYS_getsockname, fd, arg(handle), arg(&mount)); }},
+      {"name_to_handle_at", [&](int fd) {
+         reinterpret_cast<unsigned *>(handle)[0] = 64;
+         return through(SYS_name_to_handle_at, fd, arg(""), arg(handle), arg(&mount), AT_EMPTY_PATH);
+       }},
+      {"kcmp", [](int fd) { return through(SYS_kcmp, getpid(), getpid(), 0, fd, 0); }},
+      {"close_range", [](int fd) { return through(SYS_close_range, fd, fd, 4); }},
+      {"chroot", [](int) { return through(SYS_chroot, arg("/nothing")); }},
+      {"one to come", [](int fd) { return through(500, 0, 0, 0, fd); }},
+      {"/proc", [&](int fd) {
+         const std::string path = "/proc/self/fd/" + std::to_string(fd);
+         return through(SYS_readlink, arg(path.c_str()), arg(handle), sizeof handle);
+       }},
+  };
+  for (const auto &[name, call] : calls) {
+    opens_worth = 0;
+    const int fd = open_it("f");
+    ASSERT_TRUE(served(fd)) << name;
+    call(fd);
+    EXPECT_FALSE(served(fd)) << name;
+    EXPECT_EQ(inode_of(fd), inode_of("f")) << name;
+    EXPECT_EQ(entries_of("f"), 0u) << name;
+    through(SYS_close, fd);
+  }
+  EXPECT_EQ(through(SYS_fcntl, out, F_GETFD), 0);
+}
+
+TEST_F(Opens, DirectoriesThatPathsBeginAt) {
+  for (auto call : std::vector<std::function<long(int)>>{
+           [](int fd) { return through(SYS_mkdirat, fd, arg("new"), 0700); },
+           [](int fd) { return through(SYS_unlinkat, fd, arg("new"), AT_REMOVEDIR); },
+           [](int fd) { return through(SYS_renameat2, fd, arg("g"), fd, arg("h"), 0); },
+           [](int fd) { return through(SYS_close, static_cast<int>(through(SYS_openat, fd, arg("h"), O_RDWR))); },
+           [](int fd) { return through(SYS_fchdir, fd); }}) {
+    opens_worth = 0;
+    const int fd = open_it("d", O_DIRECTORY);
+    ASSERT_TRUE(served(fd));
+    EXPECT_EQ(call(fd), 0);
+    EXPECT_FALSE(served(fd));
+    through(SYS_close, fd);
+  }
+  ASSERT_EQ(through(SYS_chdir, arg("/")), 0);
+}
+
+TEST_F(Opens, DuplicatesBecomeRealTogether) {
+  char buffer[100];
+  const int first = open_it("f", O_CLOEXEC);
+  EXPECT_EQ(through(SYS_read, first, arg(buffer), 100), 100);
+  const int second = static_cast<int>(through(SYS_dup, first));
+  const int third = static_cast<int>(through(SYS_fcntl, second, F_DUPFD_CLOEXEC, 60));
+  EXPECT_TRUE(served(second) && served(third));
+  EXPECT_EQ(through(SYS_close, first), 0);
+  EXPECT_EQ(through(SYS_lseek, third, 0, SEEK_CUR), 100);
+  EXPECT_EQ(through(SYS_flock, second, 1), 0);
+  EXPECT_EQ(inode_of(second), inode_of("f"));
+  EXPECT_EQ(inode_of(third), inode_of("f"));
+  EXPECT_EQ(by_kernel(SYS_fcntl, second, F_GETFD), 0);
+  EXPECT_EQ(by_kernel(SYS_fcntl, third, F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(through(SYS_read, third, arg(buffer), 100), 100);
+  EXPECT_EQ(through(SYS_lseek, second, 0, SEEK_CUR), 200);
+  // One open for both.
+  sf_bypass_switch_off();
+  by_kernel(SYS_lseek, second, 7, SEEK_SET);
+  EXPECT_EQ(by_kernel(SYS_lseek, third, 0, SEEK_CUR), 7);
+}
+
+TEST_F(Opens, TheLastNumberIsInUse) {
+  const int fd = open_it("f");
+  ASSERT_TRUE(served(fd));
+  struct ::rlimit before, low;
+  getrlimit(RLIMIT_NOFILE, &before);
+  for (bool may_be_raised : {true, false}) {
+    const int again = may_be_raised ? fd : open_it("f");
+    ASSERT_TRUE(served(again));
+    low = {static_cast<rlim_t>(again) + 1, may_be_raised ? before.rlim_max : static_cast<rlim_t>(again) + 1};
+    if (!may_be_raised && getuid() == 0) break;  // a limit that root may not raise is none
+    by_kernel(SYS_prlimit64, 0, kLimitOfFiles, arg(&low), 0);
+    EXPECT_EQ(dup(0), -1);
+    EXPECT_EQ(through(SYS_flock, again, 1), 0);
+    EXPECT_EQ(inode_of(again), inode_of("f"));
+    struct ::rlimit now;
+    getrlimit(RLIMIT_NOFILE, &now);
+    EXPECT_EQ(now.rlim_cur, low.rlim_cur);
+    by_kernel(SYS_prlimit64, 0, kLimitOfFiles, arg(&before), 0);
+  }
+}
+
+TEST_F(Opens, LoweringTheLimitEndsThem) {
+  const int fd = open_it("f");
+  struct ::rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  EXPECT_EQ(through(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, arg(&limit)), 0);
+  EXPECT_TRUE(served(fd)) << "only asked";
+  EXPECT_EQ(through(SYS_setrlimit, RLIMIT_NOFILE, arg(&limit)), 0);
+  EXPECT_FALSE(served(fd));
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+// What another thread opens while a process forks: the child's copy becomes real at its first call, and the parent's
+// place in the table stays.
+TEST_F(Opens, AChildOfAnotherThreadsFork) {
+  sf_bypass_before_fork(SIGCHLD, 0);
+  const int fd = open_it("f");  // the other thread
+  ASSERT_TRUE(served(fd));
+  const pid_t pid = fork();
+  if (pid == 0) {
+    g.process->link[0].session = nullptr;
+    through(SYS_fsync, 0);
+    _exit(!served(fd) && inode_of(fd) == inode_of("f") && !any_placeholders() ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(entries_of("f"), 1u);
+  EXPECT_TRUE(served(fd));
+}
+
+TEST_F(Opens, BecomeRealBeforeAForkAndForGoodWhenLocked) {
+  int fd = open_it("f");
+  sf_bypass_before_fork(SIGCHLD, 0);
+  EXPECT_FALSE(served(fd));
+  fd = open_it("f");
+  EXPECT_TRUE(served(fd));
+  struct ::flock lock = {};
+  lock.l_type = F_RDLCK;
+  EXPECT_EQ(through(SYS_fcntl, fd, F_SETLK, arg(&lock)), 0);
+  EXPECT_FALSE(served(fd));
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+TEST_F(Opens, WhoLooksIntoProcKeepsToTheKernel) {
+  const int fd = open_it("f");
+  EXPECT_TRUE(served(fd));
+  int proc = static_cast<int>(through(SYS_open, arg("/proc/self/stat"), O_RDONLY));
+  EXPECT_FALSE(served(fd)) << "it might have been the descriptor's name";
+  EXPECT_TRUE(served(open_it("f"))) << "a file of /proc leads nowhere";
+  through(SYS_close, proc);
+  proc = static_cast<int>(through(SYS_openat, AT_FDCWD, arg("/proc/self/fd"), O_RDONLY | O_DIRECTORY));
+  EXPECT_GE(proc, 0);
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+TEST(OpensOfPolicies, OneThatOnlyServesIsKnown) {
+  struct {
+    sf_image image;
+    bpf_insn insn[3];
+  } it = {};
+  EXPECT_FALSE(only_serves_opens(it.image));
+  it.image.first[SF_SLOT_SYSCALL + SF_OP_OPEN] = 3;
+  sf_image_program &program = it.image.program[2];
+  program.insns_offset = offsetof(decltype(it), insn);
+  program.insns = 2;
+  it.insn[0] = {BPF_JMP | BPF_CALL, 0, 0, 0, SF_HOST_SERVE_OPEN};
+  it.insn[1] = {BPF_JMP | BPF_EXIT, 0, 0, 0, 0};
+  EXPECT_TRUE(only_serves_opens(it.image));
+  program.next = 1;
+  EXPECT_FALSE(only_serves_opens(it.image)) << "another one may deny";
+  program.next = 0, program.insns = 3;
+  EXPECT_FALSE(only_serves_opens(it.image));
+  program.insns = 2, it.insn[0].imm = SF_HOST_SERVE_ATTR;
+  EXPECT_FALSE(only_serves_opens(it.image));
+  it.insn[0] = {BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, -13};
+  EXPECT_FALSE(only_serves_opens(it.image));
+}
+
+TEST_F(Opens, NamesOfDescriptors) {
+  for (const char *path : {"/proc/self/fd/3", "/dev/fd/3", "/dev/stdin", "proc/1", "../../dev/stdin", "self/fd/3",
+                           "fd/3", "//proc/self", "/x/../proc"})
+    EXPECT_TRUE(names_descriptors(path)) << path;
+  for (const char *path : {"", "/", "/usr/share", "process", "/devices/x", "/a/fdisk", "dev_null", "/home/procs/"})
+    EXPECT_FALSE(names_descriptors(path)) << path;
+}
+
+TEST_F(Opens, WithoutADaemonTheKernelsErrorIsGiven) {
+  const int fd = open_it("f");
+  ASSERT_EQ(unlink(tree.path("f").c_str()), 0);
+  char buffer[10];
+  EXPECT_EQ(through(SYS_read, fd, arg(buffer), 10), 10) << "what is kept is readable";
+  EXPECT_EQ(through(SYS_flock, fd, 1), -ENOTCONN);
+  EXPECT_TRUE(served(fd));
+  EXPECT_EQ(through(SYS_dup, fd), fd + 1);
+}
+
+TEST_F(Opens, AnotherFileUnderTheNameIsNotTaken) {
+  const int fd = open_it("f");
+  const ino_t former = inode_of("f");
+  ASSERT_EQ(rename(tree.path("f").c_str(), tree.path("kept").c_str()), 0);
+  tree.file("f", "another");
+  EXPECT_NE(through(SYS_flock, fd, 1), 0);
+  EXPECT_NE(inode_of(fd), inode_of("f"));
+  ASSERT_EQ(rename(tree.path("kept").c_str(), tree.path("f").c_str()), 0);
+  EXPECT_EQ(through(SYS_flock, fd, 1), 0);
+  EXPECT_EQ(inode_of(fd), former);
+}
+
+TEST_F(Opens, NobodyComesHereAnyMore) {
+  char buffer[300];
+  const int fd = open_it("f");
+  EXPECT_EQ(through(SYS_read, fd, arg(buffer), 300), 300);
+  sf_bypass_switch_off();
+  EXPECT_EQ(inode_of(fd), inode_of("f"));
+  EXPECT_EQ(by_kernel(SYS_lseek, fd, 0, SEEK_CUR), 300);
+  EXPECT_FALSE(served(open_it("f")));
+}
+
+TEST_F(Opens, CallsThatMatterToThemOnlyAreNotWantedWithoutThem) {
+  EXPECT_EQ(sf_bypass_wants(SYS_poll), SF_WANTED_FOR_OPENS);
+  EXPECT_EQ(sf_bypass_wants(SYS_accept), SF_WANTED_FOR_OPENS);
+  EXPECT_EQ(sf_bypass_wants(SYS_pipe), SF_WANTED_LATER);
+  EXPECT_EQ(sf_bypass_wants(SYS_read), SF_WANTED);
+  g.options.serve_opens = false;
+  EXPECT_EQ(sf_bypass_wants(SYS_poll), SF_UNWANTED);
+  EXPECT_EQ(sf_bypass_wants(SYS_mmap), SF_UNWANTED);
+  EXPECT_EQ(sf_bypass_wants(SYS_accept), SF_WANTED_LATER);
+  EXPECT_EQ(sf_bypass_wants(SYS_read), SF_WANTED);
+}
+
+}  // namespace
+}  // namespace shortfuse::bypass

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# ctest-timeout: 1200
+# Opens served from the cache cannot be told from the kernel's: what programs see of such descriptors (opens/cases.py)
+# is what they see without the hook, on the same mount; and SHORTFUSE_OPEN=kernel serves none.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+export PYTHONDONTWRITEBYTECODE=1 SHORTFUSE_OPEN=cache
+
+mkdir "$T/source" "$T/mnt"
+cases=$SF_SOURCE/tests/opens/cases.py
+
+runs=0
+compare() {
+  note "$1"
+  local run=$((++runs))
+  rm -f "$REPORT"
+  mkdir "$T/mnt/$run" "$T/mnt/$run/without" "$T/mnt/$run/with"
+  timeout 120 python3 "$cases" "$T/mnt/$run/without" >"$T/without" 2>&1 </dev/null ||
+    fail "$1, without: $(tail -n 3 "$T/without")"
+  hooked timeout 120 python3 "$cases" "$T/mnt/$run/with" >"$T/with" 2>&1 </dev/null ||
+    fail "$1, with: $(tail -n 3 "$T/with")"
+  diff "$T/without" "$T/with" >"$T/diff" || fail "$1: $(head -n 40 "$T/diff")"
+}
+
+# Threads, forks and execs, while somebody without the hook replaces and removes the files; one more is killed.
+seconds=4
+soak && seconds=60
+storm() {
+  note "$1: storm"
+  local run=$((++runs)) changer victim
+  mkdir "$T/mnt/$run"
+  python3 "$SF_SOURCE/tests/opens/storm.py" make "$T/mnt/$run" || fail "make"
+  python3 "$SF_SOURCE/tests/opens/storm.py" change "$T/mnt/$run" "$seconds" "$run" &
+  changer=$!
+  LD_PRELOAD=$HOOK python3 "$SF_SOURCE/tests/opens/storm.py" read "$T/mnt/$run" 100 7 >"$T/victim" 2>&1 &
+  victim=$!
+  OWN_PROCESSES+=("$changer" "$victim")
+  rm -f "$REPORT"
+  hooked timeout 300 python3 "$SF_SOURCE/tests/opens/storm.py" read "$T/mnt/$run" "$seconds" "$run" ||
+    fail "$1: wrong in the storm"
+  kill -9 "$victim"
+  wait "$victim" 2>/dev/null
+  wait "$changer" || fail "the changer"
+  [ "$(served open)" -gt 0 ] || fail "$1: no open was served in the storm"
+  [ ! -s "$T/victim" ] || fail "$1: $(cat "$T/victim")"
+}
+
+passthrough "$T/source" "$T/mnt"
+compare "passthroughfs"
+[ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
+storm "passthroughfs"
+export SHORTFUSE_OPEN=kernel  # as when nothing is said
+compare "passthroughfs, opens by the kernel"
+[ "$(served open)" = 0 ] || fail "opens were served"
+export SHORTFUSE_OPEN=cache
+unmount "$T/mnt"
+
+passthrough "$T/source" "$T/mnt" nodefault_permissions
+compare "permissions decided by the file system"
+unmount "$T/mnt"
+
+"$BIN/passthroughfs" -s "$T/source" "$T/mnt" -o "bpftime=$POLICIES/datacache.bpf.o" || fail "one thread"
+compare "one thread"
+[ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
+storm "one thread"
+unmount "$T/mnt"
+
+# libfuse's high-level interface: a removed file that is open goes on under another name.
+make_ssh_stand_in
+accelerated sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
+compare "sshfs"
+[ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
+storm "sshfs"
+unmount "$T/mnt"
+note "done"
