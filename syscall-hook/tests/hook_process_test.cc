@@ -359,6 +359,33 @@ TEST_F(Hook, DebuggersSeeTheCaller) {
   EXPECT_NE(caller, std::string::npos) << result.output;
 }
 
+// A profiler that unwinds by what the files say (perf, libdw) gets from the bypass through the stub to the function of
+// libc that was patched. Not further: from there on it is as good as without us.
+TEST_F(Hook, ProfilersSeeTheCaller) {
+  if (!plain({"sh", "-c", "command -v perf"}).ok()) GTEST_SKIP() << "no perf";
+  const std::string data = folder_ / "perf.data";
+  Strings command = {"perf", "record", "-q", "-e", "cpu-clock:u", "-F", "2000", "--call-graph", "dwarf,8192"};
+  for (const std::string &one : Strings{"-o", data, "--", "env", "LD_PRELOAD=" + preload_, HOOK_PROBE, "keeps-serving"})
+    command.push_back(one);
+  Result recorded = plain(command);
+  if (!recorded.ok() || !fs::exists(data)) GTEST_SKIP() << "no events for perf: " << recorded.output;
+  // One sample a paragraph, innermost frame first.
+  std::istringstream lines(plain({"perf", "script", "--no-inline", "-i", data, "-F", "ip,sym"}).output);
+  int inside = 0, through = 0;
+  std::string line, chain;
+  auto sampled = [&] {
+    const size_t inner = chain.find("sf_bypass_call"), stub = chain.find("sf_hook_enter", inner);
+    inside += inner != std::string::npos;
+    if (inner == std::string::npos || stub == std::string::npos) return chain.clear();
+    through += chain.find("stat", stub) != std::string::npos;
+    chain.clear();
+  };
+  while (std::getline(lines, line)) line.empty() ? sampled() : (void)(chain += line + "\n");
+  sampled();
+  EXPECT_GT(inside, 0) << "no sample in the bypass";
+  EXPECT_GE(through * 10, inside * 9) << "of " << inside << " only " << through;
+}
+
 TEST_F(Hook, WorksWithoutAnyPlaceForTheCache) {
   for (const char *home : {"HOME=/nonexistent", "HOME=/proc/self", "HOME=", "HOME=relative"}) {
     Strings environment = {home, "LD_PRELOAD=" + preload_};
