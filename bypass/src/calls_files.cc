@@ -3,6 +3,7 @@
 
 #include "calls.h"
 #include "count.h"
+#include "hints.h"
 #include "kernel.h"
 #include "opens.h"
 #include "path.h"
@@ -69,6 +70,9 @@ bool answered(Op *op, Walk *w, const OpenCall &o, const Start &start, long *resu
   return true;
 }
 
+// Contents are wished for by who reads them.
+bool is_of_names(uint8_t wish) { return wish == SF_HINT_ATTR || wish == SF_HINT_DENTRY || wish == SF_HINT_LINK; }
+
 // A directory that the path begins at, when the kernel walks it. 0 or -errno.
 int make_start_real(OpenCall o) {
   if (!any_placeholders() || o.path == nullptr) return 0;
@@ -111,18 +115,21 @@ int call_open(const sf_call *c, long *result) {
   Start start;
   if (!find_start(o.dirfd, o.path, false, &start)) [[likely]] {
     note_other_open(o);
-    if (g.options.serve_opens) [[unlikely]] return open_beside_placeholders(c, o, result);
+    if (g.options.serve_opens) return open_beside_placeholders(c, o, result);
     if (!files_any()) return 0;
     open_elsewhere(c, result);
     return 1;
   }
+  Walk w;
+  bool is_missed = false, unmapped = false;
   {
     // Where paths are not served, what is opened still may be: which file it is, the kernel says.
     Stay stay(start.mount, true);
     if (stay.entered()) {
       Op op(c, SF_OP_OPEN, start.mount, stay);
-      Walk w;
       if (answered(&op, &w, o, start, result)) return 1;
+      is_missed = op.may_open && is_of_names(w.wish.kind);
+      unmapped = op.unmapped;
     }
   }
   if (const int error = make_start_real(o); error != 0) return *result = error, 1;
@@ -132,6 +139,9 @@ int call_open(const sf_call *c, long *result) {
   Stay stay(start.mount, false);
   if (stay.entered()) {
     count_passed(stay, SF_OP_OPEN, ns);
+    if (unmapped) refresh(start.mount.mount);
+    // The kernel may have known the name itself, so that no request has brought it back.
+    if (is_missed) leave_hint(start.mount.mount, w.wish);
   } else {
     count_outside(SF_OP_OPEN, SF_MISS_DETACHED);
   }

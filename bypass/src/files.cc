@@ -14,7 +14,7 @@ FileSlot *file_pages[kFilePages];
 uint32_t highest_file;
 static uint32_t owned;            // slots whose offset is ours; atomic
 static uint32_t any_slot;         // some slot holds something, or did; atomic
-static void (*at_first)();        // until a slot holds a file; atomic
+static void (*at_first)();        // not null until a slot holds a file; atomic
 static uint32_t stream_serials;
 
 // ---- slots
@@ -35,7 +35,9 @@ static FileSlot *slot_for(int fd, FileKind kind) {
   }
   if (__atomic_load_n(&any_slot, __ATOMIC_RELAXED) == 0) __atomic_store_n(&any_slot, 1u, __ATOMIC_RELAXED);
   if (kind == kOnMount && __atomic_load_n(&at_first, __ATOMIC_RELAXED) != nullptr) {
-    if (auto call = __atomic_exchange_n(&at_first, nullptr, __ATOMIC_ACQ_REL)) call();
+    // Nobody goes on before it has been done; twice does no harm.
+    if (auto call = __atomic_load_n(&at_first, __ATOMIC_ACQUIRE)) call();
+    __atomic_store_n(&at_first, nullptr, __ATOMIC_RELEASE);
   }
   uint32_t top = __atomic_load_n(&highest_file, __ATOMIC_RELAXED);
   // Hidden numbers are high: who looks at every file need not go there.

@@ -125,8 +125,17 @@ TEST_F(Opens, WhatTheKernelOpens) {
   EXPECT_FALSE(served(open_it("empty")));
   EXPECT_TRUE(served(open_it("d", O_DIRECTORY)));
   EXPECT_EQ(open_it("f", O_DIRECTORY), -ENOTDIR);
+}
+
+TEST_F(Opens, WhatIsNoLongerKnownIsWishedFor) {
+  EXPECT_TRUE(served(open_it("f")));
+  EXPECT_EQ(session.hint_tail, 0u);
   tree.cache().drop_everything();
   EXPECT_FALSE(served(open_it("f")));
+  ASSERT_EQ(session.hint_tail, 1u) << "the kernel may know the name, and nobody else would ask for it";
+  EXPECT_TRUE(session.hint[0].kind == SF_HINT_ATTR || session.hint[0].kind == SF_HINT_DENTRY);
+  EXPECT_FALSE(served(open_it("f", O_WRONLY)));
+  EXPECT_EQ(session.hint_tail, 1u) << "this one was none of ours";
 }
 
 TEST_F(Opens, NotWorthIt) {

@@ -119,7 +119,11 @@ void without_a_name(const Place &) {
 
 long open_with(int dir, const char *path, uint64_t flags, uint64_t resolve, uint64_t mode = 0) {
   struct open_how how = {flags, mode, resolve};
-  return syscall(SYS_openat2, dir, path, &how, sizeof how);
+  // EAGAIN: something was renamed or mounted meanwhile, anywhere on the machine (openat2(2)).
+  for (;;) {
+    const long fd = syscall(SYS_openat2, dir, path, &how, sizeof how);
+    if (fd >= 0 || errno != EAGAIN) return fd;
+  }
 }
 
 void say_opened(const char *key, long fd) {
