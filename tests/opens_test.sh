@@ -3,7 +3,7 @@
 # Opens served from the cache cannot be told from the kernel's: what programs see of such descriptors (opens/cases.py)
 # is what they see without the hook, on the same mount; and SHORTFUSE_OPEN=kernel serves none.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-export PYTHONDONTWRITEBYTECODE=1 SHORTFUSE_OPEN=cache
+export PYTHONDONTWRITEBYTECODE=1
 
 mkdir "$T/source" "$T/mnt"
 cases=$SF_SOURCE/tests/opens/cases.py
@@ -48,10 +48,13 @@ passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
 storm "passthroughfs"
-export SHORTFUSE_OPEN=kernel  # as when nothing is said
+export SHORTFUSE_OPEN=kernel
 compare "passthroughfs, opens by the kernel"
 [ "$(served open)" = 0 ] || fail "opens were served"
-export SHORTFUSE_OPEN=cache
+export SHORTFUSE_OPEN=cache  # as when nothing is said
+compare "passthroughfs, said aloud"
+[ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
+unset SHORTFUSE_OPEN
 unmount "$T/mnt"
 
 passthrough "$T/source" "$T/mnt" nodefault_permissions

@@ -9,6 +9,7 @@ constexpr unsigned kMicroFiles = 1000;      ///< of 4 KiB each, in "micro"
 constexpr unsigned kTreeFilesMin = 10'000;  ///< in "tree"
 constexpr const char *kMicroDirectory = "micro";
 constexpr const char *kTreeDirectory = "tree";
+constexpr const char *kGitDirectory = "tree.git";
 constexpr const char *kFioFile = "fio.dat";
 
 inline std::string micro_file_name(unsigned number) {

@@ -110,7 +110,7 @@ TreeFigures make_tree(const std::string &root, uint64_t fio_bytes) {
     write_file(micro / micro_file_name(i), std::string(4096, static_cast<char>('a' + i % 26)));
   }
   // Real sources first: their depth, names and sizes are what people have.
-  for (const char *from : {"/usr/include", "/usr/lib/python3", "/usr/share/perl", "/usr/share/doc"}) {
+  for (const char *from : {"/usr/lib/python3", "/usr/include", "/usr/share/perl", "/usr/share/doc"}) {
     if (figures.files >= kTreeFilesMin || !fs::is_directory(from)) continue;
     copy_tree(from, tree / fs::path(from).filename(), figures);
   }

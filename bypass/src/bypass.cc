@@ -235,7 +235,7 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
   t.stays_at_call = t.stays;
   int handled = 0;
   const Handler handler = plainly_not_ours(*call) ? nullptr : handler_of(call->nr);
-  if (g.options.serve_opens) [[unlikely]] {
+  if (g.options.serve_opens) {
     handled = call_with_placeholders(handler, call, result);
   } else if (handler != nullptr) {
     handled = handler(call, result);
@@ -260,7 +260,9 @@ int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call
 int sf_bypass_wants(long nr) {
   const Handler handler = handler_of(nr);
   const bool seldom = handler == nullptr || handler == call_creator;
-  if (seldom && g.options.serve_opens && uses_descriptors(nr)) return SF_WANTED_FOR_OPENS;
+  if (seldom && g.options.serve_opens && uses_descriptors(nr)) {
+    return may_end_opens(nr) ? SF_WANTED_FOR_OPENS : SF_WANTED_FOR_OPENS_LATER;
+  }
   return handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
 }
 

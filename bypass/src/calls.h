@@ -21,6 +21,8 @@ int call_process(const sf_call *c, long *result);    // credentials, namespaces,
 int call_uses(const sf_call *c, long *result);       // mmap, poll, flock...: not ours, but they take descriptors
 /// Calls for call_uses: that take a descriptor, or what may be one.
 bool uses_descriptors(long nr);
+/// Of these: after which opens may not be served any more, so it is seen from the start.
+bool may_end_opens(long nr);
 int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served
 
 /// A call on a mount that is not served: counted as passed. Always 0.

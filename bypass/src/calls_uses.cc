@@ -153,6 +153,15 @@ bool uses_descriptors(long nr) {
   }
 }
 
+bool may_end_opens(long nr) {
+  switch (nr) {
+    case __NR_io_uring_enter: case __NR_io_uring_register: case __NR_io_submit: case kSysLandlockRestrictSelf:
+    case __NR_prlimit64: case __NR_setrlimit:
+      return true;
+    default: return false;
+  }
+}
+
 int keep_from_kernel(const sf_call *c, long *result) {
   switch (c->nr) {
     case __NR_poll:

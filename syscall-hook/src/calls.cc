@@ -226,10 +226,12 @@ extern "C" void sf_hook_switch_off(const char *reason) {
   sf_bypass_switch_off();  // offsets held there go back to the kernel
 }
 
+static bool is_wanted_later(int wanted) { return wanted == SF_WANTED_LATER || wanted == SF_WANTED_FOR_OPENS_LATER; }
+
 void sf_calls_start(void) {
   for (int nr = 0; nr < SF_CALLS; nr++) {
     const int wanted = sf_bypass_wants(nr);
-    const int family = wanted == SF_UNWANTED ? 0 : wanted == SF_WANTED_LATER ? SF_CLASS_LATER : SF_CLASS_BYPASS;
+    const int family = wanted == SF_UNWANTED ? 0 : is_wanted_later(wanted) ? SF_CLASS_LATER : SF_CLASS_BYPASS;
     sf_hook_class[nr] = (uint8_t)(family | (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0));
   }
   for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
@@ -238,7 +240,7 @@ void sf_calls_start(void) {
 // A file on a mount is open: its number is watched from now on.
 static void watch_numbers(void) {
   for (int nr = 0; nr < SF_CALLS; nr++) {
-    if (sf_bypass_wants(nr) != SF_WANTED_LATER || __atomic_load_n(&switched_off, __ATOMIC_ACQUIRE)) continue;
+    if (!is_wanted_later(sf_bypass_wants(nr)) || __atomic_load_n(&switched_off, __ATOMIC_ACQUIRE)) continue;
     __atomic_fetch_or(&sf_hook_class[nr], SF_CLASS_BYPASS, __ATOMIC_RELAXED);
   }
 }

@@ -30,7 +30,7 @@ struct Differs {
   const char *why;
 };
 
-/// What a line says with the hook where opens are served (SHORTFUSE_OPEN=cache) and it cannot be as without.
+/// What a line says with the hook where opens are served and it cannot be as without.
 struct Instead {
   const char *line;  // the line's key
   const char *says;

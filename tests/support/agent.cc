@@ -181,6 +181,8 @@ Agent::Agent(const TempDir &temp, const Options &options) {
   spec.report = directory_ + "/report";
   spec.uid = options.uid;
   spec.env = options.env;
+  // The kernel is asked about descriptors that libc opened, by calls that nobody sees: it has to have them open.
+  spec.env.emplace("SHORTFUSE_OPEN", "kernel");
   if (options.uid) {
     for (const auto &path : {directory_, directory_ + "/slate"}) {
       if (chown(path.c_str(), *options.uid, *options.uid) != 0) throw Broken("chown " + path);

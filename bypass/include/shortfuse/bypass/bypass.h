@@ -40,10 +40,11 @@ void sf_bypass_abandoned(const struct sf_call *call);
  * then that may not be done again. */
 int sf_bypass_in_policy(const struct sf_call *call);
 
-/* Whether sf_bypass_call() may want calls of this number (so the hook patches their sites): not at all; always; once a
- * file on a mount is open, when `call` is called (any thread, async-signal-safe); or always, but only because opens may
- * be served, for which it has to see them all. After sf_bypass_start(). */
-enum { SF_UNWANTED = 0, SF_WANTED, SF_WANTED_LATER, SF_WANTED_FOR_OPENS };
+/* Whether sf_bypass_call() may want calls of this number (so the hook patches their sites): not at all; always; or once
+ * a file on a mount is open, when `call` is called (any thread, several at once, async-signal-safe). The last two: only
+ * because opens may be served, for which it has to see them all; from the start, or once a file is open. After
+ * sf_bypass_start(). */
+enum { SF_UNWANTED = 0, SF_WANTED, SF_WANTED_LATER, SF_WANTED_FOR_OPENS, SF_WANTED_FOR_OPENS_LATER };
 int sf_bypass_wants(long nr);
 void sf_bypass_at_first_file(void (*call)(void));
 
