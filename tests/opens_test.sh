@@ -57,6 +57,16 @@ compare "passthroughfs, said aloud"
 unset SHORTFUSE_OPEN
 unmount "$T/mnt"
 
+passthrough "$T/source" "$T/mnt" "bpftime=$POLICIES/datacache.bpf.o,bpftime_mem=4M"
+note "what is known of them is evicted"
+mkdir "$T/mnt/evicted"
+rm -f "$REPORT"
+hooked timeout 120 python3 "$SF_SOURCE/tests/opens/evicted.py" "$T/mnt/evicted" >"$T/evicted" 2>&1 </dev/null
+diff "$T/evicted" <(echo "0 wrong") >"$T/diff" || fail "evicted: $(head -n 20 "$T/diff")"
+[ "$(served open)" -gt 100 ] || fail "hardly an open was served: $(served open)"
+rm -rf "$T/mnt/evicted"
+unmount "$T/mnt"
+
 passthrough "$T/source" "$T/mnt" nodefault_permissions
 compare "permissions decided by the file system"
 unmount "$T/mnt"

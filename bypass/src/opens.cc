@@ -281,6 +281,11 @@ static bool is_node(int fd, const Mount &m, uint64_t nid) {
          found == nid;
 }
 
+static bool is_node_of_kernel(int fd, const Mount &m, uint64_t nodeid) {
+  Identity who;
+  return identify(fd, &who) && who.mount.mount == &m && who.nodeid == nodeid;
+}
+
 // By the path that the caller gave, if it still leads there. What it leads to otherwise must not be opened as it is: it
 // could be a pipe.
 static int open_by_path(const OpenFile &open, const Mount &m) {
@@ -300,7 +305,7 @@ static int open_by_path(const OpenFile &open, const Mount &m) {
 }
 
 // One question, as long as the daemon lives: an open takes as long as it takes.
-static int receive_opened(int socket, const Mount &m) {
+static int receive_opened(int socket, const Mount &m, uint64_t *nodeid) {
   struct {
     sf_msg message;
     sf_opened opened;
@@ -321,12 +326,14 @@ static int receive_opened(int socket, const Mount &m) {
     n = SF_SYS3(__NR_recvmsg, socket, &message, kMsgCmsgCloexec);
   } while (n == -EAGAIN && sf_view_serving(&m.view));
   if (n != sizeof answer || answer.message.type != SF_MSG_OPENED) return -ENOTCONN;
+  *nodeid = answer.opened.nodeid;
   const bool has_fd = message.control_len >= sizeof control.head + sizeof(int) && control.head.type == kScmRights;
   if (answer.opened.error != 0) return answer.opened.error < 0 ? answer.opened.error : -EIO;
   return has_fd ? control.fd : -EMFILE;
 }
 
-// By the daemon, which knows what the node is called now and may open it whatever has become of its mode.
+// By the daemon, which knows what the node is called now and may open it whatever has become of its mode. It also says
+// which one it is to the kernel: the record of that may have been evicted, and would not come back before a LOOKUP.
 static int open_by_daemon(const OpenFile &open, const Mount &m) {
   KernelUcred peer;
   const int socket = connect_daemon(m.socket_path, static_cast<uint32_t>(SF_SYS0(__NR_geteuid)), &peer);
@@ -336,9 +343,10 @@ static int open_by_daemon(const OpenFile &open, const Mount &m) {
     sf_open open;
   } question = {{SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_OPEN, sizeof(sf_open), 0}, {open.nid, open.flags, 0}};
   long sent = SF_SYS6(__NR_sendto, socket, &question, sizeof question, kMsgNosignal, 0, 0);
-  int fd = sent == sizeof question ? receive_opened(socket, m) : -ENOTCONN;
+  uint64_t nodeid = 0;
+  int fd = sent == sizeof question ? receive_opened(socket, m, &nodeid) : -ENOTCONN;
   close_fd(socket);
-  if (fd < 0 || is_node(fd, m, open.nid)) return fd;
+  if (fd < 0 || is_node_of_kernel(fd, m, nodeid)) return fd;
   close_fd(fd);
   return -ESTALE;
 }

@@ -303,10 +303,17 @@ uint64_t Fetcher::forgotten(uint64_t nodeid, uint64_t count) {
   return count;
 }
 
-/// With these references the node would die, but an application was served an open of it.
+/// With these references the node would die, but an application was served an open of it, or of what lies below: that
+/// will be opened by its path.
 bool Fetcher::needed_by_application_locked(uint64_t nodeid, uint64_t count, cache::Holder holder) {
   const cache::Nid nid = cache_.last_references(nodeid, count, holder);
-  return nid != 0 && opens_.has(nid);
+  if (nid == 0) return false;
+  if (opens_.has(nid)) return true;
+  const auto path = kept_open_.empty() ? std::nullopt : cache_.path_of(nid);
+  return path && std::ranges::any_of(kept_open_, [&](uint64_t kept) {
+    const auto below = cache_.path_of(cache_.nid_of(kept));
+    return below && below->starts_with(*path + '/');
+  });
 }
 
 void Fetcher::tidy() {

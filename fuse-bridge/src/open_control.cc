@@ -30,12 +30,13 @@ struct Job {
   int flags;
 };
 
-void answer(int socket, int error, int fd) {
+void answer(int socket, uint64_t nodeid, int error, int fd) {
   struct {
     sf_msg message;
     sf_opened opened;
   } packet{};
   packet.message = {SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_OPENED, sizeof(sf_opened), fd >= 0 ? 1u : 0u};
+  packet.opened.nodeid = nodeid;
   packet.opened.error = error;
   iovec iov{&packet, sizeof(packet)};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -82,19 +83,19 @@ bool Control::open_node(Client &client, std::string_view bytes) {
   if (!job.socket) return false;
   if (under_way.fetch_add(1) >= kOpensUnderWay) {
     under_way.fetch_sub(1);
-    return answer(client.socket.get(), -EBUSY, -1), true;
+    return answer(client.socket.get(), job.place.nodeid, -EBUSY, -1), true;
   }
   try {
     std::thread([job = std::move(job), keeper = bridge_.keeper()] {
       Descriptor fd = keeper->open_kept(job.nid, job.flags);
       int error = 0;
       if (!fd) fd = open_named(job, &error);
-      answer(job.socket.get(), error, fd ? fd.get() : -1);
+      answer(job.socket.get(), job.place.nodeid, error, fd ? fd.get() : -1);
       under_way.fetch_sub(1);
     }).detach();
   } catch (const std::system_error &) {
     under_way.fetch_sub(1);
-    answer(client.socket.get(), -EBUSY, -1);
+    answer(client.socket.get(), 0, -EBUSY, -1);
   }
   return true;
 }

@@ -71,6 +71,26 @@ TEST_F(Opened, TheLastReferenceIsKeptWhileItIsOpen) {
   EXPECT_EQ(cache->nodeid_of(nid), 0u);
 }
 
+TEST_F(Opened, SoAreTheDirectoriesThatLeadThere) {
+  const cache::Nid outer = cache->learn(10, SF_NID_ROOT, "outer", true, cache::Holder::Kernel);
+  const cache::Nid inner = cache->learn(11, outer, "inner", true, cache::Holder::Kernel);
+  const cache::Nid beside = cache->learn(12, outer, "inn", true, cache::Holder::Kernel);
+  cache->learn(kNode, inner, "file", false, cache::Holder::Bridge);
+  publish(0);
+  cache->forget(kNode, 1, cache::Holder::Bridge);
+  EXPECT_EQ(fetcher.forgotten(kNode, 1), 0u);
+  EXPECT_EQ(fetcher.forgotten(12, 1), 1u);
+  EXPECT_EQ(fetcher.forgotten(11, 1), 0u);
+  EXPECT_EQ(fetcher.forgotten(10, 1), 0u);
+  EXPECT_EQ(cache->path_of(nid), "outer/inner/file");
+  EXPECT_EQ(cache->nodeid_of(beside), 0u);
+  close();
+  for (int level = 0; level < 3; level++) fetcher.tidy();
+  EXPECT_EQ(told_to_forget(), 1u);
+  EXPECT_EQ(cache->nodeid_of(inner), 0u);
+  EXPECT_EQ(cache->nodeid_of(outer), 0u);
+}
+
 TEST_F(Opened, OnlyTheLastReferenceIs) {
   cache->learn(kNode, SF_NID_ROOT, "file", false, cache::Holder::Kernel);
   publish(0);

@@ -82,6 +82,7 @@ struct sf_open {
   uint32_t pad;
 };
 struct sf_opened {
+  uint64_t nodeid;        /* FUSE's number of the node: the record that says so may have been evicted */
   int32_t error;          /* 0 or -errno */
   uint32_t pad;
 };
