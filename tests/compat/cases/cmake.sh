@@ -1,4 +1,5 @@
 # keep: *.txt
+# served: cmake gmake cc1
 cat >CMakeLists.txt <<'TEXT'
 cmake_minimum_required(VERSION 3.18)
 project(x C)

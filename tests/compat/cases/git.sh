@@ -1,5 +1,6 @@
-# clone, commit, gc, rebase, worktree, bisect of a repository of thousands of files
+# clone, commit, gc, rebase, worktree of a repository of thousands of files
 # keep: ./clone/[!.]*
+# served: git
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org \
   GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org GIT_AUTHOR_DATE='1700000000 +0000' \
   GIT_COMMITTER_DATE='1700000000 +0000'

@@ -1,5 +1,6 @@
 # streams, channels, mapped files, a walk, child processes
 # keep: ./d/*
+# served: java
 cat >"$scratch/A.java" <<'JAVA'
 import java.io.*;
 import java.nio.*;

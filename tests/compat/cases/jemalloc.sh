@@ -1,4 +1,5 @@
 # an allocator preloaded beside the hook
+# served: python3 git
 export LD_PRELOAD=${LD_PRELOAD:+$LD_PRELOAD:}/usr/lib/x86_64-linux-gnu/libjemalloc.so.2
 python3 -c '
 import os

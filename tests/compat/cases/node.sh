@@ -1,4 +1,5 @@
 # synchronous and asynchronous calls, streams, watchers, workers
+# served: node
 cat >"$scratch/a.js" <<'JS'
 const fs = require('fs'), path = require('path');
 fs.mkdirSync('d');
@@ -7,7 +8,8 @@ let sum = 0;
 for (const f of fs.readdirSync('d').sort()) sum += fs.statSync('d/' + f).size + fs.readFileSync('d/' + f).length;
 console.log(sum);
 const walk = (dir) => fs.readdirSync(dir, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))
-  .reduce((n, e) => n + (e.isDirectory() ? walk(path.join(dir, e.name)) : fs.statSync(path.join(dir, e.name)).size), 0);
+  .map((e) => [e, path.join(dir, e.name)])
+  .reduce((n, [e, p]) => n + (e.isDirectory() ? walk(p) : fs.lstatSync(p).size), 0);
 console.log(walk(process.env.project));
 (async () => {
   let n = 0;

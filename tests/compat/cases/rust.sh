@@ -1,4 +1,5 @@
 # keep: ./d/*
+# served: a
 cat >a.rs <<'RS'
 use std::{env, fs, io, path::Path};
 fn walk(p: &Path) -> io::Result<(u64, u64)> {

@@ -1,5 +1,6 @@
-# programs built with AddressSanitizer and ThreadSanitizer
+# programs built with sanitisers, whose calls are the kernel's as the runtimes make some themselves, between hooked ones
 # keep: *.c
+# served: cat
 cat >p.c <<'C'
 #include <dirent.h>
 #include <pthread.h>
@@ -38,5 +39,6 @@ int main(void) {
 C
 for kind in address thread undefined; do
   LD_PRELOAD= gcc -g -O1 -fsanitize=$kind -o p p.c -lpthread
+  cat "$project"/include/*.h | wc -c
   ASAN_OPTIONS=verify_asan_link_order=0 ./p && echo "$kind"
 done

@@ -1,4 +1,5 @@
 # bash: here-documents, redirections, process substitution, globs, tests; busybox likewise
+# served: bash cat busybox
 for i in $(seq 30); do
   cat <<TEXT >"h$i"
 $i here

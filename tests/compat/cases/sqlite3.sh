@@ -1,5 +1,6 @@
 # rollback journal and write-ahead log, two writers at once
 # keep: ./none
+# served: sqlite3
 for mode in delete wal; do
   db=$mode.db
   sqlite3 "$db" "pragma journal_mode=$mode; create table t(a integer primary key autoincrement, who text);"

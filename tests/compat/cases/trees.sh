@@ -1,4 +1,5 @@
 # rsync, tar, find, du, cp, mv, diff over thousands of files
+# served: rsync tar find du ls diff grep python3 perl
 rsync -a "$project"/ copy && rsync -ain --checksum "$project"/ copy | head -n 3
 rsync -a --delete "$project/include"/ copy/python && diff -r copy/python "$project/include" && echo equal
 tar cf - -C "$project" . | tar xpf - --one-top-level=x && diff -r "$project" x && echo equal
