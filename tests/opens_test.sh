@@ -44,6 +44,25 @@ storm() {
   [ ! -s "$T/victim" ] || fail "$1: $(cat "$T/victim")"
 }
 
+# Nobody waits for a daemon that is no more.
+gone() {
+  note "$1, when the daemon is killed"
+  local way
+  for way in without with; do
+    passthrough "$T/source" "$T/mnt"
+    head -c 20000 /dev/zero >"$T/mnt/a"
+    local run=()
+    [ "$way" = without ] || run=(hooked)
+    rm -f "$REPORT"
+    "${run[@]}" timeout -s KILL 60 python3 "$SF_SOURCE/tests/opens/gone.py" "$T/mnt" "$(daemon_of "$T/mnt")" "$1" \
+      >"$T/$way" 2>&1 </dev/null || fail "$1, $way: status $?: $(cat "$T/$way")"
+    detach_below "$T"
+  done
+  diff "$T/without" "$T/with" >"$T/diff" || fail "$1: $(cat "$T/diff")"
+  [ "$(served open)" -gt 0 ] || fail "$1: no open was served"
+}
+
+for call in flock fork fsync poll seteuid; do gone "$call"; done
 passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"

@@ -135,11 +135,17 @@ static void vacate_source(int fd) {
 }
 
 // With the socket goes the bridge's care for the nodes that the session's open table names.
+static void end_opens_of(const Link &link) {
+  sf_session *session = __atomic_load_n(&link.session, __ATOMIC_ACQUIRE);
+  if (session != nullptr) __atomic_store_n(&session->opens_kept, 0u, __ATOMIC_SEQ_CST);
+  make_all_real();
+}
+
 static void drop_socket(unsigned index) {
   Link &link = g.process->link[index];
   int fd = link.fd;
   if (fd < 0) return;
-  make_all_real();
+  end_opens_of(link);
   bool ours = socket_is_ours(link);
   set_hidden(index, -1);
   if (ours) close_fd(fd);
@@ -151,6 +157,7 @@ void vacate(int fd) {
   for (unsigned i = 0; i < kMountsMax; ++i) {
     if (hidden_fd[i] != fd + 1) continue;
     int moved = socket_is_ours(g.process->link[i]) ? hide(fd) : -1;
+    if (moved < 0) end_opens_of(g.process->link[i]);
     set_hidden(i, moved);
     // A socket that cannot be moved is given up; the next refresh connects anew.
     SF_SYS1(__NR_close, fd);

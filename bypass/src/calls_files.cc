@@ -208,16 +208,15 @@ bool is_lock_command(int command) {
          command == F_OFD_SETLKW || command == F_OFD_GETLK;
 }
 
-// The number's own flag is the kernel's; a placeholder may be made real while it is set.
+// The number's own flag is the kernel's; a placeholder may be made real while it is set. 0: it is none any more.
 int fcntl_of_placeholder(const sf_call *c, const File &file, long *result) {
   const int command = static_cast<int>(c->arg[1]);
   if (command == F_GETFD) return 0;
   if (command == F_SETFD) return *result = set_number_flags(*c), 1;
   *result = command == F_GETFL ? placeholder_flags(file) : -1;
   if (*result >= 0) return 1;
-  const int error = make_real(file);
-  *result = error != 0 ? error : make_call(*c);
-  return 1;
+  *result = make_real(file);
+  return *result != 0;
 }
 
 int do_fcntl(const sf_call *c, long *result) {
@@ -227,7 +226,7 @@ int do_fcntl(const sf_call *c, long *result) {
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicate(c, fd, result);
   // POSIX locks go with the first close of any descriptor of the file, so every open has to be the kernel's.
   if (command == F_SETLK || command == F_SETLKW) opens_off("it locks files");
-  if (File held = file_of(fd); is_placeholder(held)) return fcntl_of_placeholder(c, held, result);
+  if (File held = file_of(fd); is_placeholder(held) && fcntl_of_placeholder(c, held, result) != 0) return 1;
   // A lock's range may be counted from the offset (SEEK_CUR).
   if (is_lock_command(command)) give_back(fd);
   if (command != F_SETFL) return 0;

@@ -111,6 +111,14 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
   return 1;
 }
 
+// The kernel goes on from where we stand. 0: it can; 1: *result says why not.
+int leave_to_kernel(int fd, const File &file, long *result) {
+  const int error = give_back(fd, file);
+  if (error == 0 || !file.same()) return 0;
+  *result = error;
+  return 1;
+}
+
 }  // namespace
 
 int call_read(const sf_call *c, long *result) {
@@ -125,14 +133,13 @@ int call_read(const sf_call *c, long *result) {
   if (has_offset(c)) return read_at(c, file, result);
   while (file.same()) {
     int64_t position = position_of(file);
-    if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READ);
+    if (position < 0) return leave_to_kernel(fd, file, result) != 0 ? 1 : pass(file.mount(), SF_OP_READ);
     if (is_set(*file.slot, kFileDirectory)) break;  // EISDIR
     int done = read_on(c, file, position, result);
     if (done > 0) return 1;
     if (done == 0) break;
   }
-  if (file.same()) give_back(fd, file);
-  return 0;
+  return file.same() ? leave_to_kernel(fd, file, result) : 0;
 }
 
 // ---- lseek
@@ -249,13 +256,12 @@ int call_lseek(const sf_call *c, long *result) {
     return 1;
   }
   if (!is_set(*file.slot, kFileDirectory)) {
-    if (position_of(file) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
-    if (seek_file(c, fd, file, result)) return 1;
-    give_back(fd, file);
-    return pass(file.mount(), SF_OP_LSEEK);
+    if (position_of(file) >= 0 && seek_file(c, fd, file, result)) return 1;
+    return leave_to_kernel(fd, file, result) != 0 ? 1 : pass(file.mount(), SF_OP_LSEEK);
   }
   File holder;
-  if (holders_position(file, &fd, &holder) < 0) return settle(file.slot), pass(file.mount(), SF_OP_LSEEK);
+  if (holders_position(file, &fd, &holder) < 0)
+    return leave_to_kernel(static_cast<int>(c->arg[0]), file, result) != 0 ? 1 : pass(file.mount(), SF_OP_LSEEK);
   if (seek_directory(c, holder, result)) {
     Stay stay(file.mount(), false);
     if (!stay.entered()) return 1;
@@ -263,8 +269,7 @@ int call_lseek(const sf_call *c, long *result) {
     count_served(op);
     return 1;
   }
-  give_back(fd, holder);
-  return pass(file.mount(), SF_OP_LSEEK);
+  return leave_to_kernel(fd, holder, result) != 0 ? 1 : pass(file.mount(), SF_OP_LSEEK);
 }
 
 // ---- getdents64
@@ -317,7 +322,7 @@ int list_on(const sf_call *c, int fd, const File &file, int64_t position, long *
     if (ready && op.nid == 0) ready = op.give_up(SF_MISS_ATTR);
     if (!ready || !run_policy(&op, result)) {
       // The stream is the kernel's before the call is made: it goes on where the caller stands.
-      give_back(fd, file);
+      if (leave_to_kernel(fd, file, result) != 0) return count_missed(op, 0), 1;
       if (!file.same() && make_through_duplicate(file, *c, result)) return count_missed(op, 0), 1;
       *result = fall_back(&op);
       return 1;
@@ -344,7 +349,8 @@ int call_getdents(const sf_call *c, long *result) {
   if (c->nr == __NR_getdents64) {
     while (file.same()) {
       int64_t position = holders_position(file, &fd, &holder);
-      if (position < 0) return settle(file.slot), pass(file.mount(), SF_OP_READDIR);
+      if (position < 0)
+        return leave_to_kernel(static_cast<int>(c->arg[0]), file, result) != 0 ? 1 : pass(file.mount(), SF_OP_READDIR);
       if (!is_set(*file.slot, kFileDirectory)) break;
       int done = list_on(c, fd, holder, position, result);
       if (done > 0) return 1;
@@ -353,8 +359,7 @@ int call_getdents(const sf_call *c, long *result) {
     }
   }
   if (!file.same()) return 0;
-  give_back(fd, holder);
-  return pass(file.mount(), SF_OP_READDIR);
+  return leave_to_kernel(fd, holder, result) != 0 ? 1 : pass(file.mount(), SF_OP_READDIR);
 }
 
 }  // namespace shortfuse::bypass

@@ -154,18 +154,29 @@ static int64_t kernel_offset(const FileSlot &slot, int64_t position) {
 
 File offset_holder(const File &file, int *fd) {
   const int32_t origin = __atomic_load_n(&file.slot->origin, __ATOMIC_ACQUIRE);
-  if (origin == 0) return file;
+  if (origin <= 0) return file;
   File holder = file_of(origin - 1);
   if (!holder || static_cast<uint32_t>(holder.state >> 8) != file.slot->origin_count) return file;
   *fd = origin - 1;
   return holder;
 }
 
-void settle(FileSlot *slot) {
-  const int32_t origin = __atomic_exchange_n(&slot->origin, 0, __ATOMIC_ACQ_REL);
-  if (origin == 0) return;
-  File file = file_of(origin - 1);
-  if (file && static_cast<uint32_t>(file.state >> 8) == slot->origin_count) give_back(origin - 1, file);
+int settle(FileSlot *slot) {
+  for (;;) {
+    int32_t origin = __atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE);
+    if (origin == 0) return 0;
+    if (origin == kNewOrigin) {
+      SF_SYS0(__NR_sched_yield);
+      continue;
+    }
+    File file = file_of(origin - 1);
+    const bool holds = file && static_cast<uint32_t>(file.state >> 8) == slot->origin_count;
+    const int error = holds ? give_back(origin - 1, file) : 0;
+    // Not before: who closes the origin meanwhile hands over what it holds to those that name it.
+    if (error != 0 && file.same()) return error;
+    if (error == 0 && __atomic_compare_exchange_n(&slot->origin, &origin, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+      return 0;
+  }
 }
 
 // One thread at a time has a position in its hands, the others wait; so no handler of this thread may come in between
@@ -186,20 +197,19 @@ static bool with_position(const File &file, int64_t position, Action action) {
   return mine;
 }
 
-void give_back(int fd, const File &file) {
+int give_back(int fd, const File &file) {
   FileSlot *slot = file.slot;
-  settle(slot);
-  // One that cannot be made real keeps its offset here; whoever uses the number is told the error (opens.h).
-  if (make_real(file) != 0) return;
+  if (const int error = settle(slot); error != 0) return error;
+  if (const int error = make_real(file); error != 0) return error;
   for (;;) {
     const int64_t position = position_of(file);
-    if (position < 0) return;
+    if (position < 0) return 0;
     const bool given = with_position(file, position, [&] {
       if (position == 0 && !is_set(*slot, kFileMoved)) return;
       SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
       __atomic_or_fetch(&slot->flags, kFileMoved, __ATOMIC_RELAXED);
     });
-    if (given) return;
+    if (given) return 0;
   }
 }
 
@@ -215,7 +225,7 @@ void files_give_back_all_but_listings() {
   make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
   files_for_each([](int fd, const File &file) {
-    if (!in_listing(file)) return give_back(fd, file);
+    if (!in_listing(file)) return static_cast<void>(give_back(fd, file));
     // The other process may move the kernel's offset.
     __atomic_or_fetch(&file.slot->flags, static_cast<uint8_t>(kFileMoved | kFileForked), __ATOMIC_RELAXED);
   });
@@ -233,17 +243,19 @@ void files_before_exec() {
 
 // The holder of an offset that the kernel cannot be told goes (a listing's, a placeholder's): the first of its
 // duplicates takes its place, the others follow that one.
-static void hand_over(int fd, const File &from) {
-  const int64_t position = position_of(from);
+// False: another thread has moved it meanwhile.
+static bool hand_over_from(int fd, const File &from, int64_t position) {
   const uint32_t count = static_cast<uint32_t>(from.state >> 8);
-  if (position < 0) return;
-  with_position(from, position, [&] {
+  return with_position(from, position, [&] {
     int heir = -1;
     File heirs;
     files_for_each([&](int other, const File &file) {
       FileSlot *slot = file.slot;
-      if (__atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != fd + 1 || slot->origin_count != count) return;
+      int32_t origin = fd + 1;
+      if (__atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != origin || slot->origin_count != count) return;
       if (heir >= 0) {
+        if (!__atomic_compare_exchange_n(&slot->origin, &origin, kNewOrigin, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+          return;
         slot->origin_count = static_cast<uint32_t>(heirs.state >> 8);
         __atomic_store_n(&slot->origin, heir + 1, __ATOMIC_RELEASE);
         __atomic_or_fetch(&heirs.slot->flags, static_cast<uint8_t>(kFileLinked), __ATOMIC_SEQ_CST);
@@ -262,6 +274,13 @@ static void hand_over(int fd, const File &from) {
       heirs = file;
     });
   });
+}
+
+void files_hand_over(int fd, const File &from) {
+  for (;;) {
+    const int64_t position = position_of(from);
+    if (position < 0 || hand_over_from(fd, from, position)) return;
+  }
 }
 
 // A descriptor that shares the offset which `file` held when it was closed, or `file` itself. It stays open meanwhile:
@@ -376,7 +395,11 @@ bool files_duplicated(const File &from, int from_fd, int to, uint16_t open) {
   if (!from.same()) return false;
   __atomic_store_n(&slot->open, open, __ATOMIC_RELEASE);
   publish(slot, kOnMount);
-  return true;
+  // Closed since by a thread that did not see the link, and so handed nothing over: that came first.
+  if (open == 0 || from.same() || __atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != from_fd + 1) return true;
+  __atomic_store_n(&slot->open, static_cast<uint16_t>(0), __ATOMIC_RELEASE);
+  empty(slot);
+  return false;
 }
 
 bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool directory) {
@@ -400,9 +423,12 @@ bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool
 // Duplicates go on where this one stood.
 static void close_file(int fd, const File &file) {
   if (is_set(*file.slot, kFileLinked)) {
-    const bool placeholder = is_placeholder(file);
-    if (placeholder || in_listing(file)) hand_over(fd, file);
-    if (!placeholder) give_back(fd, file);
+    if (is_placeholder(file)) {
+      hand_over_placeholder(fd, file);
+    } else {
+      if (in_listing(file)) files_hand_over(fd, file);
+      give_back(fd, file);
+    }
   }
   empty(file.slot);
 }
@@ -587,6 +613,9 @@ bool cwd_same(const Cwd &cwd) {
 
 void files_after_fork() {
   opens_after_fork();
+  files_for_each([](int, const File &file) {
+    if (file.slot->origin == kNewOrigin) file.slot->origin = 0;
+  });
   // A change that a thread of the parent had under way will never end here: forget what was known.
   cwd_begun = cwd_ended = (cwd_begun > cwd_ended ? cwd_begun : cwd_ended) + 1;
   cwd_lock &= ~1u;

@@ -25,6 +25,7 @@ constexpr unsigned kFilesPerPage = 1024;
 constexpr unsigned kFilePages = 1024;
 constexpr int64_t kKernelOwned = -1;
 constexpr int64_t kGivingBack = -2;   // a thread is telling the kernel: wait for it
+constexpr int32_t kNewOrigin = -1;    // a thread is about to name another: wait for it
 
 enum FileFlag : uint8_t {
   kFileReadable = 1,    // opened for reading, not O_PATH
@@ -66,7 +67,7 @@ struct alignas(64) FileSlot {
   uint8_t flags;         // FileFlag; atomic
   uint16_t open;         // of a placeholder: which open it is (opens.cc); atomic
   uint32_t origin_count; // of a duplicate: the origin's state when it was made
-  int32_t origin;        // of a duplicate: 1 + the descriptor that holds the offset; 0: none
+  int32_t origin;        // of a duplicate: 1 + the descriptor that holds the offset; 0: none; kNewOrigin. Atomic
 };
 static_assert(sizeof(FileSlot) == 64);
 
@@ -121,10 +122,13 @@ void files_duplicating(const File &from);
 bool files_duplicated(const File &from, int from_fd, int to, uint16_t open = 0);
 /// A placeholder on the node `nid`, offset 0. False: it cannot be registered.
 bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool directory);
-/// Before a duplicate is used by the kernel's offset: what its origin holds is given back.
-void settle(FileSlot *slot);
+/// Before a duplicate is used by the kernel's offset: what its origin holds is given back, or the duplicate's own now,
+/// where the origin is closed meanwhile. 0, or why the kernel cannot have it (give_back()).
+int settle(FileSlot *slot);
 /// Of a duplicate: the file that holds the offset they share, and its number; else `file` itself.
 File offset_holder(const File &file, int *fd);
+/// The duplicates of `from`, which is being closed, have its offset when this returns.
+void files_hand_over(int fd, const File &from);
 /// Some descriptor on a mount is, or was, registered.
 bool files_any();
 /// To be called when the first one is.
@@ -139,8 +143,9 @@ void files_close_range(unsigned first, unsigned last);
 int64_t position_of(const File &file);
 /// False: the position is no longer `from`, or the file no longer this one.
 bool move_position(const File &file, int64_t from, int64_t to);
-/// The offset is the kernel's when this returns.
-void give_back(int fd, const File &file);
+/// The offset is the kernel's when this returns 0. Else it is a placeholder's that cannot be made real (-errno): the
+/// call that needs it has to fail with that, and not be made, for by then it might be possible, at another offset.
+int give_back(int fd, const File &file);
 inline void give_back(int fd) {
   File file = file_of(fd);
   if (file) give_back(fd, file);

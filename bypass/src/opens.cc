@@ -246,15 +246,16 @@ bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
   open->flags = static_cast<uint32_t>(flags & ~static_cast<uint64_t>(O_NOCTTY | O_CLOEXEC)) | O_LARGEFILE;
   open->mount = static_cast<uint8_t>(index_of(*op->mount));
   open->serial = op->mount->serial;
-  const bool good = publish_node(open, session, op->nid) && is_as_served(*op) &&
-                    __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0;
+  const bool good = publish_node(open, session, op->nid) && is_as_served(*op);
   long fd = good ? SF_SYS3(__NR_fcntl, source, flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0) : -EAGAIN;
   const auto index = static_cast<uint16_t>(open - opens + 1);
   if (!is_error(fd) && files_opened_here(static_cast<int>(fd), {op->mount, open->serial}, op->nid, index,
                                          is_directory(op->attr.attr.mode))) {
-    // Who ends this, or maps code, does so first and then makes real what there is: full fences on both sides.
+    // Who ends this, gives the session up, or maps code, does so first and then makes real what there is: full fences
+    // on both sides.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!switched_off() && code_is_known()) [[likely]] return *result = fd, true;
+    const bool kept = __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0;
+    if (kept && !switched_off() && code_is_known()) [[likely]] return *result = fd, true;
     files_close(static_cast<int>(fd));
     close_fd(static_cast<int>(fd));
     return false;
@@ -325,6 +326,7 @@ static int receive_opened(int socket, const Mount &m, uint64_t *nodeid) {
     message.control_len = sizeof control;
     n = SF_SYS3(__NR_recvmsg, socket, &message, kMsgCmsgCloexec);
   } while (n == -EAGAIN && sf_view_serving(&m.view));
+  if (n == 0 && sf_view_serving(&m.view)) return -EBUSY;  // it has no room for another connection
   if (n != sizeof answer || answer.message.type != SF_MSG_OPENED) return -ENOTCONN;
   *nodeid = answer.opened.nodeid;
   const bool has_fd = message.control_len >= sizeof control.head + sizeof(int) && control.head.type == kScmRights;
@@ -390,10 +392,8 @@ class MoreNumbers {
 };
 }  // namespace
 
-// REQUIRES: the turn.
+// REQUIRES: the turn, and to be inside the mount.
 static int really_open(const OpenFile &open) {
-  Stay stay({&mounts[open.mount], open.serial}, false);
-  if (!stay.entered()) return -ENOTCONN;
   const Mount &m = mounts[open.mount];
   const int fd = open_somehow(open, m);
   if (fd != -EMFILE) return fd;
@@ -420,9 +420,12 @@ static void replace(int fd, const File &file, uint16_t index, int real) {
 int make_placeholder_real(const File &file) {
   // A forked child is still being put in order (process.cc).
   if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0) return -EAGAIN;
+  // Before the turn: who finds here that the daemon has gone, or gives its socket up, makes all real that can be.
+  Stay stay(file.mount(), false);
   Turn mine;
   const uint16_t index = __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE);
   if (!file.same() || index == 0 || !is_placeholder(file)) return 0;
+  if (!stay.entered()) return -ENOTCONN;
   OpenFile &open = opens[index - 1];
   const int real = really_open(open);
   if (real < 0) return real;
@@ -458,6 +461,11 @@ long duplicate_placeholder(const sf_call &c, int fd, const File &file) {
   // Closed meanwhile by another thread: then that came first.
   close_fd(static_cast<int>(to));
   return -EBADF;
+}
+
+void hand_over_placeholder(int fd, const File &file) {
+  Turn mine;
+  files_hand_over(fd, file);
 }
 
 void opens_after_fork() {

@@ -54,6 +54,8 @@ int keep_from_kernel(const sf_call *c, long *result);
 /// The same where the caller's memory must not be looked at (any more).
 void keep_from_kernel_after_fault(const sf_call *c);
 
+/// `file` is about to be closed, and has duplicates: they go on where it stands. Waits for those that are being made.
+void hand_over_placeholder(int fd, const File &file);
 /// The slot no longer is one of the numbers of its open.
 void leave_open(FileSlot *slot);
 void opens_after_fork();

@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
+#include <thread>
 
 #include "files.h"
 #include "fixture.h"
@@ -34,7 +36,11 @@ constexpr long kFiClone = 0x40049409, kFiCloneRange = 0x4020940d;
 int code_verdict;             // what is said of the code of this process
 int code_verdict_afterwards;  // from the second question on
 int questions;
-int verdict_of_code() { return ++questions == 1 ? code_verdict : code_verdict_afterwards; }
+uint32_t *gives_up;           // falls to 0 when the first question is asked
+int verdict_of_code() {
+  if (gives_up != nullptr) *gives_up = 0;
+  return ++questions == 1 ? code_verdict : code_verdict_afterwards;
+}
 
 sf_session session;
 
@@ -175,6 +181,14 @@ TEST_F(Opens, CodeOfOthers) {
   EXPECT_EQ(inode_of(fd), inode_of("f"));
   EXPECT_EQ(entries_of("f"), 0u);
   say_of_code(1);
+  gives_up = &session.opens_kept;
+  const int given_up = open_it("f");
+  EXPECT_GE(given_up, 0);
+  EXPECT_FALSE(served(given_up)) << "the session was given up while the open was served";
+  EXPECT_EQ(entries_of("f"), 0u);
+  gives_up = nullptr;
+  session.opens_kept = 1;
+  say_of_code(1);
   const int before = open_it("f");
   EXPECT_TRUE(served(before));
   say_of_code(0);
@@ -288,6 +302,90 @@ TEST_F(Opens, DuplicatesBecomeRealTogether) {
   sf_bypass_switch_off();
   by_kernel(SYS_lseek, second, 7, SEEK_SET);
   EXPECT_EQ(by_kernel(SYS_lseek, third, 0, SEEK_CUR), 7);
+}
+
+// A thread reads through a duplicate while another one closes what it was made of, which holds their offset.
+TEST_F(Opens, ADuplicateReadsWhileItsOriginIsClosed) {
+  constexpr int kRounds = 500;
+  std::atomic<int> duplicate{-1};
+  std::atomic<int> wrong{0};
+  std::thread reader([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      int fd;
+      while ((fd = duplicate.load()) < 0) {
+      }
+      char buffer[3];
+      const bool at_end = through(SYS_lseek, fd, 0, SEEK_CUR) == 8191;
+      const bool right = through(SYS_read, fd, arg(buffer), 3) == 2 && buffer[0] == 'b' && buffer[1] == 'c';
+      wrong += !at_end || !right;
+      duplicate = -1;
+    }
+  });
+  char buffer[10];
+  for (int round = 0; round < kRounds; ++round) {
+    opens_worth = 0;
+    const int fd = open_it("f");
+    ASSERT_EQ(through(SYS_lseek, fd, 8191, SEEK_SET), 8191);
+    const int other = static_cast<int>(through(SYS_dup, fd));
+    ASSERT_TRUE(served(other));
+    duplicate = other;
+    for (std::atomic<int> i = 0; i < round % 200 * 10;) ++i;
+    through(SYS_close, fd);
+    while (duplicate.load() >= 0) sched_yield();
+    EXPECT_EQ(through(SYS_read, other, arg(buffer), 10), 0);
+    through(SYS_close, other);
+  }
+  reader.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+// Where a placeholder cannot be made real the call fails, and a later one that can goes on where this one stood.
+TEST_F(Opens, WhatFailsOnceGoesOnWhereItStood) {
+  char buffer[100];
+  const int fd = open_it("f");
+  ASSERT_EQ(through(SYS_lseek, fd, 4090, SEEK_SET), 4090);
+  const int other = static_cast<int>(through(SYS_dup, fd));
+  ASSERT_TRUE(served(other));
+  tree.cache().drop_node(tree.nid("f"));
+  ASSERT_EQ(rename(tree.path("f").c_str(), tree.path("away").c_str()), 0);
+  for (int number : {other, fd}) {
+    EXPECT_EQ(through(SYS_read, number, arg(buffer), 10), -ENOTCONN);
+    EXPECT_EQ(through(SYS_lseek, number, 0, SEEK_END), -ENOTCONN);
+  }
+  ASSERT_EQ(rename(tree.path("away").c_str(), tree.path("f").c_str()), 0);
+  EXPECT_EQ(through(SYS_lseek, other, 0, SEEK_CUR), 4090);
+  EXPECT_EQ(through(SYS_read, other, arg(buffer), 10), 10);
+  EXPECT_EQ(std::string(buffer, 10), "aaaaaabbbb");
+  EXPECT_FALSE(served(fd));
+  EXPECT_EQ(through(SYS_read, fd, arg(buffer), 1), 1);
+  EXPECT_EQ(through(SYS_lseek, other, 0, SEEK_CUR), 4101);
+}
+
+TEST_F(Opens, LocksAreCountedFromTheOffset) {
+  char buffer[100];
+  const int fd = open_it("f");
+  ASSERT_EQ(through(SYS_read, fd, arg(buffer), 100), 100);
+  struct ::flock lock = {};
+  lock.l_type = F_RDLCK;
+  lock.l_whence = SEEK_CUR;
+  lock.l_len = 10;
+  ASSERT_TRUE(served(fd));
+  EXPECT_EQ(through(SYS_fcntl, fd, F_OFD_SETLK, arg(&lock)), 0);
+  const int other = open(tree.path("f").c_str(), O_RDWR);
+  struct ::flock found = {};
+  found.l_type = F_WRLCK;
+  ASSERT_EQ(fcntl(other, F_OFD_GETLK, &found), 0);
+  EXPECT_EQ(found.l_start, 100);
+  EXPECT_EQ(found.l_len, 10);
+  close(other);
+}
+
+TEST_F(Opens, FlagsThatAreSetCountFromThenOn) {
+  const int fd = open_it("f");
+  ASSERT_TRUE(served(fd));
+  through(SYS_fcntl, fd, F_SETFL, O_DIRECT);
+  EXPECT_FALSE(served(fd));
+  EXPECT_TRUE(is_set(*file_of(fd).slot, kFileDirect)) << "reads are the kernel's";
 }
 
 TEST_F(Opens, TheLastNumberIsInUse) {

@@ -136,7 +136,7 @@ struct sf_session {
   uint32_t reserved;
   uint64_t recency[SF_RECENCY];     /* refs of records hit lately, one hit in a few: input of eviction */
   struct sf_hint hint[SF_HINTS];
-  uint32_t opens_kept;              /* written by the bridge: not 0 when it looks after the open table */
+  uint32_t opens_kept;              /* not 0: the bridge looks after the open table. 0 again, by either: not any more */
   uint32_t reserved2;
   uint64_t open[SF_OPENS + SF_OPEN_PROBE];  /* nid, 0: free */
   struct sf_lane lane[SF_LANES];
