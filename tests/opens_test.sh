@@ -67,6 +67,13 @@ passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
 storm "passthroughfs"
+note "a program that may be confined"
+rm -f "$REPORT"
+mkdir "$T/mnt/confined"
+hooked timeout 120 setpriv --no-new-privs python3 "$cases" "$T/mnt/confined" plain >"$T/with" 2>&1 </dev/null ||
+  fail "confined: $(tail -n 3 "$T/with")"
+[ "$(served read)" -gt 0 ] || fail "a confined program was served nothing"
+[ "$(served open)" = 0 ] || fail "a confined program was served opens that the kernel was to decide"
 export SHORTFUSE_OPEN=kernel
 compare "passthroughfs, opens by the kernel"
 [ "$(served open)" = 0 ] || fail "opens were served"

@@ -150,11 +150,24 @@ void leave_open(FileSlot *slot) {
 
 static uint32_t source_state;   // 0: not tried; 1: being made; 2: there; 3: not to be had. Atomic
 
+// Somebody may have forbidden this process to open what its user may: then the kernel has to be asked each time. It
+// cannot see a Landlock domain, but who is not root entered it with no_new_privs; of AppArmor and SELinux it has a label.
+static bool may_be_confined() {
+  if (SF_SYS5(__NR_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0) return true;
+  const long fd = SF_SYS4(__NR_openat, AT_FDCWD, "/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC, 0);
+  if (is_error(fd)) return fd != -ENOENT;
+  constexpr char kFree[] = "unconfined";
+  char label[sizeof kFree] = {};
+  const long n = SF_SYS3(__NR_read, fd, label, sizeof label - 1);
+  close_fd(static_cast<int>(fd));
+  return is_error(n) ? n != -EINVAL : !text_is(label, kFree);  // EINVAL: nobody gives labels
+}
+
 // Of something that cannot be opened: who comes to it by a link in /proc that we did not see gets ENXIO.
 static bool make_source() {
   FileLimit limit = {};
   SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
-  if (limit.cur < kDescriptorsMin) return false;
+  if (limit.cur < kDescriptorsMin || may_be_confined()) return false;
   long event = SF_SYS2(__NR_eventfd2, 0, O_CLOEXEC);
   if (is_error(event)) return false;
   char path[40];
