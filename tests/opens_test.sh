@@ -70,7 +70,7 @@ storm "passthroughfs"
 note "a program that may be confined"
 rm -f "$REPORT"
 mkdir "$T/mnt/confined"
-hooked timeout 120 setpriv --no-new-privs python3 "$cases" "$T/mnt/confined" plain >"$T/with" 2>&1 </dev/null ||
+hooked timeout 120 setpriv --no-new-privs python3 "$cases" "$T/mnt/confined" dup >"$T/with" 2>&1 </dev/null ||
   fail "confined: $(tail -n 3 "$T/with")"
 [ "$(served read)" -gt 0 ] || fail "a confined program was served nothing"
 [ "$(served open)" = 0 ] || fail "a confined program was served opens that the kernel was to decide"

@@ -289,12 +289,13 @@ long read_stream(const File &file, int64_t position, void *to, uint64_t room, in
 }
 
 // A directory that was removed while it was read has no entries any more, and says so. Where its attributes are
-// known it is there; else the kernel says. Room for no entry: nothing of its listing is used up.
+// known, and count a name, it is there; else the kernel says. Room for no entry: nothing of its listing is used up.
 bool is_removed(const Op &op, int fd) {
   const uint64_t nid = nid_of(op.file);
   sf_attr_view attr;
   sf_moment moment = {};
-  if (nid != 0 && sf_find_attr(&op.mount->view, nid, &moment, &attr) == SF_FIND_OK) return false;
+  const bool known = nid != 0 && sf_find_attr(&op.mount->view, nid, &moment, &attr) == SF_FIND_OK;
+  if (known && attr.attr.nlink != 0) return false;
   if (make_real(op.file) != 0) return false;
   char none;
   return SF_SYS3(__NR_getdents64, fd, &none, sizeof none) == -ENOENT && op.file.same();

@@ -150,8 +150,8 @@ void leave_open(FileSlot *slot) {
 
 static uint32_t source_state;   // 0: not tried; 1: being made; 2: there; 3: not to be had. Atomic
 
-// Somebody may have forbidden this process to open what its user may: then the kernel has to be asked each time. It
-// cannot see a Landlock domain, but who is not root entered it with no_new_privs; of AppArmor and SELinux it has a label.
+// Somebody may have forbidden this process to open what its user may: then the kernel has to be asked each time. A
+// Landlock domain cannot be seen, but who is not root entered it with no_new_privs; AppArmor and SELinux give labels.
 static bool may_be_confined() {
   if (SF_SYS5(__NR_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0) return true;
   const long fd = SF_SYS4(__NR_openat, AT_FDCWD, "/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC, 0);
@@ -221,6 +221,7 @@ constexpr uint64_t kFlagsServed = O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_LARG
 bool opens_possible(uint64_t flags) {
   if (!g.options.serve_opens || switched_off()) return false;
   if ((flags & ~kFlagsServed) != 0) return false;
+  if (__atomic_load_n(&source_state, __ATOMIC_RELAXED) == 3) return false;
   if (opens_worth < kScoreMin) return ++opens_worth, false;
   return code_is_known();
 }
