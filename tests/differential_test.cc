@@ -25,7 +25,7 @@ struct Course {
   std::atomic<uint64_t> changes{0};
 };
 
-/// mount-root plain-root seed steps shared-file index(0/1) turns(0/1) other-users(0/1)
+/// mount-root plain-root seed steps shared-file index(0/1) turns(0/1) other-users(0/1) opens-served(0/1)
 SF_WORKER(differ) {
   signal(SIGPIPE, SIG_IGN);
   umask(022);
@@ -35,6 +35,7 @@ SF_WORKER(differ) {
   config.root[kPlain] = args.at(1);
   config.seed = std::stoull(args.at(2));
   config.other_users = args.at(7) == "1";
+  config.opens_served = args.at(8) == "1";
   // Working at the same time, one does not see when the other changes a directory: each has its own count.
   std::atomic<uint64_t> own_changes{0};
   bool turns = args.at(6) == "1";
@@ -62,6 +63,7 @@ struct Setting {
   const char *name, *policy;
   double kernel_timeout_s;
   bool turns;
+  bool opens_served = false;
 };
 
 class Differential : public testing::TestWithParam<Setting> {};
@@ -95,10 +97,11 @@ TEST_P(Differential, CannotBeToldApart) {
   for (unsigned i = 0; i < 2; ++i) {
     Spec spec = worker("differ",
                        {point + below[i], plain + below[i], std::to_string(seed_value + i), std::to_string(steps),
-                        temp / "course", std::to_string(i), setting.turns ? "1" : "0", is_root() ? "1" : "0"},
+                        temp / "course", std::to_string(i), setting.turns ? "1" : "0", is_root() ? "1" : "0",
+                        setting.opens_served ? "1" : "0"},
                        /*hooked=*/i == 0);
-    // The kernel is asked about descriptors that libc opened, by calls that nobody sees: it has to have them open.
-    spec.env["SHORTFUSE_OPEN"] = "kernel";
+    // Where the kernel is asked about descriptors by calls that nobody sees, it has to have them open.
+    spec.env["SHORTFUSE_OPEN"] = setting.opens_served ? "cache" : "kernel";
     spec.report = temp / "report";
     spec.err = temp / ("worker" + std::to_string(i));
     workers[i] = Process(spec);
@@ -121,6 +124,7 @@ TEST_P(Differential, CannotBeToldApart) {
   auto report = Report::read(temp / "report");
   std::vector<std::string> expected = {"stat", "access", "readdir", "readlink"};
   if (std::string_view(setting.policy) == "datacache") expected.insert(expected.end(), {"read", "getxattr"});
+  if (setting.opens_served) expected.push_back("open");
   for (const auto &op : expected) EXPECT_GT(report.served(op), steps / 10'000) << op << "\n" << report.text();
   EXPECT_TRUE(mount.daemon().running()) << mount.log();
   mount.unmount();
@@ -132,7 +136,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Setting{"DatacacheTurnsLongTimeouts", "datacache", 3600, true},
                     Setting{"MetacacheTogetherLongTimeouts", "metacache", 3600, false},
                     Setting{"DatacacheTogether", "datacache", 0, false},
-                    Setting{"DatacacheTogetherLongTimeouts", "datacache", 3600, false}),
+                    Setting{"DatacacheTogetherLongTimeouts", "datacache", 3600, false},
+                    Setting{"OpensTurns", "datacache", 0, true, true},
+                    Setting{"OpensTogetherLongTimeouts", "datacache", 3600, false, true}),
     [](const auto &setting) { return std::string(setting.param.name); });
 
 }  // namespace

@@ -36,6 +36,8 @@ class Differ {
     bool other_users = false;                 ///< now and then as another user (needs root)
     std::atomic<uint64_t> *changes =
         nullptr;  ///< counts what all processes changed, to know when two streams must agree
+    /// Opens are served too: the kernel cannot be asked about a descriptor by calls that the hook does not see.
+    bool opens_served = false;
   };
   explicit Differ(const Config &config);
   ~Differ();

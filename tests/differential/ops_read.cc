@@ -275,7 +275,7 @@ void Differ::op_read() {
   if (answers[0].result != answers[1].result || (!slot->directory && answers[0].cross != answers[1].cross)) {
     mismatch("read", answers[0], "the mount", answers[1], "the plain directory");
   }
-  if (!regular || answers[0].result < 0) return;
+  if (!regular || answers[0].result < 0 || config_.opens_served) return;
   std::string again(size + 1, '#');
   long kernel = raw(__NR_pread64, slot->fd[kMount], again.data(), size, position);
   if (kernel != answers[0].result || again != buffer[kMount]) {
@@ -309,7 +309,8 @@ void Differ::op_lseek() {
   long mount = call_lseek(Via::Libc, slot->fd[kMount], offset, whence);
   if (whence == SEEK_DATA || whence == SEEK_HOLE) {
     // Where holes are depends on how the bytes came: only the kernel's own answer on the mount can be compared.
-    expect_same("lseek, hook and kernel", mount, seek_by_kernel(slot->fd[kMount], offset, whence, mount));
+    const bool asked = !config_.opens_served;
+    if (asked) expect_same("lseek, hook and kernel", mount, seek_by_kernel(slot->fd[kMount], offset, whence, mount));
     for (int fd : slot->fd) call_lseek(Via::Libc, fd, 0, SEEK_SET);
     return;
   }
@@ -329,7 +330,7 @@ void Differ::op_mmap() {
   Answer answers[2];
   for (Side side : {kMount, kPlain}) {
     struct stat st {};
-    raw(__NR_fstat, slot->fd[side], &st);
+    if (fstat(slot->fd[side], &st) != 0) throw Broken("fstat");
     size_t size = static_cast<size_t>(st.st_size);
     if (size == 0) return;
     void *at = mmap(nullptr, size, PROT_READ, kind, slot->fd[side], 0);
