@@ -28,6 +28,8 @@ int call_other(const sf_call *c, long *result);      // what changes the mount: 
 /// A call on a mount that is not served: counted as passed. Always 0.
 int pass(MountRef mount, sf_op kind);
 
+/// A descriptor of a directory that names are looked up in: of /proc, where they lead to descriptors?
+void note_proc(int fd);
 /// A path that is opened, or becomes the working directory: may /proc show offsets by it?
 void note_offsets_shown(const char *path);
 

@@ -80,15 +80,6 @@ int make_start_real(OpenCall o) {
   return o.path[0] != '/' || !o.plain ? make_real(file_of(o.dirfd)) : 0;
 }
 
-// Who has a directory of /proc comes to descriptors by names that say nothing.
-void note_proc(int fd) {
-  constexpr long kProcMagic = 0x9fa0;
-  struct statfs system;
-  struct stat st;
-  if (is_error(SF_SYS2(__NR_fstatfs, fd, &system)) || system.f_type != kProcMagic) return;
-  if (!is_error(SF_SYS2(__NR_fstat, fd, &st)) && is_directory(st.st_mode)) opens_off("it looks into /proc");
-}
-
 // Its number may be one that was closed by a call which did not come here.
 void open_elsewhere(const sf_call *c, long *result) {
   *result = make_call(*c);
@@ -108,6 +99,15 @@ void open_elsewhere(const sf_call *c, long *result) {
 }
 
 }  // namespace
+
+// Who has a directory of /proc comes to descriptors by names that say nothing.
+void note_proc(int fd) {
+  constexpr long kProcMagic = 0x9fa0;
+  struct statfs system;
+  struct stat st;
+  if (is_error(SF_SYS2(__NR_fstatfs, fd, &system)) || system.f_type != kProcMagic) return;
+  if (!is_error(SF_SYS2(__NR_fstat, fd, &st)) && is_directory(st.st_mode)) opens_off("it looks into /proc");
+}
 
 int call_open(const sf_call *c, long *result) {
   OpenCall o;

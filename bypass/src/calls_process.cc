@@ -7,12 +7,22 @@
 
 namespace shortfuse::bypass {
 
+// Before it becomes the working directory: from then on names that say nothing lead to descriptors.
+static void note_where_it_goes(const char *path) {
+  if (!g.options.serve_opens || !names_descriptors(path)) return;
+  const long fd = SF_SYS4(__NR_openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  if (fd == -EMFILE || fd == -ENFILE) return opens_off("it may go where descriptors are names");
+  if (is_error(fd)) return;
+  note_proc(static_cast<int>(fd));
+  close_fd(static_cast<int>(fd));
+}
+
 int call_directory(const sf_call *c, long *result) {
   look_again_soon();
   const char *path = reinterpret_cast<const char *>(c->arg[0]);
   if (c->nr == __NR_chdir && path != nullptr) {
     note_offsets_shown(path);
-    if (g.options.serve_opens && names_descriptors(path)) opens_off("it goes where descriptors are names");
+    note_where_it_goes(path);
   }
   cwd_changing();
   *result = make_call(*c);

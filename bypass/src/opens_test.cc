@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <thread>
 
@@ -459,6 +460,15 @@ TEST_F(Opens, WhoLooksIntoProcKeepsToTheKernel) {
   EXPECT_FALSE(served(fd)) << "it might have been the descriptor's name";
   EXPECT_TRUE(served(open_it("f"))) << "a file of /proc leads nowhere";
   through(SYS_close, proc);
+  // Names alone do not say it: many a project lies in ~/dev.
+  char elsewhere[] = "/tmp/sf-opens.XXXXXX";
+  ASSERT_NE(mkdtemp(elsewhere), nullptr);
+  const std::string before = std::filesystem::current_path(), dev = std::string(elsewhere) + "/dev";
+  ASSERT_EQ(mkdir(dev.c_str(), 0700), 0);
+  EXPECT_EQ(through(SYS_chdir, arg(dev.c_str())), 0);
+  EXPECT_TRUE(served(open_it("f"))) << "a directory called dev";
+  EXPECT_EQ(through(SYS_chdir, arg(before.c_str())), 0);
+  std::filesystem::remove_all(elsewhere);
   proc = static_cast<int>(through(SYS_openat, AT_FDCWD, arg("/proc/self/fd"), O_RDONLY | O_DIRECTORY));
   EXPECT_GE(proc, 0);
   EXPECT_FALSE(served(open_it("f")));
