@@ -437,17 +437,18 @@ int make_placeholder_real(const File &file) {
   // Before the turn: who finds here that the daemon has gone, or gives its socket up, makes all real that can be.
   Stay stay(file.mount(), false);
   Turn mine;
-  const uint16_t index = __atomic_load_n(&file.slot->open, __ATOMIC_ACQUIRE);
-  if (!file.same() || index == 0 || !is_placeholder(file)) return 0;
-  if (!stay.entered()) return -ENOTCONN;
+  // Shared, so that it cannot be closed meanwhile and stand for another open, whose numbers would then be replaced.
+  const uint16_t index = share_open(file);
+  if (index == 0) return 0;
   OpenFile &open = opens[index - 1];
-  const int real = really_open(open);
-  if (real < 0) return real;
+  const int real = stay.entered() ? really_open(open) : -ENOTCONN;
+  if (real < 0) return drop_open(open), real;
   if (opens_worth > kScoreMin - kCostOfReal) opens_worth -= kCostOfReal;
   log_line(true, "made real", open.path);
   files_for_each([&](int fd, const File &other) {
     if (__atomic_load_n(&other.slot->open, __ATOMIC_ACQUIRE) == index) replace(fd, other, index, real);
   });
+  drop_open(open);
   close_fd(real);
   return 0;
 }
