@@ -55,6 +55,49 @@ first_file_is_served() {
 eventually "$PATIENCE_S" first_file_is_served || fail "nothing was read by a relative path: $(cat "$REPORT")"
 cd /
 
+note "names that lead into the mount from the directory above it"
+cd "$T" || fail "cd"
+mkdir -p mnt/d2/e
+echo deep >mnt/d2/e/g
+served_from_above() {  # served_from_above OPERATION CONTENTS COMMAND...
+  local operation=$1 contents=$2
+  shift 2
+  rm -f "$REPORT"
+  [ "$(hooked "$@")" = "$contents" ] || fail "$*: other contents"
+  [ "$(served "$operation")" -gt 0 ]
+}
+for name in mnt/f ./mnt/f mnt/./f mnt//d2/../f; do
+  eventually "$PATIENCE_S" served_from_above stat 9 stat -c %s "$name" || fail "$name is not served"
+  eventually "$PATIENCE_S" served_from_above read contents cat "$name" || fail "$name is not read"
+done
+eventually "$PATIENCE_S" served_from_above readdir mnt/d2/e/g find mnt -name g || fail "find is not served"
+eventually "$PATIENCE_S" served_from_above read deep sh -c 'cd mnt/d2 && cat e/g' || fail "not served after cd"
+[ "$(hooked stat -c %s mnt/../image 2>&1)" = "$(stat -c %s mnt/../image 2>&1)" ] || fail "up again from the mount point"
+[ "$(hooked cat mntf 2>&1)" = "$(cat mntf 2>&1)" ] || fail "a name that only begins like it"
+# Where another directory has the name, after a second at most, and for the one who sits there at once.
+mkdir up up/mnt
+unmount "$T/mnt"
+passthrough "$T/source" "$T/up/mnt"
+eventually "$PATIENCE_S" served_from_above read contents cat up/mnt/f || fail "up/mnt/f is not read"
+cat >"$T/renamed.py" <<'PY'
+import os, time
+said = lambda: open("up/mnt/f").read().strip()
+for i in range(3):
+    assert said() == "contents"
+os.rename("up", "away")
+os.makedirs("up/mnt")
+open("up/mnt/f", "w").write("another")
+end = time.monotonic() + 60
+while said() != "another":
+    assert time.monotonic() < end, "the old one is still served"
+    time.sleep(0.1)
+assert open("away/mnt/f").read().strip() == "contents"
+PY
+hooked python3 "$T/renamed.py" || fail "renamed"
+unmount "$T/away/mnt"
+passthrough "$T/source" "$T/mnt"
+cd /
+
 note "another mount namespace: files are served, paths are not"
 for warm in 1 2 3; do hooked cat "$T/mnt/f" >/dev/null; done
 file_is_served_elsewhere() {

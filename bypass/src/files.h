@@ -209,15 +209,18 @@ void cwd_changed();
 void files_cwd_changed();
 
 struct Cwd {
-  uint32_t version;
+  uint32_t version; // 0: nothing is known
   MountRef mount;   // mount null: not on an accelerated mount
   uint64_t nodeid;
   uint64_t nid;
 };
 /// False when the working directory is not on an accelerated mount, or not known for certain.
 bool cwd_now(Cwd *out);
+/// The mount below the working directory that a relative path leads into, perhaps one that is only announced, and where
+/// the rest begins. Null: none. Only names are compared: that they lead there is verified as for an absolute path.
+MountRef mount_below(const Cwd &cwd, const char *path, const char **rest);
 bool cwd_same(const Cwd &cwd);
-/// True: it is known not to lie on one. Quick.
+/// True: it is known not to lie on one, nor one below it. Quick.
 bool cwd_is_elsewhere();
 
 }  // namespace shortfuse::bypass

@@ -1,9 +1,23 @@
-// Absolute paths begin at a mount point, others at the working directory or at a descriptor.
+// Absolute paths begin at a mount point, and relative ones that lead into a mount below the working directory; others at
+// the working directory or at a descriptor.
 #include "path.h"
 
 #include "kernel.h"
 
 namespace shortfuse::bypass {
+
+static bool find_below_cwd(const char *path, Start *start) {
+  start->nid = SF_NID_ROOT;
+  start->from_below = true;
+  for (int attempt = 0; attempt < 2 && start->cwd.version != 0; ++attempt) {
+    start->mount = mount_below(start->cwd, path, &start->rest);
+    Mount *m = start->mount.mount;
+    if (m == nullptr || state_of(*m) == MountState::Attached) return m != nullptr;
+    // What was known of the working directory is void then.
+    if (!attach_announced(m) || cwd_now(&start->cwd)) return false;
+  }
+  return false;
+}
 
 bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   if (path == nullptr) return false;
@@ -21,7 +35,7 @@ bool find_start(int dirfd, const char *path, bool may_be_empty, Start *start) {
   if (path[0] == 0 && !may_be_empty) return false;
   start->rest = path;
   if (dirfd == AT_FDCWD) {
-    if (!cwd_now(&start->cwd)) return false;
+    if (!cwd_now(&start->cwd)) return find_below_cwd(path, start);
     start->mount = start->cwd.mount;
     start->nid = start->cwd.nid;
     return true;
@@ -63,7 +77,7 @@ bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow)
   op->nid = w->nid;
   op->unmapped = w->unmapped;
   if (how == Walked::Miss) return op->give_up(w->miss);
-  if ((*path == '/' || w->from_mount_point) && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
+  if ((*path == '/' || start.from_below || w->from_mount_point) && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
   op->error = how == Walked::Error ? w->error : 0;
   op->have_attr = w->have_attr;
   if (w->have_attr) op->attr = w->attr;

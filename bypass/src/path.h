@@ -11,6 +11,7 @@ struct Start {
   uint64_t nid = 0;             // 0: of `file`, still to be looked up
   File file;
   Cwd cwd = {};
+  bool from_below = false;      // the mount point was reached from the working directory, by name
 };
 
 /// False: not ours, the usual case. Reads the caller's memory. A path that may be empty (AT_EMPTY_PATH) is the start
