@@ -159,30 +159,37 @@ TEST_P(Conformance, SameWithAndWithout) {
   Ground &at = ground(setting);
   const std::string name = one.name;
   std::map<std::string, Observed> by;
-  for (const Way &way : {Way{"hooked", true, setting.opens}, Way{"unhooked", false, setting.opens}}) {
-    const std::string here = name + "." + way.name;
+  auto on_mount = [&](const std::string &here, const Way &way) {
     plant(at.source + "/" + here);
-    by[way.name] = observe(one, at.temp, at.point + "/" + here, here, way);
-  }
+    return observe(one, at.temp, at.point + "/" + here, here, way);
+  };
+  by["unhooked"] = on_mount(name + ".unhooked", {"unhooked", false, setting.opens});
   plant(at.plain + "/" + name);
   by["ext4"] = observe(one, at.temp, at.plain + "/" + name, name + ".ext4", {"ext4", false, setting.opens});
+  const bool opens_served = std::string_view(setting.opens) == "cache";
+  const std::string expected = opens_served ? with_opens_served(one, by["unhooked"].out) : by["unhooked"].out;
+  // Who meets a busy daemon lets it be for a second or more; then it is said again, and has to be the same again.
+  constexpr unsigned kAttempts = 20;
+  Report report;
+  for (unsigned attempt = 1; attempt <= kAttempts; ++attempt) {
+    const std::string here = name + ".hooked" + std::to_string(attempt);
+    if (attempt > 1) nap_ms(1500);
+    by["hooked"] = on_mount(here, {"hooked", true, setting.opens});
+    EXPECT_EQ(by["hooked"].out, expected) << "the hook makes a difference";
+    report = Report::read(at.temp / (here + ".report"));
+    if (std::ranges::all_of(one.served, [&](const char *op) { return report.served(op) > 0; })) break;
+  }
 
   for (const auto &[way, seen] : by) {
     EXPECT_EQ(seen.status, 0) << way << "\n" << seen.out << seen.err;
     EXPECT_NE(seen.out.find("end: of the case"), std::string::npos) << way << ": the case did not come to its end";
   }
-  const bool opens_served = std::string_view(setting.opens) == "cache";
-  EXPECT_EQ(by["hooked"].out, opens_served ? with_opens_served(one, by["unhooked"].out) : by["unhooked"].out)
-      << "the hook makes a difference";
   EXPECT_EQ(by["hooked"].err, by["unhooked"].err);
   EXPECT_EQ(without_explained(one, by["unhooked"].out), without_explained(one, by["ext4"].out))
       << "FUSE makes a difference that the case does not explain";
-  if (!one.served.empty()) {
-    auto report = Report::read(at.temp / (name + ".hooked.report"));
-    for (const char *op : one.served) EXPECT_GT(report.served(op), 0u) << op << "\n" << report.text();
-  }
+  for (const char *op : one.served) EXPECT_GT(report.served(op), 0u) << op << "\n" << report.text();
   at.cases++;
-  at.opens_served += Report::read(at.temp / (name + ".hooked.report")).served("open");
+  at.opens_served += report.served("open");
   EXPECT_TRUE(at.mount.daemon().running()) << at.mount.log();
 }
 

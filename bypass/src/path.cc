@@ -1,5 +1,5 @@
-// Absolute paths begin at a mount point, and relative ones that lead into a mount below the working directory; others at
-// the working directory or at a descriptor.
+// Absolute paths begin at a mount point, and so do relative ones that lead into a mount below the working directory;
+// others at the working directory or at a descriptor.
 #include "path.h"
 
 #include "kernel.h"
@@ -77,7 +77,8 @@ bool walk_to(Op *op, Walk *w, const Start &start, const char *path, bool follow)
   op->nid = w->nid;
   op->unmapped = w->unmapped;
   if (how == Walked::Miss) return op->give_up(w->miss);
-  if ((*path == '/' || start.from_below || w->from_mount_point) && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
+  const bool by_mount_point = *path == '/' || start.from_below || w->from_mount_point;
+  if (by_mount_point && !still_leads_here(op)) return op->give_up(SF_MISS_DETACHED);
   op->error = how == Walked::Error ? w->error : 0;
   op->have_attr = w->have_attr;
   if (w->have_attr) op->attr = w->attr;
