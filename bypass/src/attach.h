@@ -20,8 +20,8 @@ void wait_for_own_limit();
 class Stay {
  public:
   /// entered() tells whether the mount is still the one meant and served, and, when `by_path`, whether paths may be
-  /// walked in it.
-  Stay(MountRef ref, bool by_path);
+  /// walked in it. `by_policy`: the one in force is needed, and not entered where it cannot be had now.
+  Stay(MountRef ref, bool by_path, bool by_policy = true);
   ~Stay();
   Stay(const Stay &) = delete;
   bool entered() const { return entered_; }

@@ -110,9 +110,11 @@ uint64_t nid_of(const File &file) {
   // The kernel keeps the node's number alive as long as the descriptor is open, so asking late gives the same life.
   const Mount &m = mounts[file.slot->mount];
   if (sf_find_node(&m.view, file.slot->nodeid, &nid) != SF_FIND_OK) return 0;
-  if (file.same()) __atomic_store_n(&file.slot->nid, nid, __ATOMIC_RELEASE);
-  // Another file may have got the slot in between, and would keep our node for good.
-  if (!file.same()) __atomic_store_n(&file.slot->nid, 0, __ATOMIC_RELAXED);
+  // Another file may have got the slot in between. One whose node is known keeps that; else ours must not stay there.
+  uint64_t unknown = 0, ours = nid;
+  __atomic_compare_exchange_n(&file.slot->nid, &unknown, nid, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+  if (!file.same())
+    __atomic_compare_exchange_n(&file.slot->nid, &ours, uint64_t{0}, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return nid;
 }
 
@@ -199,10 +201,12 @@ static bool with_position(const File &file, int64_t position, Action action) {
 
 int give_back(int fd, const File &file) {
   FileSlot *slot = file.slot;
-  if (const int error = settle(slot); error != 0) return error;
-  if (const int error = make_real(file); error != 0) return error;
   for (;;) {
+    if (const int error = settle(slot); error != 0) return error;
+    if (const int error = make_real(file); error != 0) return error;
     const int64_t position = position_of(file);
+    // Handed over meanwhile, because another thread is closing this number: whoever has it now gives it back.
+    if (position < 0 && file.same() && __atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != 0) continue;
     if (position < 0) return 0;
     const bool given = with_position(file, position, [&] {
       if (position == 0 && !is_set(*slot, kFileMoved)) return;
@@ -217,6 +221,15 @@ void files_give_back_all() {
   make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
   files_for_each([](int fd, const File &file) { give_back(fd, file); });
+}
+
+void files_hold_nothing(const char *why) {
+  constexpr unsigned kPassesMax = 4;  // a position may be handed to a number that has been looked at already
+  __atomic_store_n(&g.offsets_off, true, __ATOMIC_SEQ_CST);
+  opens_off(why);
+  // files_opened() looks at the flag after it has registered a file.
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  for (unsigned i = 0; i < kPassesMax && __atomic_load_n(&owned, __ATOMIC_SEQ_CST) != 0; ++i) files_give_back_all();
 }
 
 static bool in_listing(const File &file) { return is_set(*file.slot, kFileDirectory) && position_of(file) > 0; }
@@ -273,6 +286,10 @@ static bool hand_over_from(int fd, const File &from, int64_t position) {
       heir = other;
       heirs = file;
     });
+    if (heir < 0) return;
+    // A call that is under way on the number that is being closed goes by the heir's offset.
+    from.slot->origin_count = static_cast<uint32_t>(heirs.state >> 8);
+    __atomic_store_n(&from.slot->origin, heir + 1, __ATOMIC_RELEASE);
   });
 }
 
@@ -366,6 +383,9 @@ void files_opened(int fd, uint64_t open_flags) {
   own = own && SF_SYS3(__NR_lseek, fd, 0, kSeekCur) == 0;
   first_position(slot, next_state(slot->state, kOnMount), own ? 0 : kKernelOwned);
   publish(slot, kOnMount);
+  if (!own) return;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);  // see files_hold_nothing()
+  if (g.offsets_off) give_back(fd);
 }
 
 void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, kFileLinked, __ATOMIC_SEQ_CST); }
@@ -425,8 +445,9 @@ static void close_file(int fd, const File &file) {
   if (is_set(*file.slot, kFileLinked)) {
     if (is_placeholder(file)) {
       hand_over_placeholder(fd, file);
+    } else if (in_listing(file)) {
+      files_hand_over(fd, file);
     } else {
-      if (in_listing(file)) files_hand_over(fd, file);
       give_back(fd, file);
     }
   }
@@ -679,7 +700,8 @@ void files_after_fork() {
   // them, and the parent goes on with them: its offset may be the kernel's by now, so the kernel is told nothing.
   files_for_each([](int, const File &file) {
     const int64_t position = position_of(file);
-    if (position < 0 || in_listing(file)) return;
+    // Of a placeholder the kernel has none: the child goes on where it stands.
+    if (position < 0 || in_listing(file) || is_placeholder(file)) return;
     if (move_position(file, position, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   });
   files_give_back_all_but_listings();

@@ -159,6 +159,9 @@ void advance_kernels_offset(const File &file, int fd, int64_t bytes);
 /// has it has read on. REQUIRES: `from` names a Stream.
 bool move_heirs_position(int64_t from, int64_t to);
 void files_give_back_all();
+/// From now on every open and every offset is the kernel's. To be called while calls of all threads are still seen:
+/// when it returns, nothing is left that would be done to a number later.
+void files_hold_nothing(const char *why);
 /// Before a fork, or when a daemon is gone: all but directories in the middle of their listings.
 void files_give_back_all_but_listings();
 /// Before an exec: all that a program that inherits it could read on from.

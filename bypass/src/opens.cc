@@ -184,8 +184,11 @@ static int source_descriptor() {
   uint32_t state = __atomic_load_n(&source_state, __ATOMIC_ACQUIRE);
   if (state == 0 &&
       __atomic_compare_exchange_n(&source_state, &state, 1u, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    // A handler that left by siglongjmp(), or forked, would leave descriptors behind, and the limit raised.
+    const uint64_t signals = hold_off_signals();
     state = make_source() ? 2 : 3;
     __atomic_store_n(&source_state, state, __ATOMIC_RELEASE);
+    let_signals_in(signals);
   }
   return state == 2 ? hidden_source() : -1;
 }
@@ -268,7 +271,9 @@ bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
     // Who ends this, gives the session up, or maps code, does so first and then makes real what there is: full fences
     // on both sides.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    const bool kept = __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0;
+    // And a handler may have forked: in its child the session is its parent's.
+    const bool kept = __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0 &&
+                      __atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == open->generation;
     if (kept && !switched_off() && code_is_known()) [[likely]] return *result = fd, true;
     files_close(static_cast<int>(fd));
     close_fd(static_cast<int>(fd));
@@ -312,9 +317,12 @@ static int open_by_path(const OpenFile &open, const Mount &m) {
     close_fd(static_cast<int>(look));
     if (!same) return -ENOENT;
   }
-  long fd = SF_SYS4(__NR_openat, AT_FDCWD, open.path, open.flags | O_CLOEXEC, 0);
-  if (is_error(fd)) return static_cast<int>(fd);
-  if (is_node(static_cast<int>(fd), m, open.nid)) return static_cast<int>(fd);
+  // Should it become a pipe in between, nobody waits for its writer.
+  long fd = SF_SYS4(__NR_openat, AT_FDCWD, open.path, open.flags | O_NONBLOCK | O_CLOEXEC, 0);
+  if (is_error(fd)) return fd == -EAGAIN ? -ENOENT : static_cast<int>(fd);
+  const bool same = is_node(static_cast<int>(fd), m, open.nid);
+  if (same && ((open.flags & O_NONBLOCK) || !is_error(SF_SYS3(__NR_fcntl, fd, F_SETFL, open.flags))))
+    return static_cast<int>(fd);
   close_fd(static_cast<int>(fd));
   return -ENOENT;
 }
@@ -435,7 +443,8 @@ int make_placeholder_real(const File &file) {
   // A forked child is still being put in order (process.cc).
   if (__atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == 0) return -EAGAIN;
   // Before the turn: who finds here that the daemon has gone, or gives its socket up, makes all real that can be.
-  Stay stay(file.mount(), false);
+  // Of no policy: one that is being replaced is none of ours.
+  Stay stay(file.mount(), false, false);
   Turn mine;
   // Shared, so that it cannot be closed meanwhile and stand for another open, whose numbers would then be replaced.
   const uint16_t index = share_open(file);
@@ -492,9 +501,10 @@ void opens_after_fork() {
 }
 
 void opens_off(const char *why) {
-  if (!g.options.serve_opens || __atomic_exchange_n(&g.opens_off, true, __ATOMIC_SEQ_CST)) return;
-  log_line(true, "opens are the kernel's from now on", why);
-  make_all_real();
+  if (!g.options.serve_opens) return;
+  const bool was_off = __atomic_exchange_n(&g.opens_off, true, __ATOMIC_SEQ_CST);
+  if (!was_off) log_line(true, "opens are the kernel's from now on", why);
+  make_all_real();  // in any case: another thread may be in the middle of it
 }
 
 }  // namespace shortfuse::bypass

@@ -101,9 +101,8 @@ void abandon_hold() {
 void go_inert(const char *why) {
   if (g.inert) return;
   log_line(false, "this process uses the kernel path from now on", why);
-  files_give_back_all();
+  files_hold_nothing(why);
   g.inert = true;
-  files_give_back_all();  // what another thread opened in between
 }
 
 // ---- options and log

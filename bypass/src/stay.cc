@@ -147,7 +147,7 @@ static bool is_to_be_asked_for(const Mount &m, uint32_t epoch) {
   return epoch != m.policy_asked || (retry != 0 && static_cast<int64_t>(clock_coarse_ns() - retry) >= 0);
 }
 
-Stay::Stay(MountRef ref, bool by_path) {
+Stay::Stay(MountRef ref, bool by_path, bool by_policy) {
   Process *process = process_now();
   if (process == nullptr) return;
   Mount *m = ref.mount;
@@ -171,7 +171,8 @@ Stay::Stay(MountRef ref, bool by_path) {
     }
     uint32_t epoch = __atomic_load_n(&header->policy_epoch, __ATOMIC_ACQUIRE);
     const Policy *policy = policy_of(*m);
-    if (epoch != (policy != nullptr ? policy->epoch : 0) && is_to_be_asked_for(*m, epoch)) [[unlikely]] {
+    const bool other = by_policy && epoch != (policy != nullptr ? policy->epoch : 0);
+    if (other && is_to_be_asked_for(*m, epoch)) [[unlikely]] {
       leave();
       refresh(m);
       if (attempt == 2) return;

@@ -218,12 +218,14 @@ extern "C" void sf_hook_vforked(void) {
 }
 
 extern "C" void sf_hook_switch_off(const char *reason) {
-  // First, and every time: a child that another thread forks in between must not find half of it done for good.
+  // While the calls of other threads are still seen: a number that is closed unseen may be another file's by the time
+  // that its placeholder is made real, or its offset given back. All of it every time: a child that another thread
+  // forks in between must not find half of it done for good.
+  sf_bypass_switch_off();
   for (uint8_t &kind : sf_hook_class)
     __atomic_store_n(&kind, (uint8_t)(kind & ~SF_CLASS_BYPASS), __ATOMIC_RELAXED);
   if (__atomic_exchange_n(&switched_off, true, __ATOMIC_ACQ_REL)) return;
   sf_log_debug(reason);
-  sf_bypass_switch_off();  // offsets held there go back to the kernel
 }
 
 static bool is_wanted_later(int wanted) { return wanted == SF_WANTED_LATER || wanted == SF_WANTED_FOR_OPENS_LATER; }
