@@ -12,7 +12,7 @@
 namespace {
 
 constexpr uint64_t kMagic = 0x3173657469736673ull;  // "sfsites1"
-constexpr uint32_t kFormat = 2;                      // raised whenever the search changes what it finds
+constexpr uint32_t kFormat = 3;                      // raised whenever the search changes what it finds
 constexpr const char *kSystemPlace = "/var/cache/shortfuse";
 constexpr unsigned kTypeMask = 0170000, kRegular = 0100000, kFolder = 0040000, kOthersWrite = 022;
 constexpr int kReadOnly = 00, kWriteOnly = 01, kCreate = 0100, kExclusive = 0200, kDirectory = 0200000,

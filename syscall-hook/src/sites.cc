@@ -1,9 +1,10 @@
 // Finding `syscall` sites and their windows. See sites.h.
 //
 // 1. Scan the text for the bytes 0f 05 (scan.S).
-// 2. Scan it for near jumps that end close to one of them: a function's cold part lies elsewhere.
-// 3. Decode each function that has a candidate, from its start in the unwind table; collect its branch targets.
-// 4. Choose a window per site.
+// 2. Decode each function that has a candidate, from its start in the unwind table; collect its branch targets.
+// 3. Choose a window per site, and find the call's number: the stretch of code is noted on which that relies.
+// 4. Scan the text for near jumps into what was relied upon: a function's cold part lies elsewhere. Where there is one,
+//    choose again, knowing of it.
 #include "sites.h"
 
 #include "decode.h"
@@ -18,13 +19,24 @@ constexpr unsigned kTargetsMax = 8192;  // of one function
 constexpr unsigned kNear = 32;          // bytes around a site in which a branch target matters
 constexpr unsigned kGranule = 32;
 constexpr unsigned kFilterBytes = 256 * 1024;  // one bit per granule: 64 MiB of text
+constexpr unsigned kReach = 1024;       // bytes before and behind a site that its number may rely on
+constexpr unsigned kJumpsMax = 2048;    // of one function
+constexpr unsigned kRoundsMax = 16;
 
 constexpr unsigned kHintBits = 65536;   // one per target, by a hash
 constexpr unsigned kDecoded = 32;       // instructions around a site; a power of two
 
+struct Jump {
+  uint32_t from, to;
+};
+
 struct Scratch {
   uint32_t candidate[kCandidatesMax];
-  uint32_t far_target[kFarTargetsMax];
+  Jump far_jump[kFarTargetsMax];
+  Jump jump[kJumpsMax];          // of the function, where a number has to be looked for
+  struct {
+    uint32_t low, high;          // of each site: no jump from elsewhere may come behind `low`, up to `high`; low 0: any
+  } relied[SF_SITES_MAX];
   uint32_t target[kTargetsMax];
   uint32_t insn[kInsnsMax + 1];  // where the function's instructions begin, and the last one ends
   uint8_t hint[kHintBits / 8];   // targets that were noted; perhaps others
@@ -38,8 +50,8 @@ static_assert(sizeof(Scratch) <= SF_SITES_SCRATCH);
 
 struct Function {
   uint32_t start, end;
-  unsigned insns, targets;
-  bool indirect;
+  unsigned insns, targets, jumps;
+  bool indirect, whole, jumps_known;  // whole: decoded to its end
 };
 
 struct Search {
@@ -87,44 +99,54 @@ inline bool is_near_a_candidate(const Search *search, uint32_t target) {
   return search->scratch->filter[granule / 8] & 1u << granule % 8;
 }
 
+void mark(Search *search, uint32_t low, uint32_t high) {
+  const auto first = (uint32_t)(search->module->text - search->module->base);
+  low = low > first ? (low - first) / kGranule : 0, high = (high - first) / kGranule;
+  for (uint32_t g = low; g <= high && g / 8 < kFilterBytes; g++) search->scratch->filter[g / 8] |= 1u << g % 8;
+}
+
 inline uint32_t hint_of(uint32_t target) { return target * 2654435769u >> 16; }
 
 void note_hint(Search *search, uint32_t target) {
   search->scratch->hint[hint_of(target) / 8] |= 1u << hint_of(target) % 8;
 }
 
-void note_far_target(Search *search, uint32_t target) {
-  note_hint(search, target);
+void note_far_jump(Search *search, uint32_t from, uint32_t to) {
+  note_hint(search, to);
   if (search->far_targets < kFarTargetsMax)
-    search->scratch->far_target[search->far_targets++] = target;
+    search->scratch->far_jump[search->far_targets++] = {from, to};
   else
     search->lost = true;
 }
 
-// Bytes that look like a near jump to the neighbourhood of a site. Data and the middle of instructions can look
-// like that too, which at worst costs a window.
-void find_far_targets(Search *search) {
+void mark_candidates(Search *search) {
   const sf_module *module = search->module;
-  auto text = (const uint8_t *)module->text;
-  size_t bytes = module->text_end - module->text;
-  uint32_t first = (uint32_t)(module->text - module->base);
-  if (bytes / kGranule / 8 + 1 > kFilterBytes) {
+  if ((module->text_end - module->text) / kGranule / 8 + 1 > kFilterBytes) {
     search->lost = true;
     return;
   }
   for (unsigned i = 0; i < search->candidates; i++) {
-    uint32_t at = search->scratch->candidate[i] - first;
-    uint32_t low = at > kNear ? (at - kNear) / kGranule : 0, high = (at + kNear) / kGranule;
-    for (uint32_t g = low; g <= high && g / 8 < kFilterBytes; g++) search->scratch->filter[g / 8] |= 1u << g % 8;
+    const uint32_t at = search->scratch->candidate[i];
+    mark(search, at > kNear ? at - kNear : 0, at + kNear);
   }
   search->filtered = true;
+}
+
+// Bytes that look like a near jump to the neighbourhood of a site. Data and the middle of instructions can look
+// like that too, which at worst costs a window.
+void find_far_jumps(Search *search) {
+  const sf_module *module = search->module;
+  auto text = (const uint8_t *)module->text;
+  size_t bytes = module->text_end - module->text;
+  uint32_t first = (uint32_t)(module->text - module->base);
+  if (!search->filtered) return;
   // REQUIRES: a jump's opcode. Without a branch on which one: what comes is not to be foreseen.
   auto consider = [&](size_t at) {
     const size_t rel = at + 1 + (text[at] == 0x0f);
     if (rel + 4 > bytes) return;
     const uint64_t target = rel + 4 + (uint64_t)(int64_t)load32(text + rel);
     if (target < bytes && is_near_a_candidate(search, first + (uint32_t)target))
-      note_far_target(search, first + (uint32_t)target);
+      note_far_jump(search, first + (uint32_t)at, first + (uint32_t)target);
   };
   size_t at = 0;
   for (; at + 65 <= bytes; at += 64)
@@ -149,7 +171,7 @@ void note_target(Search *search, uint32_t target) {
 void decode_function(Search *search, uint32_t start, uint32_t end) {
   Function *function = &search->function;
   Scratch *scratch = search->scratch;
-  *function = {start, end, 0, 0, false};
+  *function = {start, end, 0, 0, 0, false, false, false};
   for (uint32_t at = start; at < end;) {
     if (function->insns == kInsnsMax) {
       search->lost = true;
@@ -163,6 +185,7 @@ void decode_function(Search *search, uint32_t start, uint32_t end) {
     at += insn.length;
     scratch->insn[function->insns] = at;
   }
+  function->whole = true;
 }
 
 // All about an instruction of the function; decode_function() keeps where it begins only.
@@ -183,7 +206,7 @@ bool is_target(const Search *search, uint32_t at) {
   for (unsigned i = 0; i < search->function.targets; i++)
     if (scratch->target[i] == at) return true;
   for (unsigned i = 0; i < search->far_targets; i++)
-    if (scratch->far_target[i] == at) return true;
+    if (scratch->far_jump[i].to == at) return true;
   return false;
 }
 
@@ -238,19 +261,140 @@ void choose_window(const Search *search, unsigned call, sf_site *site) {
       if (try_window(search, call - pre, call + post + 1, call, site)) return;
 }
 
-// The number in %eax, if one constant reaches the call on every way into it.
-int16_t find_number(const Search *search, unsigned call) {
+// All jumps inside the function. False: there are too many, or some are not known.
+bool know_jumps(Search *search) {
+  Function *function = &search->function;
+  if (function->indirect || !function->whole) return false;
+  for (unsigned i = 0; i < function->insns && !function->jumps_known; i++) {
+    const uint32_t at = search->scratch->insn[i], bytes = search->scratch->insn[i + 1] - at;
+    sf_insn insn;
+    sf_decode_flow((const uint8_t *)(search->module->base + at), bytes, at, &insn);
+    if (!(insn.flags & SF_INSN_BRANCH) || insn.flags & SF_INSN_CALL) continue;
+    if (function->jumps == kJumpsMax) return false;
+    search->scratch->jump[function->jumps++] = {at, (uint32_t)insn.target};
+  }
+  function->jumps_known = true;
+  return true;
+}
+
+// What the instruction leaves in a general register cannot be relied on.
+bool may_change(const sf_insn *insn, int reg) {
+  constexpr uint16_t kNotKept = 0x0fc7;  // by a callee: rax, rcx, rdx, rsi, rdi, r8 to r11
+  return (insn->writes | (insn->flags & SF_INSN_CALL ? kNotKept : 0)) >> reg & 1;
+}
+
+// Whether `reg` still holds at `last` what the instruction `first` put there: nothing in between changes it, and who
+// jumps in between comes from there too, or from behind, whereto the same applies. `*end` is then where that ends.
+bool stays(const Search *search, int reg, unsigned first, unsigned last, uint32_t *end) {
+  const uint32_t *insn = search->scratch->insn;
+  unsigned known = last;
+  *end = insn[last];
+  for (unsigned rounds = 0; rounds < kRoundsMax; rounds++) {
+    uint32_t further = *end;
+    for (unsigned i = 0; i < search->function.jumps; i++) {
+      const Jump jump = search->scratch->jump[i];
+      if (jump.to <= insn[first] || jump.to > *end || (jump.from >= insn[first] && jump.from <= *end)) continue;
+      if (jump.from < insn[first] || jump.from > insn[last] + kReach) return false;
+      if (jump.from > further) further = jump.from;
+    }
+    if (further == *end) return true;
+    for (; insn[known] < further; known++)
+      if (may_change(decoded(search, known), reg)) return false;
+    *end = further;
+  }
+  return false;
+}
+
+// The number in %eax, if one constant reaches the call on every way into it: loaded right before, or into a register
+// that keeps it. `*low`, `*high`: no other jump may lead behind the one and up to the other.
+//
+// The second is how compilers call futex() and poll() in loops: 35 of 43 sites of glibc 2.36 that would have to be
+// patched otherwise, because they could be anything, on twelve pages of their own.
+int16_t find_number(Search *search, unsigned call, uint32_t *low, uint32_t *high) {
   const uint32_t *insn = search->scratch->insn;
   int wanted = 0;  // rax
-  for (unsigned i = call; i-- > 0 && insn[call] - insn[i + 1] <= kNear;) {
-    if (is_target(search, insn[i + 1])) return SF_NR_UNKNOWN;
+  unsigned copied = call;
+  bool straight = true;  // nothing but what may be moved, and nobody jumps in between
+  for (unsigned i = call; i-- > 0 && insn[call] - insn[i] <= kReach;) {
     const sf_insn *one = decoded(search, i);
-    if (!(one->flags & SF_INSN_MOVABLE)) return SF_NR_UNKNOWN;
-    if (one->dest != wanted) continue;
-    if (one->flags & SF_INSN_CONST && one->imm >= 0 && one->imm < INT16_MAX) return (int16_t)one->imm;
-    return SF_NR_UNKNOWN;
+    straight = straight && one->flags & SF_INSN_MOVABLE && insn[call] - insn[i + 1] <= kNear &&
+               !is_target(search, insn[i + 1]);
+    if (!may_change(one, wanted)) continue;
+    const bool movable = one->flags & SF_INSN_MOVABLE && one->dest == wanted;
+    if (movable && one->flags & SF_INSN_MOV_REG && !wanted && one->source > 0) {
+      wanted = one->source;
+      copied = i;
+      continue;
+    }
+    if (!movable || !(one->flags & SF_INSN_CONST) || one->imm < 0 || one->imm >= INT16_MAX) return SF_NR_UNKNOWN;
+    const auto number = (int16_t)one->imm;
+    *low = insn[i], *high = insn[call];
+    if (straight) return number;
+    if (!know_jumps(search) || !stays(search, wanted, i, copied, high)) return SF_NR_UNKNOWN;
+    // From the copy on it is %eax that counts, and nothing may come in between.
+    for (unsigned k = 0; copied != call && k < search->function.jumps; k++)
+      if (const uint32_t to = search->scratch->jump[k].to; to > insn[copied] && to <= insn[call]) return SF_NR_UNKNOWN;
+    if (*high < insn[call]) *high = insn[call];
+    return number;
   }
   return SF_NR_UNKNOWN;
+}
+
+// The site at index `call` of the function.
+void take_site(Search *search, unsigned call, unsigned index, sf_site *site) {
+  uint32_t low = 0, high = 0;
+  *site = {search->scratch->insn[call], 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, {}};
+  site->nr = find_number(search, call, &low, &high);
+  choose_window(search, call, site);
+  if (site->nr == SF_NR_UNKNOWN) low = 0;
+  if (low && search->filtered) mark(search, low, high);
+  search->scratch->relied[index] = {low, high};
+}
+
+// Whether the jump leads to where the site relies on that none does.
+bool disturbs(const Search *search, const Jump &jump, unsigned index, const sf_site &site) {
+  const auto &relied = search->scratch->relied[index];
+  const bool in_number = relied.low && jump.to > relied.low && jump.to <= relied.high;
+  if (in_number && (jump.from < relied.low || jump.from > relied.high)) return true;
+  const uint32_t window = site.syscall_at - site.pre_bytes;
+  const uint32_t last = window + site.window_bytes - (site.form == SF_SITE_AROUND);
+  return site.form != SF_SITE_NONE && jump.to > window && jump.to <= last;
+}
+
+// Once more, knowing of the jumps.
+void settle(Search *search, unsigned index, sf_site *site) {
+  uint32_t start, end;
+  if (!sf_function_of(search->module, site->syscall_at, &start, &end)) return;
+  decode_function(search, start, end);
+  unsigned call = 0;
+  while (call < search->function.insns && search->scratch->insn[call] < site->syscall_at) call++;
+  take_site(search, call, index, site);
+  const auto &relied = search->scratch->relied[index];
+  bool disturbed = search->lost && relied.high > relied.low + kNear;
+  for (unsigned i = 0; i < search->far_targets && relied.low; i++) {
+    const Jump jump = search->scratch->far_jump[i];
+    const bool inside = jump.to > relied.low && jump.to <= relied.high;
+    disturbed = disturbed || (inside && (jump.from < relied.low || jump.from > relied.high));
+  }
+  if (disturbed) site->nr = SF_NR_UNKNOWN;
+}
+
+// Sites ascend.
+void settle_disturbed(Search *search, sf_site *sites, int count) {
+  const unsigned jumps = search->far_targets;
+  for (unsigned i = 0; i < jumps; i++) {
+    const Jump jump = search->scratch->far_jump[i];
+    int low = 0, high = count;
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      if (sites[middle].syscall_at + kReach < jump.to) low = middle + 1;
+      else high = middle;
+    }
+    for (; low < count && sites[low].syscall_at <= jump.to + kReach; low++)
+      if (disturbs(search, jump, (unsigned)low, sites[low])) settle(search, (unsigned)low, &sites[low]);
+  }
+  // Jumps that are not known could lead anywhere.
+  for (int i = 0; i < count && search->lost; i++) settle(search, (unsigned)i, &sites[i]);
 }
 
 }  // namespace
@@ -287,7 +431,7 @@ int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
   search.module = module;
   search.scratch = (Scratch *)scratch;
   find_candidates(&search);
-  find_far_targets(&search);
+  mark_candidates(&search);
   int count = 0;
   unsigned cursor = 0;  // candidates ascend, so do the instructions of one function
   for (unsigned c = 0; c < search.candidates; c++) {
@@ -301,16 +445,18 @@ int sf_sites_find(const sf_module *module, void *scratch, sf_site *sites) {
     if (cursor == search.function.insns) {
       // Decoding stopped before: bytes of a table, or an instruction unknown here. Reported as a site without a
       // window, so that nobody believes every site is known.
+      if (count < SF_SITES_MAX) search.scratch->relied[count] = {0, 0};
       if (count < SF_SITES_MAX) sites[count++] = {at, 0, SF_NR_UNKNOWN, SF_SITE_NONE, 0, 0, {}};
       continue;
     }
     const bool starts = search.scratch->insn[cursor] == at;
     if (!starts || !(decoded(&search, cursor)->flags & SF_INSN_SYSCALL)) continue;  // inside another instruction
     if (count == SF_SITES_MAX) return -1;
-    sf_site *site = &sites[count++];
-    *site = {at, 0, find_number(&search, cursor), SF_SITE_NONE, 0, 0, {}};
-    choose_window(&search, cursor, site);
+    take_site(&search, cursor, (unsigned)count, &sites[count]);
+    count++;
   }
+  find_far_jumps(&search);
+  settle_disturbed(&search, sites, count);
   return search.lost && !count ? -1 : count;
 }
 
