@@ -9,7 +9,7 @@ DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passt
 MOUNT_TARGETS = passthroughfs shortfuse-hook shortfuse-bridge shortfuse-jit policy-metacache policy-datacache \
                 policy-passall policy-deny mount_differential
 ASAN_TESTS = (metrics|cache|vm|bypass|bridge|cli)_.*|passthroughfs-.*|mount_differential
-TSAN_TESTS = (metrics_fold|cache_cache|cache_readers|vm_map|bridge)_.*|mount_differential
+TSAN_TESTS = (metrics_fold|cache_cache|cache_readers|vm_map|vm_map_hash|bridge_.*)_test|mount_differential
 # sanitised PRESET,BUILD-DIRECTORY,TESTS: a test and the program that it runs have one name. In the recipe's shell,
 # because the tests are known only once it is configured.
 define sanitised

@@ -19,6 +19,11 @@ using namespace testing;
 
 constexpr uint64_t kFuel = 50'000'000;      // of a run that is to end,
 constexpr uint64_t kFuelOfLong = 3'000'000;  // and of one that may take longer than that
+#ifdef __SANITIZE_ADDRESS__
+constexpr uint64_t kPrograms = 2'000;  // ten times slower, and after the verifier's own mistakes with memory only
+#else
+constexpr uint64_t kPrograms = 6'000;
+#endif
 constexpr uint64_t kSoakSteps = 60'000;  // of each program: who needs more takes too long here
 
 uint64_t environment(const char *name, uint64_t otherwise) {
@@ -66,7 +71,7 @@ std::string wrong_in(const Policy &policy, ProgramGenerator *generator, Tally *t
 
 TEST(Soundness, OfRandomPrograms) {
   const bool soak = environment("SHORTFUSE_SOAK", 0) != 0;
-  const uint64_t programs = environment("SHORTFUSE_SOAK_PROGRAMS", soak ? 1'000'000 : 6'000);
+  const uint64_t programs = environment("SHORTFUSE_SOAK_PROGRAMS", soak ? 1'000'000 : kPrograms);
   const uint64_t seed = environment("SHORTFUSE_SOAK_SEED", 1);
   ProgramGenerator generator(seed);
   const std::vector<Policy::Map> maps = test_maps();
