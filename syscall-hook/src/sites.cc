@@ -19,7 +19,7 @@ constexpr unsigned kTargetsMax = 8192;  // of one function
 constexpr unsigned kNear = 32;          // bytes around a site in which a branch target matters
 constexpr unsigned kGranule = 32;
 constexpr unsigned kFilterBytes = 256 * 1024;  // one bit per granule: 64 MiB of text
-constexpr unsigned kReach = 1024;       // bytes before and behind a site that its number may rely on
+constexpr unsigned kReach = 320;        // bytes before and behind a site that its number may rely on
 constexpr unsigned kJumpsMax = 2048;    // of one function
 constexpr unsigned kRoundsMax = 16;
 
@@ -33,7 +33,7 @@ struct Jump {
 struct Scratch {
   uint32_t candidate[kCandidatesMax];
   Jump far_jump[kFarTargetsMax];
-  Jump jump[kJumpsMax];          // of the function, where a number has to be looked for
+  Jump jump[kJumpsMax + 1];          // inside the function
   struct {
     uint32_t low, high;          // of each site: no jump from elsewhere may come behind `low`, up to `high`; low 0: any
   } relied[SF_SITES_MAX];
@@ -51,7 +51,7 @@ static_assert(sizeof(Scratch) <= SF_SITES_SCRATCH);
 struct Function {
   uint32_t start, end;
   unsigned insns, targets, jumps;
-  bool indirect, whole, jumps_known;  // whole: decoded to its end
+  bool indirect, known;  // where it jumps to: not in all cases; all of it, to its end
 };
 
 struct Search {
@@ -171,7 +171,7 @@ void note_target(Search *search, uint32_t target) {
 void decode_function(Search *search, uint32_t start, uint32_t end) {
   Function *function = &search->function;
   Scratch *scratch = search->scratch;
-  *function = {start, end, 0, 0, 0, false, false, false};
+  *function = {start, end, 0, 0, 0, false, false};
   for (uint32_t at = start; at < end;) {
     if (function->insns == kInsnsMax) {
       search->lost = true;
@@ -180,12 +180,16 @@ void decode_function(Search *search, uint32_t start, uint32_t end) {
     sf_insn insn;
     if (sf_decode_flow((const uint8_t *)(search->module->base + at), end - at, at, &insn)) return;
     if (insn.flags & SF_INSN_INDIRECT) function->indirect = true;
-    if (insn.flags & SF_INSN_BRANCH && !(insn.flags & SF_INSN_CALL)) note_target(search, (uint32_t)insn.target);
+    if (insn.flags & SF_INSN_BRANCH && !(insn.flags & SF_INSN_CALL)) {
+      note_target(search, (uint32_t)insn.target);
+      // One more says that they are too many.
+      if (function->jumps <= kJumpsMax) scratch->jump[function->jumps++] = {at, (uint32_t)insn.target};
+    }
     scratch->insn[function->insns++] = at;
     at += insn.length;
     scratch->insn[function->insns] = at;
   }
-  function->whole = true;
+  function->known = !function->indirect && function->jumps <= kJumpsMax;
 }
 
 // All about an instruction of the function; decode_function() keeps where it begins only.
@@ -261,22 +265,6 @@ void choose_window(const Search *search, unsigned call, sf_site *site) {
       if (try_window(search, call - pre, call + post + 1, call, site)) return;
 }
 
-// All jumps inside the function. False: there are too many, or some are not known.
-bool know_jumps(Search *search) {
-  Function *function = &search->function;
-  if (function->indirect || !function->whole) return false;
-  for (unsigned i = 0; i < function->insns && !function->jumps_known; i++) {
-    const uint32_t at = search->scratch->insn[i], bytes = search->scratch->insn[i + 1] - at;
-    sf_insn insn;
-    sf_decode_flow((const uint8_t *)(search->module->base + at), bytes, at, &insn);
-    if (!(insn.flags & SF_INSN_BRANCH) || insn.flags & SF_INSN_CALL) continue;
-    if (function->jumps == kJumpsMax) return false;
-    search->scratch->jump[function->jumps++] = {at, (uint32_t)insn.target};
-  }
-  function->jumps_known = true;
-  return true;
-}
-
 // What the instruction leaves in a general register cannot be relied on.
 bool may_change(const sf_insn *insn, int reg) {
   constexpr uint16_t kNotKept = 0x0fc7;  // by a callee: rax, rcx, rdx, rsi, rdi, r8 to r11
@@ -330,7 +318,7 @@ int16_t find_number(Search *search, unsigned call, uint32_t *low, uint32_t *high
     const auto number = (int16_t)one->imm;
     *low = insn[i], *high = insn[call];
     if (straight) return number;
-    if (!know_jumps(search) || !stays(search, wanted, i, copied, high)) return SF_NR_UNKNOWN;
+    if (!search->function.known || !stays(search, wanted, i, copied, high)) return SF_NR_UNKNOWN;
     // From the copy on it is %eax that counts, and nothing may come in between.
     for (unsigned k = 0; copied != call && k < search->function.jumps; k++)
       if (const uint32_t to = search->scratch->jump[k].to; to > insn[copied] && to <= insn[call]) return SF_NR_UNKNOWN;
