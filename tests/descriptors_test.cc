@@ -44,6 +44,28 @@ TEST_P(Descriptors, AreWhatTheyWereOpenedAs) {
   mount.unmount();
 }
 
+class OneNumber : public testing::TestWithParam<const char *> {};
+
+TEST_P(OneNumber, IsOneFileOrAnotherToTwoThreads) {
+  TempDir temp;
+  Mount mount(temp.dir("source"), temp.dir("mnt"), {});
+  ASSERT_EQ(run(worker("descriptors_make", {mount.point()}, false)).status, 0);
+  const bool cache = std::string_view(GetParam()) == "cache";
+  const std::string from = std::to_string(seed(20'261'122));
+  const uint64_t steps = cache ? scaled(10'000, 1'000'000) : scaled(1000, 50'000);
+  Spec spec = worker("descriptors_race", {mount.point(), from, std::to_string(steps)}, true);
+  spec.env["SHORTFUSE_OPEN"] = GetParam();
+  spec.report = temp / "report";
+  const Finished race = run(spec, std::chrono::seconds(scaled(120, 1200)));
+  EXPECT_EQ(race.status, 0) << race.err;
+  const Report report = Report::read(temp / "report");
+  EXPECT_EQ(report.served("open") > 1000, cache) << report.text();
+  mount.unmount();
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OneNumber, testing::Values("cache", "kernel"),
+                         [](const auto &given) { return std::string(given.param); });
+
 INSTANTIATE_TEST_SUITE_P(
     All, Descriptors,
     testing::Values(Case{"Nothing", "none", "cache"}, Case{"ByTheKernel", "unshare-fs", "kernel"},

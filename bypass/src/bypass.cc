@@ -279,6 +279,7 @@ void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   // A table of descriptors that another process changes too cannot be followed from here.
   if (shares_files && !shares_memory) return go_inert("another process shares the descriptors");
   if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;
+  if (shares_memory && shares_files) __atomic_store_n(&g.has_threads, true, __ATOMIC_RELEASE);
   if (!shares_files) files_give_back_all_but_listings();
 }
 

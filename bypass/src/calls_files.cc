@@ -186,6 +186,8 @@ int duplicate(const sf_call *c, int fd, long *result) {
   return 1;
 }
 
+bool is_open(int fd) { return !is_error(SF_SYS2(__NR_fcntl, fd, F_GETFD)); }
+
 int duplicate_onto(const sf_call *c, long *result) {
   int from = static_cast<int>(c->arg[0]), to = static_cast<int>(c->arg[1]);
   if (from == to) return is_hidden_slot(from) ? bad_descriptor(result) : 0;
@@ -195,7 +197,10 @@ int duplicate_onto(const sf_call *c, long *result) {
   if (!source && !target && !hidden) [[likely]] return 0;
   if (hidden) vacate(to);
   // Given back although it is about to be closed: the call may fail and leave it open.
-  if (target) give_back(to, target), files_close(to);
+  if (target) give_back(to, target);
+  // Another thread that asks the number meanwhile is answered by the kernel: both files have to be what they are there.
+  if (source && g.has_threads && is_open(to)) give_back(from, source);
+  if (target) files_close(to);
   if (is_placeholder(source)) return *result = duplicate_placeholder(*c, from, source), 1;
   if (source) files_duplicating(source);
   *result = make_call(*c);

@@ -7,7 +7,7 @@
 
 namespace shortfuse::bypass {
 
-constexpr unsigned kWaitTurns = 20000;  // given up to another thread that is between two system calls
+constexpr unsigned kWaitTurns = kYields + 100'000;  // ten seconds: the other reads, perhaps, on a slow file system
 constexpr unsigned kSpareStreams = 32;
 
 FileSlot *file_pages[kFilePages];
@@ -72,7 +72,7 @@ static void forget_position(FileSlot *slot) {
   for (unsigned turn = 0;; ++turn) {
     int64_t word = __atomic_load_n(&slot->not_position, __ATOMIC_ACQUIRE);
     if (~word == kGivingBack && turn < kWaitTurns) {
-      SF_SYS0(__NR_sched_yield);
+      pause_a_little(turn);
       continue;
     }
     if (!__atomic_compare_exchange_n(&slot->not_position, &word, ~kKernelOwned, false, __ATOMIC_ACQ_REL,
@@ -122,12 +122,12 @@ uint64_t nid_of(const File &file) {
 
 int64_t position_of(const File &file) {
   // The giver's signals are blocked, so it is never a thread that we have interrupted. Should it not get on all the
-  // same (we may be of a higher priority), the kernel's offset is used.
+  // same, the kernel's offset is used.
   for (unsigned turn = 0; turn < kWaitTurns; ++turn) {
     const int64_t word = ~__atomic_load_n(&file.slot->not_position, __ATOMIC_ACQUIRE);
     if (!file.same()) break;
     if (word != kGivingBack) return mixed(file.state, word);
-    SF_SYS0(__NR_sched_yield);
+    pause_a_little(turn);
   }
   return kKernelOwned;
 }
@@ -164,11 +164,11 @@ File offset_holder(const File &file, int *fd) {
 }
 
 int settle(FileSlot *slot) {
-  for (;;) {
+  for (unsigned turn = 0;; ++turn) {
     int32_t origin = __atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE);
     if (origin == 0) return 0;
     if (origin == kNewOrigin) {
-      SF_SYS0(__NR_sched_yield);
+      pause_a_little(turn);
       continue;
     }
     File file = file_of(origin - 1);
@@ -440,8 +440,10 @@ bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool
   return true;
 }
 
-// Duplicates go on where this one stood.
+// Duplicates go on where this one stood. So does a thread that reads between this and the kernel's close.
 static void close_file(int fd, const File &file) {
+  if (g.has_threads && !is_placeholder(file) && !is_set(*file.slot, kFileDirectory) && position_of(file) > 0)
+    give_back(fd, file);
   if (is_set(*file.slot, kFileLinked)) {
     if (is_placeholder(file)) {
       hand_over_placeholder(fd, file);

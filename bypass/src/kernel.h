@@ -49,6 +49,18 @@ constexpr int kClockMonotonic = 1, kClockMonotonicCoarse = 6;
 constexpr unsigned kCloseRangeUnshare = 2, kCloseRangeCloexec = 4;
 constexpr uint32_t kStickyWorldWritable = 01002;
 
+// Another thread is between two system calls, with its signals blocked. It may have been preempted, by us too: so who
+// waits for it soon sleeps, and does not only yield.
+constexpr unsigned kYields = 1000;
+inline void pause_a_little(unsigned turns) {
+  if (turns < kYields) {
+    SF_SYS0(__NR_sched_yield);
+    return;
+  }
+  __kernel_timespec nap = {0, 50'000};
+  SF_SYS2(__NR_nanosleep, &nap, 0);
+}
+
 struct KernelMsghdr {
   void *name;
   int name_len;

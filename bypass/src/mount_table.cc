@@ -104,8 +104,10 @@ void MountTable::feed(const char *bytes, size_t n) {
 }
 
 bool read_mount_table(const Mount &m, uint64_t mnt_id, TableEntry *entry) {
+  // A handler that leaves by siglongjmp() would leave the descriptor behind.
+  const uint64_t signals = hold_off_signals();
   long fd = SF_SYS4(__NR_openat, AT_FDCWD, "/proc/thread-self/mountinfo", O_RDONLY | O_CLOEXEC, 0);
-  if (is_error(fd)) return false;
+  if (is_error(fd)) return let_signals_in(signals), false;
   MountTable table(m.point, m.point_len, mnt_id);
   // Not on the stack: that may be the 8 KiB of a signal handler.
   constexpr size_t kPiece = 4096;
@@ -118,6 +120,7 @@ bool read_mount_table(const Mount &m, uint64_t mnt_id, TableEntry *entry) {
     SF_SYS2(__NR_munmap, piece, kPiece);
   }
   close_fd(static_cast<int>(fd));
+  let_signals_in(signals);
   *entry = table.entry();
   return n == 0;
 }

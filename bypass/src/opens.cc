@@ -20,7 +20,6 @@ namespace shortfuse::bypass {
 
 constexpr unsigned kOpenPathMax = 208;
 constexpr uint16_t kSlotBusy = 0x8000;
-constexpr unsigned kYields = 1000;           // then the waiting thread sleeps between two looks
 constexpr uint64_t kDescriptorsMin = 128;    // with fewer allowed, making one real could fail for want of numbers
 constexpr int kLimitOfFiles = 7;
 constexpr unsigned kMovesMax = 20;           // attempts, while names on the way change
@@ -45,17 +44,6 @@ static uint32_t next_free;      // where to look first; a hint
 int opens_worth;                // a hint; races lose some of it
 static uint32_t turn;           // atomic
 uint32_t placeholders;
-
-// ---- waiting
-
-static void pause_a_little(unsigned turns) {
-  if (turns < kYields) {
-    SF_SYS0(__NR_sched_yield);
-    return;
-  }
-  __kernel_timespec nap = {0, 50'000};
-  SF_SYS2(__NR_nanosleep, &nap, 0);
-}
 
 namespace {
 class Turn {

@@ -154,6 +154,7 @@ struct Global {
   bool files_off;         // descriptors may change unseen: none is served
   bool opens_off;         // opens are the kernel's
   bool cwd_off;           // threads may have different working directories
+  bool has_threads;       // or has had
   bool initial_user_ns;   // numbers of users are the kernel's own
   IdMap uids, gids;       // looked at where they are not
   bool fsids_set;         // setfsuid or setfsgid was called since the program began

@@ -72,7 +72,10 @@ int clone_with(uint64_t flags) {
   }
   bool own_words = flags & CLONE_SETTLS;
   bool shares = (flags & CLONE_FILES) && (flags & CLONE_FS);
-  if (own_words && shares) return SF_MAKE_CALL;  // a thread
+  if (own_words && shares) {  // a thread
+    sf_bypass_before_fork(flags, 0);
+    return SF_MAKE_CALL;
+  }
   if (flags & CLONE_VFORK && !own_words && !(flags & (CLONE_FILES | CLONE_FS))) {
     sf_bypass_before_fork(flags, 0);
     sf_faults_before_vfork();
