@@ -74,6 +74,13 @@ hooked timeout 120 setpriv --no-new-privs python3 "$cases" "$T/mnt/confined" dup
   fail "confined: $(tail -n 3 "$T/with")"
 [ "$(served read)" -gt 0 ] || fail "a confined program was served nothing"
 [ "$(served open)" = 0 ] || fail "a confined program was served opens that the kernel was to decide"
+note "all numbers are used up"
+rm -f "$REPORT"
+mkdir "$T/mnt/exhausted"
+hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exhausted.py" "$T/mnt/exhausted" \
+  >"$T/with" 2>&1 </dev/null
+diff "$T/with" <(printf 'EMFILE True\n0 wrong\n') >"$T/diff" || fail "used up: $(head -n 20 "$T/diff")"
+[ "$(served open)" -gt 100 ] || fail "hardly an open was served: $(served open)"
 unset SHORTFUSE_OPEN
 compare "passthroughfs, opens by the kernel"
 [ "$(served open)" = 0 ] || fail "opens were served"

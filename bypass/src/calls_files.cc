@@ -146,6 +146,7 @@ int call_open(const sf_call *c, long *result) {
     count_outside(SF_OP_OPEN, SF_MISS_DETACHED);
   }
   if (!is_error(fd)) files_forget_stale(static_cast<int>(fd)), files_opened(static_cast<int>(fd), o.flags);
+  if (fd == -EMFILE) opens_off("the numbers are used up");
   *result = fd;
   return 1;
 }
@@ -282,7 +283,7 @@ int call_descriptor(const sf_call *c, long *result) {
 
 // ---- offsets used by others, and numbers made by others
 
-static constexpr uint32_t kFionread = 0x541b;
+static constexpr uint32_t kFionread = 0x541b, kNotifAddfd = 0x40182103;
 
 // The descriptors that go with a message, or came with it.
 template <typename Action>
@@ -351,6 +352,8 @@ int call_offset_user(const sf_call *c, long *result) {
       if (any_placeholders() && keep_from_kernel(c, result) != 0) return 1;
       // "How much is left to read" is counted from the offset; the other requests do not look at it.
       if (static_cast<uint32_t>(c->arg[1]) == kFionread) give_back(static_cast<int>(c->arg[0]));
+      // What a supervisor gives to another process shares its offset.
+      if (static_cast<uint32_t>(c->arg[1]) == kNotifAddfd) files_give_back_all();
       break;
     case __NR_sendfile:
       give_back(static_cast<int>(c->arg[0]));

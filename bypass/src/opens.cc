@@ -269,6 +269,8 @@ bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
   }
   if (!is_error(fd)) close_fd(static_cast<int>(fd));
   drop_open(*open);
+  // Each that is made real takes a number for a moment: the one that placeholders are made of can be had now.
+  if (fd == -EMFILE) opens_off("the numbers are used up");
   *result = fd;
   return fd == -EMFILE;  // the kernel would say so too
 }

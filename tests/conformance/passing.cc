@@ -1,6 +1,10 @@
 // Descriptors on their way to others, and other ways to the same file: SCM_RIGHTS, pidfd_getfd, /proc/self/fd, /dev/fd,
 // fchdir, chroot, handles; statx in its variants.
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -70,6 +74,45 @@ void descriptors_in_messages(const Place &) {
   said("arrived", receive_descriptors(pair[0], mine, 2));
   say("still there", "%s %s", reads(mine[0], 10).c_str(), reads(mine[1], 10).c_str());
   say("the number", "%s", reads(fds[0], 10).c_str());
+}
+
+// The target's mkdirat() is answered by its supervisor, with a descriptor that is put into the target.
+void supervised_target(int socket) {
+  sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mkdirat, 0, 1),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog program = {std::size(filter), filter};
+  const int own = open("text", O_RDONLY);
+  reads(own, 10);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  const auto listener = static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+  if (!send_descriptors(socket, &listener, 1)) _exit(2);
+  say("the target's own", "%s", reads(own, 10).c_str());
+  say("put into the target", "%s", reads(mkdirat(AT_FDCWD, "no", 0), 10).c_str());
+  _exit(0);
+}
+
+void descriptors_by_a_supervisor(const Place &) {
+  int pair[2], listener = -1;
+  socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+  const pid_t target = fork();
+  if (target == 0) supervised_target(pair[1]);
+  const int big = open("big", O_RDONLY), text = open("text", O_RDONLY);
+  reads(big, 1000), reads(text, 7);
+  const bool received = receive_descriptors(pair[0], &listener, 1);
+  seccomp_notif notice = {};
+  const int noticed = ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &notice);
+  seccomp_notif_addfd add = {};
+  add.id = notice.id, add.srcfd = static_cast<uint32_t>(big);
+  seccomp_notif_resp answer = {};
+  answer.id = notice.id, answer.val = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add);
+  const int answered = ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+  say("target", "%s", ended(target).c_str());
+  say("supervisor", "%d %d %d", received, noticed, answered);
+  say("positions", "%ld %ld", position(big), position(text));
+  say("and on", "%s", reads(big, 10).c_str());
 }
 
 void descriptors_by_pidfd(const Place &) {
@@ -283,6 +326,7 @@ void statx_variants(const Place &) {
 std::vector<Case> passing_cases() {
   return {
       {"scm_rights", descriptors_in_messages, {"read"}},
+      {"seccomp_supervisor", descriptors_by_a_supervisor, {"read"}},
       {"pidfd_getfd", descriptors_by_pidfd, {"read"}, {}, false,
        {{"its file", "EBADF", "nobody tells a process that another one takes its descriptors: it gets the placeholder"},
         {"still there", "EBADF", "likewise: an error, not another file"}}},
