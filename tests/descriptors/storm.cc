@@ -29,6 +29,7 @@ namespace {
 std::string root;
 std::atomic<bool> failed{false}, over{false};
 std::atomic<unsigned> handled{0};
+std::atomic<uint64_t> wrong_in_handler{0};  // tag, file, errno
 
 void say(const std::string &wrong) {
   failed = true;
@@ -58,7 +59,8 @@ void handle(int) {
     if (status != 0) good = false;
   }
   if (close(copy) != 0) good = false;
-  if (!good) failed = true, dprintf(2, "in a handler, file %u, tag %lu, errno %d\n", file, tag, errno);
+  // Said later: what was interrupted may be the allocator.
+  if (!good) wrong_in_handler = tag << 32 | file << 16 | static_cast<unsigned>(errno), failed = true;
   errno = before;
 }
 
@@ -165,6 +167,8 @@ SF_WORKER(descriptors_storm) {
   // Threads end only when no signal is sent to them any more.
   over = true;
   for (auto &thread : walkers) thread.join();
+  if (const uint64_t wrong = wrong_in_handler; wrong != 0)
+    dprintf(2, "in a handler, tag %lu, file %lu, errno %lu\n", wrong >> 32, wrong >> 16 & 0xffff, wrong & 0xffff);
   return failed ? 1 : 0;
 }
 
