@@ -69,6 +69,9 @@ pid=$(shortfuse status "$T/mnt" --json |
 [ "$(readlink "/proc/$pid/exe")" = /usr/local/bin/passthroughfs ] || fail "the daemon is $(readlink "/proc/$pid/exe")"
 same "cat" cat "$T/mnt/f"
 same "ls" ls -l --time-style=full-iso "$T/mnt"
+opener() { shortfuse status "$T/mnt" --json |
+  python3 -c 'import json,sys,os; print(os.readlink("/proc/%d/exe" % json.load(sys.stdin)["mount"]["opener_pid"]))'; }
+[ "$(opener)" = /usr/local/libexec/shortfuse/shortfuse-opener ] || fail "what opens for the daemon: $(opener)"
 umount "$T/mnt" || fail "umount"
 eventually 10 bash -c "! kill -0 $pid 2>/dev/null" || fail "the daemon outlived its mount"
 

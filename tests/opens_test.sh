@@ -62,6 +62,83 @@ gone() {
   [ "$(served open)" -gt 0 ] || fail "$1: no open was served"
 }
 
+# A daemon can be killed while the opens that are made through its own mount, for applications, wait for it: its file
+# system waits for another one, which is stopped. held TEXT TIMEOUT CALL
+held() {
+  note "$1 is on its way when the daemon is killed"
+  local inner outer client
+  rm -rf "$T/note".* "$REPORT"
+  mkdir -p "$T/inner"
+  "$BIN/passthroughfs" -f "$T/source" "$T/inner" &
+  inner=$!
+  OWN_PROCESSES+=("$inner")
+  eventually 30 is_mounted "$T/inner" || fail "passthroughfs did not mount $T/inner"
+  "$BIN/passthroughfs" -f "$T/inner" "$T/mnt" \
+    -o "bpftime=$POLICIES/datacache.bpf.o,attr_timeout=$2,entry_timeout=$2" &
+  outer=$!
+  OWN_PROCESSES+=("$outer")
+  eventually 30 is_mounted "$T/mnt" || fail "passthroughfs did not mount $T/mnt"
+  head -c 20000 /dev/zero >"$T/mnt/held"
+  hooked timeout -s KILL 120 python3 "$SF_SOURCE/tests/opens/held.py" "$T/mnt" held "$inner" "$T/note" "$3" \
+    >"$T/held" 2>&1 </dev/null &
+  client=$!
+  eventually 60 [ -e "$T/note.ready" ] || fail "$1: $(cat "$T/held")"
+  if [ "$3" = later ]; then rm "$T/mnt/held" 2>/dev/null & fi
+  sleep 1
+  kill -9 "$outer"
+  kill -9 "$inner"  # for whatever the file system itself still waits for
+  if ! eventually 30 bash -c "! kill -0 $outer 2>/dev/null"; then
+    umount -fl "$T/mnt"
+    fail "$1: the daemon cannot be killed"
+  fi
+  eventually 30 bash -c "! pgrep -f '^shortfuse-opener .* $T/mnt\$'" >/dev/null || fail "$1: the opener outlives it"
+  touch "$T/note.killed"
+  wait "$client"
+  # A request that is under way at that moment ends with ECONNABORTED, as the kernel has it.
+  sed -i '1s/ECONNABORTED/ENOTCONN/' "$T/held"
+  diff "$T/held" <(printf 'ENOTCONN\nENOTCONN\n') >"$T/diff" || fail "$1: $(cat "$T/diff")"
+  [ "$(served open)" -gt 0 ] || fail "$1: no open was served"
+  detach_below "$T"
+  wait
+}
+
+# The process that opens for a daemon is killed. Opens go on; what it had kept of removed files is lost.
+opener_of() { "$BIN/shortfuse" status "$1" --json |
+  python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["opener_pid"] or "")'; }
+has_opener() { [ -n "$(opener_of "$1")" ]; }
+lost() {
+  local client
+  passthrough "$T/source" "$T/mnt"
+  rm -f "$T/note".* "$REPORT"
+  for name in a b c; do echo "of $name" >"$T/mnt/$name"; done
+  hooked timeout -s KILL 120 python3 "$SF_SOURCE/tests/opens/lost.py" "$T/mnt" "$T/note" >"$T/lost" 2>&1 </dev/null &
+  client=$!
+  eventually 60 [ -e "$T/note.ready.1" ] || fail "opener: $(cat "$T/lost")"
+  kill -9 "$(opener_of "$T/mnt")"
+  eventually 30 has_opener "$T/mnt" || fail "no other opener is started"
+  touch "$T/note.go.1"
+  eventually 60 [ -e "$T/note.ready.2" ] || fail "opener: $(cat "$T/lost")"
+  rm "$T/mnt/b"
+  kill -9 "$(opener_of "$T/mnt")"
+  touch "$T/note.go.2"
+  eventually 60 [ -e "$T/note.ready.3" ] || fail "opener: $(cat "$T/lost")"
+  eventually 30 has_opener "$T/mnt" || fail "no other opener is started"
+  rm "$T/mnt/c"
+  touch "$T/note.go.3"
+  wait "$client" || fail "opener: status $?: $(cat "$T/lost")"
+  unmount "$T/mnt"
+}
+lost_in_time() {  # an open that the kernel made, because nobody was there to look after it, loses nothing
+  lost
+  grep -qx '2 ESTALE' "$T/lost"
+}
+note "the process that opens is killed"
+eventually 120 lost_in_time || fail "no open was served: $(cat "$T/lost")"
+printf "%s\n" "1 None" "1 b'of a\\n'" "2 ESTALE" "2 ESTALE" "3 None" "3 b'of c\\n'" >"$T/expected"
+diff "$T/expected" "$T/lost" || fail "opens after the opener was killed"
+held "the name that a descriptor is asked for by" 0 flock
+held "a descriptor that is asked for" 3600 flock
+held "a file that is kept before its removal" 3600 later
 for call in flock fork fsync poll seteuid; do gone "$call"; done
 passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"

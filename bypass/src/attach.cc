@@ -137,7 +137,8 @@ static void vacate_source(int fd) {
 // With the socket goes the bridge's care for the nodes that the session's open table names.
 static void end_opens_of(const Link &link) {
   sf_session *session = __atomic_load_n(&link.session, __ATOMIC_ACQUIRE);
-  if (session != nullptr) __atomic_store_n(&session->opens_kept, 0u, __ATOMIC_SEQ_CST);
+  constexpr uint32_t kEnded = SF_OPENS_ENDED;
+  if (session != nullptr) __atomic_store_n(&session->opens_kept, kEnded, __ATOMIC_SEQ_CST);
   make_all_real();
 }
 

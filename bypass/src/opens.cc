@@ -239,7 +239,9 @@ static bool is_as_served(const Op &op) {
 bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
   sf_session *session = session_of(*op->mount);
   const int source = source_descriptor();
-  if (session == nullptr || source < 0 || __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) == 0) return false;
+  if (session == nullptr || source < 0 || __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != SF_OPENS_KEPT) {
+    return false;
+  }
   char known_path[kOpenPathMax];
   const size_t path_bytes = copy_path(path, known_path);  // before anything is taken that a fault would leave behind
   OpenFile *open = take_open();
@@ -260,7 +262,7 @@ bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
     // on both sides.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     // And a handler may have forked: in its child the session is its parent's.
-    const bool kept = __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) != 0 &&
+    const bool kept = __atomic_load_n(&session->opens_kept, __ATOMIC_RELAXED) == SF_OPENS_KEPT &&
                       __atomic_load_n(&g.process->generation, __ATOMIC_RELAXED) == open->generation;
     if (kept && !switched_off() && code_is_known()) [[likely]] return *result = fd, true;
     files_close(static_cast<int>(fd));

@@ -28,7 +28,7 @@ Bridge::~Bridge() { stop(); }
 bool Bridge::stop() {
   gone();
   fetcher_.stop();
-  worker_lost_ = !keeper_->stop(kStopTime) || worker_lost_;
+  worker_lost_ = !keeper_.stop(kStopTime) || worker_lost_;
   if (worker_.joinable()) {
     if (worker_ended_.get_future().wait_for(kStopTime) == std::future_status::ready) {
       worker_.join();
@@ -51,6 +51,7 @@ std::expected<std::unique_ptr<Bridge>, std::string> Bridge::create(const Options
   std::unique_ptr<Bridge> bridge(new Bridge(options, std::move(*cache)));
   bridge->policy_.store(std::move(*policy));
   bridge->cache_->header()->policy_epoch = 1;
+  bridge->keeper_.find_opener();
   bridge->wake_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!bridge->wake_fd_) return std::unexpected(std::string("eventfd: ") + std::strerror(errno));
   return bridge;
@@ -65,7 +66,7 @@ void Bridge::mounted(fuse_session *session, int fd, const std::string &mount_poi
     std::memcpy(header->mount_point, mount_point.data(), mount_point.size());
     header->mount_point_len = static_cast<uint32_t>(mount_point.size());
   }
-  keeper_->go_on = [this](Parked parked) { go_on(std::move(parked)); };
+  keeper_.go_on = [this](Parked parked) { go_on(std::move(parked)); };
   fetcher_.on_queued = [this] {
     if (many_threads_.load(std::memory_order_relaxed)) return;
     const uint64_t one = 1;

@@ -77,7 +77,7 @@ class Bridge {
   cache::Cache &cache() { return *cache_; }
   Fetcher &fetcher() { return fetcher_; }
   OpenTables &opens() { return opens_; }
-  const std::shared_ptr<Keeper> &keeper() { return keeper_; }
+  Keeper &keeper() { return keeper_; }
   std::shared_ptr<const PolicySet> policy() const { return policy_.load(); }
   const Options &options() const { return options_; }
   /// Verifies, compiles and publishes another chain; the old one stays when that fails.
@@ -156,8 +156,7 @@ class Bridge {
   ActivePolicy policy_;
   CpuNumbers cpu_numbers_;
   OpenTables opens_;
-  /// Also of the threads that open for applications.
-  std::shared_ptr<Keeper> keeper_ = std::make_shared<Keeper>(opens_);
+  Keeper keeper_{opens_};
   Fetcher fetcher_;
   Listings listings_;
   PendingTable pending_;

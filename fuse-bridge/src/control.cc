@@ -139,7 +139,7 @@ void Control::run() {
 /// What was kept for applications that have closed, or gone: it would keep the mount busy.
 void Control::tidy() {
   bridge_.fetcher().tidy();
-  bridge_.keeper()->tidy();
+  bridge_.keeper().tidy();
   tidied_ns_ = now_ns();
 }
 
@@ -205,8 +205,6 @@ void Control::drop_client(int fd) {
   auto found = clients_.find(fd);
   if (found == clients_.end()) return;
   if (sf_session *session = found->second->session) {
-    // Should it live on, it is to be served no open that nobody looks after.
-    __atomic_store_n(&session->opens_kept, 0u, __ATOMIC_SEQ_CST);
     bridge_.opens().remove(session);
     gone_totals_.add(metrics::fold_lanes({session->lane, SF_LANES}));
     clients_gone_++;
@@ -265,10 +263,7 @@ bool Control::attach(Client &client) {
   client.session->pid = static_cast<uint32_t>(client.pid);
   client.session->sleeping = 1;
   // An open by the daemon is made with the daemon's rights.
-  if (may_control(client)) {
-    bridge_.opens().add(client.session);
-    __atomic_store_n(&client.session->opens_kept, 1u, __ATOMIC_RELEASE);
-  }
+  if (may_control(client)) bridge_.opens().add(client.session);
 
   cache::Cache &cache = bridge_.cache();
   const auto policy = bridge_.policy();
@@ -290,7 +285,9 @@ bool Control::attach(Client &client) {
   }
   fds.push_back(policy->image_fd());
   fds.insert(fds.end(), map_fds->begin(), map_fds->end());
-  return reply(client, SF_MSG_ATTACHED, bytes_of(body), fds);
+  const bool attached = reply(client, SF_MSG_ATTACHED, bytes_of(body), fds);
+  if (may_control(client)) bridge_.keeper().begin(bridge_.mount_point());
+  return attached;
 }
 
 bool Control::refresh(Client &client, std::string_view bytes) {

@@ -1,186 +1,273 @@
 #include "keeper.h"
 
-#include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstring>
+#include <cstdio>
 #include <system_error>
 #include <utility>
 
 namespace shortfuse::bridge {
 namespace {
 
-// When the process is killed, the kernel closes descriptors in ascending order; a file of our own mount may be closed
-// only when the device is gone, or its FLUSH would wait for an answer that nobody gives.
-constexpr rlim_t kAboveDevices = 4096;
 constexpr auto kPatience = std::chrono::seconds(2);
+constexpr auto kBetweenStarts = std::chrono::seconds(1);
+constexpr unsigned kCarriersMax = 16;   // a thread of the file system each, while it works
 
-Descriptor moved_up(Descriptor fd) {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
-  const rlim_t floor = std::min(kAboveDevices, limit.rlim_cur - limit.rlim_cur / 4);
-  return Descriptor(fcntl(fd.get(), F_DUPFD_CLOEXEC, static_cast<int>(floor)));
-}
-
-std::string of_descriptor(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
-
-/// FUSE's number of the node that a descriptor is open on, by its file handle; 0: it is not on FUSE.
-uint64_t node_of_descriptor(int fd) {
-  constexpr int kFuseHandle = 0x81, kHandleFid = 0x200;  // FILEID_INO64_GEN; AT_HANDLE_FID
-  alignas(file_handle) char bytes[sizeof(file_handle) + 16];
-  auto *handle = reinterpret_cast<file_handle *>(bytes);
-  for (int kind : {0, kHandleFid}) {
-    handle->handle_bytes = 16;
-    int mount;
-    if (name_to_handle_at(fd, "", handle, &mount, AT_EMPTY_PATH | kind) != 0) continue;
-    if (handle->handle_type != kFuseHandle) return 0;
-    uint32_t word[2];
-    std::memcpy(word, handle->f_handle, sizeof(word));
-    return static_cast<uint64_t>(word[0]) << 32 | word[1];
-  }
-  return 0;
-}
-
-Descriptor open_node(const Place &place) {
-  int error;
-  Descriptor found = find_place(place, &error);
-  if (!found) return {};
-  Descriptor fd(open(of_descriptor(found.get()).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  return fd ? moved_up(std::move(fd)) : Descriptor();
-}
-
-/// The open, or nothing where that takes too long.
-Descriptor open_in_time(const Place &place) {
-  std::promise<Descriptor> promise;
-  auto opened = promise.get_future();
-  try {
-    std::thread([place, promise = std::move(promise)]() mutable { promise.set_value(open_node(place)); }).detach();
-  } catch (const std::system_error &) {
-    return {};
-  }
-  return opened.wait_for(kPatience) == std::future_status::ready ? opened.get() : Descriptor();
+void block_signals() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);
 }
 
 }  // namespace
 
-Descriptor find_place(const Place &place, int *error) {
-  Descriptor root(open(place.mount_point.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  *error = -errno;
-  if (!root) return {};
-  open_how how{};
-  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-  how.resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH;
-  const char *path = place.path.empty() ? "." : place.path.c_str();
-  Descriptor found(static_cast<int>(syscall(SYS_openat2, root.get(), path, &how, sizeof(how))));
-  struct stat st;
-  *error = -errno;
-  if (!found) return {};
-  *error = -ESTALE;
-  // What can be opened for an application: anything else could block, or do something.
-  if (node_of_descriptor(found.get()) != place.nodeid || fstat(found.get(), &st) != 0 ||
-      !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
-    return {};
-  *error = 0;
-  return found;
+// ---- what others ask for
+
+void Keeper::wake() {
+  const uint64_t one = 1;
+  [[maybe_unused]] ssize_t ignored = write(wake_.get(), &one, sizeof(one));
+}
+
+void Keeper::begin(const std::string &mount_point) {
+  std::lock_guard guard(lock_);
+  if (stopped_ || mount_point.empty()) return;
+  if (!running_) {
+    mount_point_ = mount_point;
+    wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!wake_) return;
+    thread_ = std::thread([this] { run(); });
+    running_ = true;
+  }
+  wanted_ = true;
+  wake();
 }
 
 void Keeper::keep(Parked parked) {
   std::lock_guard guard(lock_);
   parked_.push_back(std::move(parked));
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  changed_.notify_one();
+  wake();
 }
 
-bool Keeper::has(cache::Nid nid) {
+void Keeper::open_for(Descriptor client, cache::Nid nid, Place place, int flags) {
   std::lock_guard guard(lock_);
-  return kept_.contains(nid);
+  if (!running_ || stopped_) return;
+  opening_.push_back({std::move(client), nid, std::move(place), flags});
+  wake();
 }
 
-Descriptor Keeper::open_kept(cache::Nid nid, int flags) {
-  std::shared_ptr<Descriptor> kept;
-  {
-    std::lock_guard guard(lock_);
-    if (auto found = kept_.find(nid); found != kept_.end()) kept = found->second;
-  }
-  if (!kept) return {};
-  Descriptor fd(open(of_descriptor(kept->get()).c_str(), (flags & ~O_NOFOLLOW) | O_CLOEXEC));
-  if (fd) return fd;
-  // A file system that does not open what has no name.
+bool Keeper::would_keep(cache::Nid nid) {
   std::lock_guard guard(lock_);
-  auto found = kept_.find(nid);
-  if (found == kept_.end() || found->second != kept) return {};
-  fd.reset(fcntl(kept->get(), F_DUPFD_CLOEXEC, 0));
-  if (!fd) return {};
-  closing_.push_back(std::move(found->second));
-  kept_.erase(found);
-  changed_.notify_one();
-  return fd;
+  return running_ && !stopped_ && !kept_.contains(nid);
 }
 
 void Keeper::tidy() {
   std::lock_guard guard(lock_);
-  std::erase_if(kept_, [&](auto &entry) {
-    if (opens_.has(entry.first)) return false;
-    closing_.push_back(std::move(entry.second));
+  const size_t before = dropped_.size();
+  std::erase_if(kept_, [&](cache::Nid nid) {
+    if (opens_.has(nid)) return false;
+    dropped_.push_back(nid);
     return true;
   });
-  if (!closing_.empty()) changed_.notify_one();
+  if (dropped_.size() != before) wake();
 }
 
-void Keeper::keep_node(const Parked &parked) {
-  if (parked.place.mount_point.empty() || has(parked.nid)) return;
-  Descriptor fd = open_in_time(parked.place);
-  if (!fd) return;
+pid_t Keeper::opener_pid() {
   std::lock_guard guard(lock_);
-  if (stopped_) return static_cast<void>(fd.release());
-  kept_[parked.nid] = std::make_shared<Descriptor>(std::move(fd));
-}
-
-void Keeper::run() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);
-  std::unique_lock guard(lock_);
-  while (true) {
-    changed_.wait(guard, [&] { return stopped_ || !parked_.empty() || !closing_.empty(); });
-    if (stopped_) break;
-    auto closing = std::exchange(closing_, {});
-    auto parked = std::exchange(parked_, {});
-    guard.unlock();
-    for (Parked &one : parked) {
-      keep_node(one);
-      go_on(std::move(one));
-    }
-    closing.clear();
-    guard.lock();
-  }
-  ended_.set_value();
+  return opener_pid_;
 }
 
 bool Keeper::stop(std::chrono::seconds limit) {
+  std::unique_lock guard(lock_);
+  stopped_ = true;
+  changed_.notify_all();
+  if (running_) wake();
+  guard.unlock();
+  if (thread_.joinable()) thread_.join();  // it waits for nobody
+  guard.lock();
+  // What is kept goes with the opener, which nobody waits for: its last requests may find nobody who answers.
+  return changed_.wait_for(guard, limit, [&] { return carriers_ == 0; });
+}
+
+// ---- the thread
+
+void Keeper::run() {
+  block_signals();
+  pthread_setname_np(pthread_self(), "shortfuse-keep");
+  while (true) {
+    wait();
+    {
+      std::lock_guard guard(lock_);
+      if (stopped_) break;
+    }
+    hear();
+    send_waiting();
+    const Time now = std::chrono::steady_clock::now();
+    let_go([&](const Waiting &one) { return one.until <= now; });
+  }
+  opener_.stop();
+}
+
+void Keeper::wait() {
+  Time until = waiting_.empty() ? Time::max() : waiting_.front().until;
+  if (start_again_) until = std::min(until, start_after_);
+  int timeout_ms = -1;
+  if (until != Time::max()) {
+    const auto left = until - std::chrono::steady_clock::now();
+    timeout_ms = std::max(0, static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(left).count()));
+  }
+  pollfd waits[2] = {{wake_.get(), POLLIN, 0}, {opener_.socket(), POLLIN, 0}};
+  poll(waits, 2, timeout_ms);
+  uint64_t drained;
+  [[maybe_unused]] ssize_t ignored = read(wake_.get(), &drained, sizeof(drained));
+}
+
+/// What has come from others since, to the opener. What it has no room for now is not asked for: an application asks
+/// again, a request goes on, and what is to be dropped waits for the next time.
+void Keeper::send_waiting() {
+  std::unique_lock guard(lock_);
+  const bool wanted = std::exchange(wanted_, false);
+  auto parked = std::exchange(parked_, {});
+  auto opening = std::exchange(opening_, {});
+  guard.unlock();
+  if (wanted || start_again_ || !parked.empty() || !opening.empty()) start_opener();
+  guard.lock();
+  OpenerPacket packet;
+  packet.word = OpenerWord::Drop;
+  while (!dropped_.empty()) {
+    packet.nid = dropped_.front();
+    if (opener_.running() && !opener_.send(packet, {}, -1)) break;
+    dropped_.pop_front();
+  }
+  guard.unlock();
+  for (Parked &one : parked) ask_to_keep(std::move(one));
+  for (const Wanted &one : opening) {
+    packet.word = OpenerWord::Open;
+    packet.nid = one.nid;
+    packet.flags = static_cast<uint32_t>(one.flags);
+    opener_.send(packet, one.place, one.client.get());
+  }
+}
+
+void Keeper::start_opener() {
+  // A daemon that has become somebody else has to open as that.
+  if (opener_.running() && !opener_.is_ours()) {
+    opener_.stop();
+    opener_ended();
+  }
+  const Time now = std::chrono::steady_clock::now();
+  if (opener_.running() || now < start_after_) return;
+  start_again_ = false;
+  start_after_ = now + kBetweenStarts;
+  if (auto started = opener_.start(mount_point_); !started) return opener_failed(started.error());
+  std::lock_guard guard(lock_);
+  opener_pid_ = opener_.pid();
+}
+
+void Keeper::opener_failed(const std::string &why) {
+  opens_.offer(false);
+  if (!std::exchange(complained_, true))
+    std::fprintf(stderr, "shortfuse: applications are served no opens of %s: %s\n", mount_point_.c_str(), why.c_str());
+}
+
+void Keeper::ask_to_keep(Parked parked) {
+  OpenerPacket packet;
+  packet.word = OpenerWord::Keep;
+  packet.nid = parked.nid;
+  bool asked = false;
+  if (!parked.place.mount_point.empty()) {
+    std::lock_guard guard(lock_);
+    asked = dropped_.empty();  // it must not be told to drop afterwards what it is to keep now
+  }
+  asked = asked && opener_.send(packet, parked.place, -1);
+  if (!asked) return let_go_on(std::move(parked));
+  waiting_.push_back({std::move(parked), std::chrono::steady_clock::now() + kPatience});
+}
+
+void Keeper::hear() {
+  OpenerPacket packet;
+  while (true) {
+    switch (opener_.receive(packet)) {
+      case Opener::Got::Nothing: return;
+      case Opener::Got::Ended: return opener_ended();
+      case Opener::Got::Packet: break;
+    }
+    if (packet.word == OpenerWord::Ready) {
+      opens_.offer(true);
+      continue;
+    }
+    {
+      std::lock_guard guard(lock_);
+      if (packet.word == OpenerWord::Kept) kept_.insert(packet.nid);
+      else kept_.erase(packet.nid);
+    }
+    let_go([&](const Waiting &one) { return one.parked.nid == packet.nid; });
+  }
+}
+
+/// Until there is another one nobody is served an open: of what is removed meanwhile nothing would be kept.
+void Keeper::opener_ended() {
+  opens_.offer(false);
+  start_again_ = opener_.was_ready();
+  if (!start_again_) opener_failed("the process that opens ended at once");
   {
     std::lock_guard guard(lock_);
-    stopped_ = true;
-    changed_.notify_one();
-    // Not closed here: nobody may be left to answer. The process's end does it, when the device is gone.
-    for (auto &[nid, fd] : kept_) fd->release();
     kept_.clear();
-    for (auto &fd : closing_) fd->release();
-    closing_.clear();
+    dropped_.clear();
+    opener_pid_ = 0;
   }
-  if (!thread_.joinable()) return true;
-  if (ended_.get_future().wait_for(limit) == std::future_status::ready) {
-    thread_.join();
-    return true;
+  let_go([](const Waiting &) { return true; });
+}
+
+// ---- requests that go on
+
+void Keeper::let_go(const std::function<bool(const Waiting &)> &which) {
+  for (auto one = waiting_.begin(); one != waiting_.end();) {
+    if (!which(*one)) {
+      ++one;
+      continue;
+    }
+    let_go_on(std::move(one->parked));
+    one = waiting_.erase(one);
   }
-  thread_.detach();
-  return false;
+}
+
+void Keeper::let_go_on(Parked parked) {
+  std::unique_lock guard(lock_);
+  going_on_.push_back(std::move(parked));
+  changed_.notify_one();
+  if (idle_ >= going_on_.size() || carriers_ >= kCarriersMax) return;
+  try {
+    std::thread([this] { carry_on(); }).detach();
+    carriers_++;
+  } catch (const std::system_error &) {
+    if (carriers_ != 0) return;  // those that are there take it in turn
+    Parked only = std::move(going_on_.front());
+    going_on_.pop_front();
+    guard.unlock();
+    go_on(std::move(only));
+  }
+}
+
+void Keeper::carry_on() {
+  block_signals();
+  std::unique_lock guard(lock_);
+  while (true) {
+    idle_++;
+    changed_.wait(guard, [&] { return stopped_ || !going_on_.empty(); });
+    idle_--;
+    if (stopped_) break;
+    Parked one = std::move(going_on_.front());
+    going_on_.pop_front();
+    guard.unlock();
+    go_on(std::move(one));
+    guard.lock();
+  }
+  carriers_--;
+  changed_.notify_all();
 }
 
 }  // namespace shortfuse::bridge

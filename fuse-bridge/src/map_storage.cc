@@ -24,11 +24,6 @@ std::string errno_text(const std::string &what) { return what + ": " + std::stre
 
 std::string map_name(const sf_image_map &def) { return {def.name, strnlen(def.name, sizeof(def.name))}; }
 
-void Descriptor::reset(int fd) {
-  if (fd_ >= 0) close(fd_);
-  fd_ = fd;
-}
-
 MapMemory::~MapMemory() {
   if (map.storage) munmap(map.storage, size);
 }

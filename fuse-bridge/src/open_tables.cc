@@ -5,14 +5,33 @@
 
 namespace shortfuse::bridge {
 
-void OpenTables::add(const sf_session *session) {
-  std::lock_guard guard(lock_);
-  sessions_.push_back(session);
+namespace {
+
+/// Unless the application has ended it.
+void tell(sf_session *session, bool may) {
+  uint32_t before = may ? SF_OPENS_NOT_NOW : SF_OPENS_KEPT;
+  __atomic_compare_exchange_n(&session->opens_kept, &before, may ? SF_OPENS_KEPT : SF_OPENS_NOT_NOW, false,
+                              __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
-void OpenTables::remove(const sf_session *session) {
+}  // namespace
+
+void OpenTables::add(sf_session *session) {
   std::lock_guard guard(lock_);
-  std::erase(sessions_, session);
+  sessions_.push_back(session);
+  tell(session, offered_);
+}
+
+void OpenTables::remove(sf_session *session) {
+  std::lock_guard guard(lock_);
+  // Should it live on, it is to be served no open that nobody looks after.
+  if (std::erase(sessions_, session) != 0) __atomic_store_n(&session->opens_kept, SF_OPENS_ENDED, __ATOMIC_SEQ_CST);
+}
+
+void OpenTables::offer(bool may) {
+  std::lock_guard guard(lock_);
+  offered_ = may;
+  for (sf_session *session : sessions_) tell(session, may);
 }
 
 bool OpenTables::has(cache::Nid nid) const {

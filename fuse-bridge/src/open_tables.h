@@ -14,15 +14,18 @@ namespace shortfuse::bridge {
 
 class OpenTables {
  public:
-  void add(const sf_session *session);
-  /// Nothing here reads the session's memory afterwards.
-  void remove(const sf_session *session);
+  void add(sf_session *session);
+  /// Nothing here touches the session's memory afterwards, and its process is served no more opens.
+  void remove(sf_session *session);
+  /// Whether opens may be served at all; at first they may not.
+  void offer(bool may);
   /// Whether somebody has the node open. REQUIRES: records that an open could be served by are gone already.
   bool has(cache::Nid nid) const;
 
  private:
   mutable std::mutex lock_;
-  std::vector<const sf_session *> sessions_;
+  std::vector<sf_session *> sessions_;
+  bool offered_ = false;
 };
 
 }  // namespace shortfuse::bridge

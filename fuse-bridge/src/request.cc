@@ -281,14 +281,14 @@ Bridge::Loss Bridge::loss_by(const Request &request, cache::Nid nid) {
 
 /// The mutation has begun: nobody can be served an open of the node any more who does not stand in a table already.
 bool Bridge::park(Bytes message, Pending &pending, const Loss &loss) {
-  if (!opens_.has(loss.nid) || keeper_->has(loss.nid)) return false;
+  if (!opens_.has(loss.nid) || !keeper_.would_keep(loss.nid)) return false;
   const auto path = loss.dir != 0 ? cache_->path_of(loss.dir, loss.name) : cache_->path_of(loss.nid);
   Parked parked;
   parked.place = {path ? mount_point_ : std::string(), path.value_or(""), cache_->nodeid_of(loss.nid)};
   parked.nid = loss.nid;
   parked.message.assign(message.begin(), message.end());
   parked.pending = std::move(pending);
-  keeper_->keep(std::move(parked));
+  keeper_.keep(std::move(parked));
   return true;
 }
 

@@ -118,6 +118,7 @@ metrics::Snapshot Control::snapshot() {
   s.mount.source = mount_source_;
   s.mount.fstype = mount_fstype_;
   s.mount.daemon_pid = getpid();
+  s.mount.opener_pid = bridge_.keeper().opener_pid();
   s.mount.uptime_ns = now_ns() - started_ns_;
   s.mount.owner_uid = mount_uid_;
   s.mount.flags = mount_options_;

@@ -65,7 +65,7 @@ Json op_json(const Snapshot::Op &op) {
 
 Json mount_json(const Snapshot::Mount &m) {
   return {{"point", m.point},           {"source", m.source},       {"fstype", m.fstype}, {"daemon_pid", m.daemon_pid},
-          {"uptime_ns", m.uptime_ns}, {"owner_uid", m.owner_uid}, {"flags", m.flags}};
+          {"opener_pid", m.opener_pid}, {"uptime_ns", m.uptime_ns}, {"owner_uid", m.owner_uid}, {"flags", m.flags}};
 }
 
 Json policy_json(const Snapshot::Policy &p) {
@@ -141,6 +141,7 @@ void read_mount(const Json &json, Snapshot::Mount &m) {
   take(json, "source", m.source);
   take(json, "fstype", m.fstype);
   take(json, "daemon_pid", m.daemon_pid);
+  take(json, "opener_pid", m.opener_pid);
   take(json, "uptime_ns", m.uptime_ns);
   take(json, "owner_uid", m.owner_uid);
   take(json, "flags", m.flags);

@@ -22,6 +22,7 @@ Snapshot example() {
              .source = "/usr/include",
              .fstype = "fuse.passthroughfs",
              .daemon_pid = 42,
+             .opener_pid = 43,
              .uptime_ns = 61'000'000'000,
              .owner_uid = 1000,
              .flags = {"default_permissions", "allow_other"}};
@@ -68,6 +69,7 @@ TEST(Snapshot, KeysAreStable) {
   EXPECT_EQ(json["format"], 1);
   EXPECT_EQ(json["mount"]["point"], "/mnt/x");
   EXPECT_EQ(json["mount"]["daemon_pid"], 42);
+  EXPECT_EQ(json["mount"]["opener_pid"], 43);
   EXPECT_EQ(json["policy"]["image"], "native");
   EXPECT_EQ(json["policy"]["programs"][0]["section"], "syscall/stat");
   EXPECT_EQ(json["ops"]["stat"]["served"], 1000);

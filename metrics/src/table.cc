@@ -53,9 +53,10 @@ std::string latency(const Latency &l) {
 
 void put_mount(Out out, const Snapshot &s) {
   fmt::format_to(out, "{}\n", clean(s.mount.point));
-  fmt::format_to(out, "  file system  {} on {}, daemon {}, up {}{}{}\n", clean(s.mount.fstype), clean(s.mount.source),
-                 s.mount.daemon_pid, duration(s.mount.uptime_ns), s.mount.flags.empty() ? "" : ", ",
-                 join(s.mount.flags, ","));
+  const std::string opener = s.mount.opener_pid != 0 ? fmt::format(" (opener {})", s.mount.opener_pid) : "";
+  fmt::format_to(out, "  file system  {} on {}, daemon {}{}, up {}{}{}\n", clean(s.mount.fstype),
+                 clean(s.mount.source), s.mount.daemon_pid, opener, duration(s.mount.uptime_ns),
+                 s.mount.flags.empty() ? "" : ", ", join(s.mount.flags, ","));
   fmt::format_to(out, "  policy       {} (epoch {}, {} swaps)\n", join(s.policy.paths, " : "), s.policy.epoch,
                  s.policy.swaps);
   fmt::format_to(out, "  programs     {}, {}\n", s.policy.programs.size(),

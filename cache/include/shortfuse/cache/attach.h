@@ -27,7 +27,8 @@ enum sf_msg_type {
   /* application -> daemon */
   SF_MSG_ATTACH = 1,  /* -> SF_MSG_ATTACHED with fds: head, session, then chunks; body struct sf_attached */
   SF_MSG_REFRESH = 2, /* body struct sf_have -> SF_MSG_FRESH with what is new; body struct sf_fresh */
-  SF_MSG_OPEN = 4,    /* body struct sf_open -> SF_MSG_OPENED, with one fd where error is 0; no ATTACH before */
+  SF_MSG_OPEN = 4,    /* body struct sf_open -> SF_MSG_OPENED, with one fd where error is 0, and the connection ends; no
+                         ATTACH before. It ends without an answer: not now */
   /* shortfuse command -> daemon; bodies are JSON */
   SF_MSG_STATUS = 16, /* -> SF_MSG_JSON */
   SF_MSG_SWAP = 17,   /* body {"policy": "A.o:B.o" (absolute paths)} -> SF_MSG_JSON {"ok":true,...} or SF_MSG_ERROR */
@@ -122,6 +123,10 @@ static inline uint32_t sf_open_place(uint64_t nid) {
   return (uint32_t)(nid * 0x9e3779b97f4a7c15ull >> 54);
 }
 
+/* Whether the bridge looks after the open table: opens may be served. The bridge goes from one of the first two to the
+ * other; either side ends it. */
+enum sf_opens_kept { SF_OPENS_NOT_NOW = 0, SF_OPENS_KEPT = 1, SF_OPENS_ENDED = 2 };
+
 #define SF_SESSION_MAGIC 0x31736573667573ull
 #define SF_RECENCY 512
 struct sf_session {
@@ -136,7 +141,7 @@ struct sf_session {
   uint32_t reserved;
   uint64_t recency[SF_RECENCY];     /* refs of records hit lately, one hit in a few: input of eviction */
   struct sf_hint hint[SF_HINTS];
-  uint32_t opens_kept;              /* not 0: the bridge looks after the open table. 0 again, by either: not any more */
+  uint32_t opens_kept;              /* enum sf_opens_kept */
   uint32_t reserved2;
   uint64_t open[SF_OPENS + SF_OPEN_PROBE];  /* nid, 0: free */
   struct sf_lane lane[SF_LANES];

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define SF_SEGMENT_MAGIC 0x31676573667573ull /* "sufseg1" */
-#define SF_SEGMENT_FORMAT 2                  /* raised by every change of the layout; others are refused */
+#define SF_SEGMENT_FORMAT 3                  /* raised by every change of it or its meaning; others are refused */
 
 #define SF_HEADER_BYTES 8192
 #define SF_INDEX_BUCKET_ENTRIES 8

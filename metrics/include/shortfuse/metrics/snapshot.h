@@ -117,6 +117,7 @@ struct Snapshot {
   struct Mount {
     std::string point, source, fstype;
     int daemon_pid = 0;
+    int opener_pid = 0;              ///< the process that opens files for it; 0: none
     uint64_t uptime_ns = 0;
     uint32_t owner_uid = 0;
     std::vector<std::string> flags;  ///< e.g. "default_permissions", "allow_other"
