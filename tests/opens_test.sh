@@ -62,6 +62,30 @@ gone() {
   [ "$(served open)" -gt 0 ] || fail "$1: no open was served"
 }
 
+# What is asked of a file before it is read gets the same answer each time; once it is known, nobody else is asked.
+ask() {
+  python3 "$SF_SOURCE/tests/opens/asked.py" "$1" "$2" >"$T/without" || fail "could not ask"
+  rm -f "$REPORT"
+  hooked timeout 120 python3 "$SF_SOURCE/tests/opens/asked.py" "$1" "$2" >"$T/with" 2>&1 </dev/null
+  diff "$T/without" "$T/with" >"$T/diff" || fail "$1 differs: $(head -n 20 "$T/diff")"
+}
+asked() {
+  note "$1: what is asked of a file before it is read"
+  local dir=$T/mnt/$((++runs)) change try
+  mkdir "$dir"
+  python3 "$SF_SOURCE/tests/opens/asked.py" make "$dir"
+  for change in no yes; do
+    [ $change = no ] || python3 "$SF_SOURCE/tests/opens/asked.py" change "$dir"
+    ask ask "$dir"
+    for try in {1..20}; do
+      ask ask_again "$dir"
+      [ "$(served open)" -lt 80 ] || break
+    done
+    # An open that has to be made real after all costs those that follow it.
+    [ "$(served open)" -ge 80 ] || fail "$1: not all files are known, $(served open) opens served"
+  done
+}
+
 # A daemon can be killed while the opens that are made through its own mount, for applications, wait for it: its file
 # system waits for another one, which is stopped. held TEXT TIMEOUT CALL
 held() {
@@ -144,6 +168,7 @@ passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
 storm "passthroughfs"
+asked "passthroughfs"
 note "a program that may be confined"
 rm -f "$REPORT"
 mkdir "$T/mnt/confined"
@@ -193,5 +218,6 @@ accelerated sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
 compare "sshfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
 storm "sshfs"
+asked "sshfs"
 unmount "$T/mnt"
 note "done"

@@ -25,6 +25,9 @@ bool uses_descriptors(long nr);
 bool may_end_opens(long nr);
 int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served
 
+/// "Is it a terminal?", asked of every file by programs that are written in Python or Perl: it is known not to be one.
+bool is_no_terminal(const sf_call *c);
+
 /// A call on a mount that is not served: counted as passed. Always 0.
 int pass(MountRef mount, sf_op kind);
 

@@ -283,7 +283,7 @@ int call_descriptor(const sf_call *c, long *result) {
 
 // ---- offsets used by others, and numbers made by others
 
-static constexpr uint32_t kFionread = 0x541b, kNotifAddfd = 0x40182103;
+static constexpr uint32_t kTcgets = 0x5401, kFionread = 0x541b, kNotifAddfd = 0x40182103;
 
 // The descriptors that go with a message, or came with it.
 template <typename Action>
@@ -336,19 +336,10 @@ static void give_back_unless_told(const sf_call *c, unsigned fd_arg, unsigned of
   if (c->arg[offset_arg] == 0) give_back(static_cast<int>(c->arg[fd_arg]));
 }
 
-// "Is it a terminal?", asked of every file by programs that are written in Python or Perl.
-static bool is_no_terminal(const sf_call *c) {
-  constexpr uint32_t kTcgets = 0x5401;
-  File file = file_of(static_cast<int>(c->arg[0]));
-  if (!is_placeholder(file) || static_cast<uint32_t>(c->arg[1]) != kTcgets) return false;
-  Stay stay(file.mount(), false);
-  return stay.entered() && (flags_of(*file.mount().mount) & SF_MNT_NO_IOCTL) != 0;
-}
-
 int call_offset_user(const sf_call *c, long *result) {
   switch (c->nr) {
     case __NR_ioctl:
-      if (is_no_terminal(c)) return *result = -ENOTTY, 1;
+      if (static_cast<uint32_t>(c->arg[1]) == kTcgets && is_no_terminal(c)) return *result = -ENOTTY, 1;
       if (any_placeholders() && keep_from_kernel(c, result) != 0) return 1;
       // "How much is left to read" is counted from the offset; the other requests do not look at it.
       if (static_cast<uint32_t>(c->arg[1]) == kFionread) give_back(static_cast<int>(c->arg[0]));

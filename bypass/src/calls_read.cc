@@ -142,28 +142,71 @@ int call_read(const sf_call *c, long *result) {
   return file.same() ? leave_to_kernel(fd, file, result) : 0;
 }
 
+// ---- what is known of a file without its program having to be run
+
+namespace {
+
+// The file's attributes, if the policy serves calls of this kind.
+bool known_attr(Op *op, const File &file) {
+  op->file = file;
+  op->wants_atime = false;
+  if (!prepare(op)) return false;
+  op->nid = nid_of(file);
+  op->have_attr = op->nid != 0 && sf_find_attr(&op->mount->view, op->nid, &op->moment, &op->attr) == SF_FIND_OK;
+  return op->have_attr && op->attr.attr.size <= INT64_MAX;
+}
+
+// What the file system has answered to this question about the contents as they are now.
+bool known_answer(const Op &op, sf_question question, uint64_t *from, uint64_t *to) {
+  return op.attr.cid != 0 && (op.attr.flags & SF_RECF_WRITER) == 0 &&
+         sf_find_answer(&op.mount->view, op.attr.cid, question, from, to) == SF_FIND_OK;
+}
+
+}  // namespace
+
+bool is_no_terminal(const sf_call *c) {
+  File file = file_of(static_cast<int>(c->arg[0]));
+  if (!file || !is_set(*file.slot, kFileReadable)) return false;
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return false;
+  if ((flags_of(*file.mount().mount) & SF_MNT_NO_IOCTL) != 0) return true;
+  Op op(c, SF_OP_READ, file.mount(), stay);
+  uint64_t from, to;
+  return known_attr(&op, file) && known_answer(op, SF_ASKED_TERMINAL, &from, &to) && file.same();
+}
+
 // ---- lseek
 
 namespace {
 
-// The size as fstat would tell, if the policy serves that. -1: the kernel knows.
-int64_t served_size(const sf_call *c, const File &file) {
-  Stay stay(file.mount(), false);
-  if (!stay.entered()) return -1;
-  Op op(c, SF_OP_STAT, file.mount(), stay);
-  Wish wish;
-  op.wish = &wish;
-  op.file = file;
-  op.wants_atime = false;
-  if (!prepare(&op)) return -1;
-  op.nid = nid_of(file);
-  sf_attr_view attr;
-  if (op.nid == 0 || sf_find_attr(&op.mount->view, op.nid, &op.moment, &attr) != SF_FIND_OK) return -1;
-  return attr.attr.size <= INT64_MAX ? static_cast<int64_t>(attr.attr.size) : -1;
-}
-
 // Where a seek leads; -errno; or kKernelKnows.
 constexpr int64_t kKernelKnows = INT64_MIN;
+
+// The size as fstat would tell.
+int64_t served_size(const sf_call *c, const File &file) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return kKernelKnows;
+  Op op(c, SF_OP_STAT, file.mount(), stay);
+  return known_attr(&op, file) ? static_cast<int64_t>(op.attr.attr.size) : kKernelKnows;
+}
+
+// SEEK_DATA, SEEK_HOLE: in a stretch of data whose end the file system has told. Where it cannot tell anything, a file
+// is data to its end for the kernel too.
+int64_t served_stretch(const sf_call *c, const File &file) {
+  Stay stay(file.mount(), false);
+  if (!stay.entered()) return kKernelKnows;
+  Op op(c, SF_OP_READ, file.mount(), stay);
+  if (!known_attr(&op, file) || !is_regular(op.attr.attr.mode)) return kKernelKnows;
+  const auto offset = static_cast<uint64_t>(c->arg[1]);
+  uint64_t from = 0, to = op.attr.attr.size;
+  if ((flags_of(*op.mount) & SF_MNT_NO_LSEEK) != 0) {
+    if (offset >= to) return -ENXIO;
+  } else if (!known_answer(op, SF_ASKED_HOLE, &from, &to) || offset < from || offset >= to || to > INT64_MAX) {
+    return kKernelKnows;
+  }
+  return static_cast<int64_t>(static_cast<int>(c->arg[2]) == kSeekHole ? to : offset);
+}
+
 int64_t seek_target(const sf_call *c, const File &file, int64_t position) {
   int64_t offset = c->arg[1], base = 0;
   switch (static_cast<int>(c->arg[2])) {
@@ -173,6 +216,8 @@ int64_t seek_target(const sf_call *c, const File &file, int64_t position) {
       base = served_size(c, file);
       if (base < 0) return kKernelKnows;
       break;
+    case kSeekData:
+    case kSeekHole: return served_stretch(c, file);
     default: return kKernelKnows;
   }
   int64_t target;

@@ -35,6 +35,15 @@ bool Op::need_contents(sf_miss absent, uint8_t kind_of_wish) {
   return true;
 }
 
+// It may be one whose contents only the file system knows (direct I/O): then no page of it is ever kept.
+bool Op::need_emptiness() {
+  unsigned char none;
+  uint32_t bytes = 0;
+  const sf_find find = sf_find_data(&mount->view, attr.cid, 0, 0, sizeof none, &none, &bytes);
+  if (find != SF_FIND_OK) return missing(find, SF_MISS_DATA, SF_HINT_DATA, nid, 0, SF_PAGE_BYTES);
+  return bytes == 0 || give_up(SF_MISS_UNSUPPORTED);
+}
+
 // Maps of this process alone are written by one run per lane at a time, and belong to a session. Else the policy is
 // passed by: for a thread that found no lane of its own (more than SF_LANES - 1 are in the mount), in a signal handler
 // that interrupted a call, and after a fork until the child has its own.

@@ -71,6 +71,8 @@ struct Op {
   bool need_attr();
   /// That the attributes name contents; they do not while the file is open for writing.
   bool need_contents(sf_miss absent, uint8_t kind_of_wish);
+  /// Of a file that says it is empty: that this is all there is to it. REQUIRES: need_contents().
+  bool need_emptiness();
 };
 
 /// Everything an operation needs before its path is walked: policy, credentials, admission. False: a miss is set.

@@ -47,9 +47,9 @@ bool serve_data(Op *op) {
   if (!op->need_attr()) return false;
   const sf_attr_view &a = op->attr;
   if (!is_regular(a.attr.mode)) return op->give_up(SF_MISS_UNSUPPORTED);
-  // A file that says it is empty may be one whose contents only the daemon knows (direct I/O).
-  if (a.attr.size == 0 || a.attr.size > INT64_MAX) return op->give_up(SF_MISS_UNSUPPORTED);
+  if (a.attr.size > INT64_MAX) return op->give_up(SF_MISS_UNSUPPORTED);
   if (!op->need_contents(SF_MISS_DATA, SF_HINT_DATA)) return false;
+  if (a.attr.size == 0 && !op->need_emptiness()) return false;
   if (op->offset >= a.attr.size) return op->answer(0);
   uint64_t bytes = a.attr.size - op->offset;
   if (bytes > op->buffers->bytes) bytes = op->buffers->bytes;

@@ -34,13 +34,12 @@ bool serve_open(Op *op) {
   if (!directory && (op->flags & O_DIRECTORY)) return op->answer(-ENOTDIR);
   if (!may_be_served(*op, directory)) return op->give_up(SF_MISS_PERMISSION);
   const sf_miss absent = directory ? SF_MISS_LISTING : SF_MISS_DATA;
-  // A file that says it is empty may be one whose contents only the daemon knows (serve_data.cc).
-  if (!directory && a.attr.size == 0) return op->give_up(SF_MISS_UNSUPPORTED);
   op->length = directory ? 0 : SF_PAGE_BYTES;
   if (!op->need_contents(absent, directory ? SF_HINT_LISTING : SF_HINT_DATA)) return false;
   // What is not going to be read from the cache would be opened right afterwards.
   const sf_record_kind contents = directory ? SF_REC_LISTING : SF_REC_DATA;
   if (sf_find_ref(&op->mount->view, contents, a.cid, 0) == 0) return op->give_up(absent);
+  if (!directory && a.attr.size == 0 && !op->need_emptiness()) return false;
   if (!may_read(op)) return op->served;
   return op->answer(0);
 }

@@ -618,6 +618,10 @@ bool Cache::fill_data(Moment at, Nid nid, uint64_t offset, Bytes bytes, bool end
   bytes = bytes.subspan(head);
   uint64_t page = (offset + head) / SF_PAGE_BYTES;
   bool kept = false;
+  if (bytes.empty() && offset == 0 && end_of_file) {
+    std::lock_guard lock(impl_->mutex);
+    return impl_->put_page(at, nid, 0, bytes);
+  }
   while (!bytes.empty()) {
     // A large read is many copies: let others in between.
     std::lock_guard lock(impl_->mutex);
@@ -711,6 +715,17 @@ bool Cache::fill_xattr(Moment at, Nid nid, std::string_view name, Bytes value, i
 bool Cache::fill_xlist(Moment at, Nid nid, Bytes names) {
   std::lock_guard lock(impl_->mutex);
   return impl_->put_content(at, nid, SF_REC_XLIST, 0, {}, {names});
+}
+
+bool Cache::fill_answer(Moment at, Nid nid, sf_question question, uint64_t from, uint64_t to) {
+  std::lock_guard lock(impl_->mutex);
+  const NodeState *node = impl_->nodes.by_nid(nid);
+  if (node == nullptr) return impl_->refuse();
+  if (const sf_record *there = impl_->store->find({SF_REC_ANSWER, node->cid, question}); there != nullptr) {
+    const uint64_t known_from = load_u64(there->payload), known_to = load_u64(there->payload + 8);
+    if (known_to == to && known_from < from) from = known_from;
+  }
+  return impl_->put_content(at, nid, SF_REC_ANSWER, question, {}, {bytes_of(from), bytes_of(to)});
 }
 
 bool Cache::fill_statfs(Moment at, const fuse_kstatfs &statfs, uint64_t ttl_ns) {

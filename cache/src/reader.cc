@@ -285,6 +285,16 @@ enum sf_find sf_find_xattr(const struct sf_view *view, uint64_t cid, const char 
   });
 }
 
+enum sf_find sf_find_answer(const struct sf_view *view, uint64_t cid, enum sf_question question, uint64_t *from,
+                            uint64_t *to) {
+  return find_record(view, {cid, question, SF_REC_ANSWER}, nullptr, [=](const sf_record *record, const Snapshot &s) {
+    if (s.len != 2 * sizeof(uint64_t)) return false;
+    *from = load_payload_u64(record->payload);
+    *to = load_payload_u64(record->payload + 8);
+    return true;
+  });
+}
+
 enum sf_find sf_find_statfs(const struct sf_view *view, struct sf_moment *m, struct fuse_kstatfs *out) {
   return find_record(view, {SF_NID_ROOT, 0, SF_REC_STATFS}, m, [out](const sf_record *record, const Snapshot &s) {
     if (s.len != sizeof *out) return false;

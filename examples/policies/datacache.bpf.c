@@ -54,6 +54,8 @@ KEEP(lookup) KEEP(getattr) KEEP(setattr)
 KEEP(create) KEEP(mkdir) KEEP(mknod) KEEP(symlink) KEEP(link)
 KEEP(readdir) KEEP(readdirplus)
 KEEP(readlink) KEEP(getxattr) KEEP(listxattr)
+/* What programs ask of a file before they read it: where is a hole (grep), is it a terminal (Python, Perl)? */
+KEEP(lseek) KEEP(ioctl)
 
 SEC("fuse_exit/statfs") int exit_statfs(struct sf_fuse_exit_ctx *ctx) {
   sf_keep(ctx, statfs_ttl_ns, SF_DROP);

@@ -92,6 +92,7 @@ class Bridge {
   /// Known once the mount table was read: nobody can write to this mount.
   std::atomic<bool> read_only_mount{false};
   std::atomic<bool> no_ioctl{false};   ///< the file system answered IOCTL with ENOSYS
+  std::atomic<bool> no_lseek{false};   ///< likewise LSEEK
 
   // ---- serving requests out of the cache (serve.cc): true when run.answer is the reply
   bool serve(ProgramRun &run, sf_host_id what);
@@ -131,9 +132,12 @@ class Bridge {
   ssize_t on_reply(int fd, const fuse_out_header &out, Bytes body, const iovec *iov, int count);
   void on_notification(const fuse_out_header &out, Bytes body);
   void keep_reply(Pending &pending, int error, Bytes body, const ProgramRun &run);
+  bool keeps_contents(cache::Nid nid);
+  void keep_hole(const Pending &pending, const fuse_lseek_out &out);
   void keep_entry(Pending &pending, int error, Bytes body, const ProgramRun &run);
   void keep_listing(Pending &pending, Bytes body, const ProgramRun &run);
   void keep_xattr(Pending &pending, int error, Bytes body, const ProgramRun &run);
+  void note_missing(uint32_t opcode);
   int deny_late(const Pending &pending, Bytes body);
   void learn_entries(Pending &pending, Bytes body, std::vector<std::byte> &rewritten);
   void end_mutation(Pending &pending, int error);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -283,6 +284,89 @@ TEST_F(BridgeTest, DataIsFetchedWithAHandleOfOurOwn) {
   reply(release.header.unique, 0);
   EXPECT_TRUE(cached_page(5, 0));
   EXPECT_TRUE(cached_page(5, 1));
+}
+
+TEST_F(BridgeTest, QuestionsAboutAFileAreAnsweredOnce) {
+  start("datacache");
+  lookup(1, "f", 5, 1000);
+  sf_moment now{};
+  sf_attr_view attr;
+  const sf_view &view = bridge_->cache().view();
+  const auto known = [&](sf_question question) -> std::optional<uint64_t> {
+    uint64_t from, to;
+    if (sf_find_attr(&view, bridge_->cache().nid_of(5), &now, &attr) != SF_FIND_OK) return std::nullopt;
+    if (sf_find_answer(&view, attr.cid, question, &from, &to) != SF_FIND_OK) return std::nullopt;
+    return from << 32 | to;
+  };
+  const auto seek = [&](uint64_t from, uint32_t whence, uint64_t to) {
+    const fuse_lseek_in in{.fh = 1, .offset = from, .whence = whence, .padding = 0};
+    EXPECT_EQ(exchange(FUSE_LSEEK, 5, {bytes_of(in)}, 0, bytes_of(fuse_lseek_out{to})).error, 0);
+  };
+  const auto ask = [&](uint32_t command, int error) {
+    fuse_ioctl_in in{};
+    in.cmd = command;
+    EXPECT_EQ(exchange(FUSE_IOCTL, 5, {bytes_of(in)}, error).error, error);
+  };
+  seek(10, SEEK_DATA, 20);
+  seek(30, SEEK_HOLE, 30);
+  EXPECT_FALSE(known(SF_ASKED_HOLE));
+  seek(30, SEEK_HOLE, 1000);
+  EXPECT_EQ(known(SF_ASKED_HOLE), 30ull << 32 | 1000);
+  ask(TIOCGWINSZ, -ENOTTY);
+  ask(TCGETS, -EPERM);
+  EXPECT_FALSE(known(SF_ASKED_TERMINAL));
+  ask(TCGETS, -ENOTTY);
+  EXPECT_TRUE(known(SF_ASKED_TERMINAL));
+  EXPECT_EQ(bridge_->cache().header()->mount_flags & (SF_MNT_NO_IOCTL | SF_MNT_NO_LSEEK), 0u);
+  // It was opened to be read directly: what is in it is the file system's to say.
+  fuse_open_out opened{};
+  opened.open_flags = FOPEN_DIRECT_IO;
+  exchange(FUSE_OPEN, 5, {bytes_of(fuse_open_in{})}, 0, bytes_of(opened));
+  exchange(FUSE_GETATTR, 5, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(1000)));
+  seek(0, SEEK_HOLE, 1000);
+  ask(TCGETS, -ENOTTY);
+  EXPECT_FALSE(known(SF_ASKED_HOLE) || known(SF_ASKED_TERMINAL));
+}
+
+TEST_F(BridgeTest, CallsThatTheFileSystemDoesNotHaveAreSaidToBeMissing) {
+  start("datacache");
+  lookup(1, "f", 5, 1000);
+  exchange(FUSE_LSEEK, 5, {bytes_of(fuse_lseek_in{})}, -ENOSYS);
+  EXPECT_EQ(bridge_->cache().header()->mount_flags & (SF_MNT_NO_IOCTL | SF_MNT_NO_LSEEK), uint32_t{SF_MNT_NO_LSEEK});
+  exchange(FUSE_IOCTL, 5, {bytes_of(fuse_ioctl_in{})}, -ENOSYS);
+  EXPECT_EQ(bridge_->cache().header()->mount_flags & (SF_MNT_NO_IOCTL | SF_MNT_NO_LSEEK),
+            uint32_t{SF_MNT_NO_IOCTL | SF_MNT_NO_LSEEK});
+}
+
+// Nothing but an open tells whether there is more to an empty file than the kernel would show.
+TEST_F(BridgeTest, AnEmptyFileIsOpenedOnceToo) {
+  start("datacache");
+  lookup(1, "f", 5, 0);
+  const cache::Nid nid = bridge_->cache().nid_of(5);
+  for (bool direct : {true, false}) {
+    SCOPED_TRACE(direct);
+    const uint64_t node = direct ? 5 : 6;
+    if (!direct) lookup(1, "g", 6, 0);
+    bridge_->fetcher().want({SF_HINT_DATA, direct ? nid : bridge_->cache().nid_of(6), 0, SF_PAGE_BYTES, {}});
+    const Request open = receive();
+    EXPECT_EQ(open.header.opcode, uint32_t{FUSE_OPEN});
+    fuse_open_out opened{};
+    if (direct) opened.open_flags = FOPEN_DIRECT_IO;
+    reply(open.header.unique, 0, bytes_of(opened));
+    Request next = receive();
+    if (!direct) {
+      EXPECT_EQ(next.header.opcode, uint32_t{FUSE_READ});
+      reply(next.header.unique, 0);
+      next = receive();
+    }
+    EXPECT_EQ(next.header.opcode, uint32_t{FUSE_RELEASE});
+    reply(next.header.unique, 0);
+    if (direct) exchange(FUSE_GETATTR, 5, {bytes_of(fuse_getattr_in{})}, 0, bytes_of(attributes(0)));
+    EXPECT_EQ(cached_page(node, 0), !direct);
+    // Not again.
+    bridge_->fetcher().want({SF_HINT_DATA, bridge_->cache().nid_of(node), 0, SF_PAGE_BYTES, {}});
+    exchange(FUSE_GETXATTR, node, {bytes_of(fuse_getxattr_in{}), text("user.x")}, -ENODATA);
+  }
 }
 
 TEST_F(BridgeTest, ANodeLivesAsLongAsAJobNeedsIt) {

@@ -52,9 +52,11 @@ bool Fetcher::worth_asking(const Wish &wish) const {
     sf_moment now{};
     sf_attr_view attr;
     if (sf_find_attr(&cache_.view(), wish.nid, &now, &attr) == SF_FIND_OK) {
-      if (wish.offset >= attr.attr.size) return false;
+      // Of an empty file too: that it is no file of which only the file system knows the contents.
+      if (wish.offset >= std::max<uint64_t>(attr.attr.size, 1)) return false;
       const uint64_t page = wish.offset / SF_PAGE_BYTES;
-      const uint64_t last = (std::min(wish.offset + wish.length, attr.attr.size) - 1) / SF_PAGE_BYTES;
+      const uint64_t end = std::min(wish.offset + wish.length, std::max<uint64_t>(attr.attr.size, 1));
+      const uint64_t last = (end - 1) / SF_PAGE_BYTES;
       if (attr.cid && sf_find_ref(&cache_.view(), SF_REC_DATA, attr.cid, page) &&
           sf_find_ref(&cache_.view(), SF_REC_DATA, attr.cid, last))
         return false;

@@ -118,7 +118,8 @@ bool keepable(uint32_t opcode) {
   switch (opcode) {
     case FUSE_LOOKUP: case FUSE_MKNOD: case FUSE_MKDIR: case FUSE_SYMLINK: case FUSE_LINK: case FUSE_CREATE:
     case FUSE_GETATTR: case FUSE_SETATTR: case FUSE_READLINK: case FUSE_READ: case FUSE_READDIR:
-    case FUSE_READDIRPLUS: case FUSE_GETXATTR: case FUSE_LISTXATTR: case FUSE_STATFS:
+    case FUSE_READDIRPLUS: case FUSE_GETXATTR: case FUSE_LISTXATTR: case FUSE_STATFS: case FUSE_LSEEK:
+    case FUSE_IOCTL:
       return true;
     default:
       return false;

@@ -1,6 +1,7 @@
 // From the file system to the kernel: every reply ends the mutation of its request, may be kept by the policy, and only
 // then leaves.
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,8 +71,13 @@ ssize_t total_of(const iovec *iov, int count) {
 }
 
 /// What a fuse_exit program may keep although it is an error.
-bool keepable_error(uint32_t opcode, int error) {
-  return (opcode == FUSE_LOOKUP && error == -ENOENT) || (opcode == FUSE_GETXATTR && error == -ENODATA);
+bool keepable_error(const Request &request, int error) {
+  switch (request.header.opcode) {
+    case FUSE_LOOKUP: return error == -ENOENT;
+    case FUSE_GETXATTR: return error == -ENODATA;
+    case FUSE_IOCTL: return error == -ENOTTY && request.flags == TCGETS;
+    default: return false;
+  }
 }
 
 /// Whether everybody would be told this list of attribute names. "trusted." names are for the privileged only, so a
@@ -114,8 +120,7 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
       error = 0;
     }
   }
-  if (opcode == FUSE_IOCTL && error == -ENOSYS && !no_ioctl.exchange(true))
-    __atomic_fetch_or(&cache_->header()->mount_flags, static_cast<uint32_t>(SF_MNT_NO_IOCTL), __ATOMIC_RELEASE);
+  if (error == -ENOSYS) note_missing(opcode);
   if (error == 0) learn_entries(*pending, body, rewritten);
   // Once the name is known: a swap that comes from here on finds it among those to be taken back.
   if (opcode == FUSE_LOOKUP && error == 0) error = deny_late(*pending, body);
@@ -124,7 +129,7 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
   // 2. What the policy wants kept of it.
   ProgramRun run{*this, *pending->policy, pending->request, pending->nid, reply};
   if (opcode < kOpcodes && pending->policy->has(SF_SLOT_FUSE_EXIT + opcode) &&
-      (error == 0 || keepable_error(opcode, error)))
+      (error == 0 || keepable_error(pending->request, error)))
     run_programs(run, SF_SLOT_FUSE_EXIT, error);
 
   // 3. The mutation is over: from here on its own reply may be kept; 4. only then does the reply leave.
@@ -158,6 +163,14 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
     errno = failed;
   }
   return written;
+}
+
+/// Calls that the file system does not have, so that the kernel's own answer is always the same.
+void Bridge::note_missing(uint32_t opcode) {
+  uint32_t flag = 0;
+  if (opcode == FUSE_IOCTL && !no_ioctl.exchange(true)) flag = SF_MNT_NO_IOCTL;
+  if (opcode == FUSE_LSEEK && !no_lseek.exchange(true)) flag = SF_MNT_NO_LSEEK;
+  if (flag != 0) __atomic_fetch_or(&cache_->header()->mount_flags, flag, __ATOMIC_RELEASE);
 }
 
 /// A LOOKUP that began before a swap and is answered after it: the new chain decides. 0, or the denial.
@@ -262,19 +275,36 @@ void Bridge::keep_reply(Pending &pending, int error, Bytes body, const ProgramRu
       if (pending.nid) cache_->fill_link(pending.moment, pending.nid, text_of(body));
       return;
     case FUSE_READ:
-      if (pending.nid && !(no_open_ && !read_only_mount) && !wants_every_read(pending.nid))
+      if (keeps_contents(pending.nid))
         cache_->fill_data(pending.moment, pending.nid, request.offset, body, body.size() < request.length);
       return;
     case FUSE_READDIR: case FUSE_READDIRPLUS:
       return keep_listing(pending, body, run);
     case FUSE_GETXATTR: case FUSE_LISTXATTR:
       return keep_xattr(pending, error, body, run);
+    case FUSE_IOCTL:
+      if (error != 0 && keeps_contents(pending.nid))
+        cache_->fill_answer(pending.moment, pending.nid, SF_ASKED_TERMINAL, 0, 0);
+      return;
+    case FUSE_LSEEK:
+      if (auto out = read_struct<fuse_lseek_out>(body); out && keeps_contents(pending.nid)) keep_hole(pending, *out);
+      return;
     case FUSE_STATFS:
       if (auto out = read_struct<fuse_statfs_out>(body)) cache_->fill_statfs(pending.moment, out->st, run.ttl_ns);
       return;
     default:
       return;
   }
+}
+
+bool Bridge::keeps_contents(cache::Nid nid) {
+  return nid && !(no_open_ && !read_only_mount) && !wants_every_read(nid);
+}
+
+void Bridge::keep_hole(const Pending &pending, const fuse_lseek_out &out) {
+  const uint64_t from = pending.request.offset;
+  if (pending.request.flags == SEEK_HOLE && out.offset > from && out.offset <= INT64_MAX)
+    cache_->fill_answer(pending.moment, pending.nid, SF_ASKED_HOLE, from, out.offset);
 }
 
 void Bridge::keep_entry(Pending &pending, int error, Bytes body, const ProgramRun &run) {

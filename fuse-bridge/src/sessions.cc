@@ -15,7 +15,7 @@ namespace shortfuse::bridge {
 namespace {
 
 const char *const kKindNames[SF_REC_KINDS] = {"free", "node", "attr",  "dentry", "parent", "data",
-                                              "listing", "link", "xattr", "xlist",  "statfs"};
+                                              "listing", "link", "xattr", "xlist",  "statfs", "answer"};
 
 /// One hint, copied out of shared memory.
 sf_hint copy_hint(const sf_session &session, uint32_t at) {
@@ -89,6 +89,7 @@ void Control::watch_mounts(bool changed) {
     flag(bridge_.init_minor() >= 39, SF_MNT_STATX, "statx");
     flag(entry->submounts || !entry->on_top, SF_MNT_SUBMOUNTS, "covered");
     if (bridge_.no_ioctl) flags |= SF_MNT_NO_IOCTL;
+    if (bridge_.no_lseek) flags |= SF_MNT_NO_LSEEK;
     bridge_.read_only_mount = entry->read_only;
     mount_source_ = entry->source;
     mount_fstype_ = entry->fstype;

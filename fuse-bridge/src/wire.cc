@@ -63,7 +63,8 @@ bool take_io(Request &r) {
       return take<fuse_fallocate_in>(
           r, [&](auto &in) { r.file_handle = in.fh, r.offset = in.offset, r.length = in.length; });
     case FUSE_LSEEK:
-      return take<fuse_lseek_in>(r, [&](auto &in) { r.file_handle = in.fh, r.offset = in.offset; });
+      return take<fuse_lseek_in>(
+          r, [&](auto &in) { r.file_handle = in.fh, r.offset = in.offset, r.flags = in.whence; });
     case FUSE_COPY_FILE_RANGE:
       return take<fuse_copy_file_range_in>(r, [&](auto &in) {
         r.file_handle = in.fh_in, r.offset = in.off_out, r.length = in.len, r.other_node = in.nodeid_out;

@@ -37,8 +37,8 @@ struct Request {
   uint64_t file_handle = 0;
   uint64_t offset = 0;
   uint64_t length = 0;
-  uint32_t flags =
-      0;  ///< open flags (open, opendir, create, release); rename2 flags; setattr's valid mask; ioctl's command
+  /// open flags (open, opendir, create, release); rename2's flags; setattr's valid mask; ioctl's command; lseek's way
+  uint32_t flags = 0;
   bool for_bridge = false;        ///< made by the bridge itself
 };
 

@@ -64,7 +64,7 @@ struct sf_fuse_ctx {
   SF_U64 node;     /* as in sf_syscall_ctx, so that both sides can share a map */
   SF_U64 nodeid;   /* FUSE's */
   SF_U32 uid, gid, pid;
-  SF_U32 flags;    /* open, create, opendir: O_*; else 0 */
+  SF_U32 flags;    /* open, create, opendir: O_*; lseek: SEEK_*; ioctl: the command; else 0 */
   SF_U64 offset;   /* read, write, readdir, fallocate, lseek */
   SF_U64 length;   /* read, write, readdir */
   SF_U32 arg_bytes; /* of the request after its header, for sf_arg() */
@@ -74,7 +74,7 @@ struct sf_fuse_ctx {
 struct sf_fuse_exit_ctx {
   struct sf_fuse_ctx req;
   SF_U32 reply_bytes; /* of the reply after its header, for sf_reply() */
-  SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr */
+  SF_S32 error;       /* 0, or what can be kept too: -ENOENT of lookup, -ENODATA of getxattr, -ENOTTY of ioctl */
 } SF_BY_NAME;
 
 /* As a time to live for sf_keep(): do not keep. That of what exists, or that of what does not. */
@@ -97,7 +97,8 @@ extern int sf_serve_open(void *ctx) __ksym;    /* open: the file system does not
  * nanoseconds (0: until something changes it through the mount), contents (data, listing, link, xattrs) for as long as
  * the attributes that they belong to; negative_ttl_ns likewise for "no such entry". SF_DROP: not at all.
  * Covers every kind of reply that can be kept (lookup, getattr, setattr, create..., readdir(plus), readlink, read,
- * getxattr, listxattr, statfs). 0 on success; -ENOTSUP for replies that have nothing to keep. */
+ * getxattr, listxattr, statfs; of lseek, where a file's next hole is; of ioctl, that a file is no terminal, which
+ * programs ask of every file they open). 0 on success; -ENOTSUP for replies that have nothing to keep. */
 extern int sf_keep(struct sf_fuse_exit_ctx *ctx, u64 ttl_ns, u64 negative_ttl_ns) __ksym;
 /* Forget what is cached of the request's node. */
 extern int sf_forget(void *ctx) __ksym;

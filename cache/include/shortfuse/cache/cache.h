@@ -145,13 +145,15 @@ class Cache {
   /// A child that is a directory gets its PARENT record with it.
   bool fill_dentry(Moment at, Nid dir, std::string_view name, Nid child, uint64_t ttl_ns);  ///< child 0: negative
   /// `bytes` at `offset`, which is a multiple of SF_PAGE_BYTES or its head is left out. end_of_file: the file ends
-  /// with them. True when at least one page is kept.
+  /// with them. True when at least one page is kept. No bytes at offset 0: an empty page 0 (layout.h).
   bool fill_data(Moment at, Nid nid, uint64_t offset, std::span<const std::byte> bytes, bool end_of_file);
   /// A complete listing: struct sf_dirent entries back to back.
   bool fill_listing(Moment at, Nid nid, std::span<const std::byte> dirents);
   bool fill_link(Moment at, Nid nid, std::string_view target);
   bool fill_xattr(Moment at, Nid nid, std::string_view name, std::span<const std::byte> value, int error);
   bool fill_xlist(Moment at, Nid nid, std::span<const std::byte> names);
+  /// Of two answers about the same hole the one that says more is kept.
+  bool fill_answer(Moment at, Nid nid, sf_question question, uint64_t from, uint64_t to);
   bool fill_statfs(Moment at, const fuse_kstatfs &statfs, uint64_t ttl_ns);
 
   // ---- eviction

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define SF_SEGMENT_MAGIC 0x31676573667573ull /* "sufseg1" */
-#define SF_SEGMENT_FORMAT 3                  /* raised by every change of it or its meaning; others are refused */
+#define SF_SEGMENT_FORMAT 4                  /* raised by every change of it or its meaning; others are refused */
 
 #define SF_HEADER_BYTES 8192
 #define SF_INDEX_BUCKET_ENTRIES 8
@@ -41,13 +41,21 @@ enum sf_record_kind {
   SF_REC_ATTR,    /* key: nid.  sub: cid (value). payload: struct fuse_attr */
   SF_REC_DENTRY,  /* key: nid of the directory, name. sub: hash of it.  payload: u64 child nid (0: negative), name */
   SF_REC_PARENT,  /* key: nid of a directory.     payload: u64 nid of its parent ("..") */
-  SF_REC_DATA,    /* key: cid.  sub: page number. payload: up to SF_PAGE_BYTES bytes; short only at end of file */
+  SF_REC_DATA,    /* key: cid.  sub: page number. payload: up to SF_PAGE_BYTES bytes; short only at end of file.
+                     Page 0 of nothing: an empty file whose contents the file system does not keep to itself */
   SF_REC_LISTING, /* key: cid.  sub: part number. payload: u32 parts, u32 pad, then struct sf_dirent ... */
   SF_REC_LINK,    /* key: cid.                    payload: the target, no NUL */
   SF_REC_XATTR,   /* key: cid, name. sub: hash.   payload: u32 name_len, i32 error (0, or -ENODATA), name, value */
   SF_REC_XLIST,   /* key: cid.                    payload: the listxattr(2) bytes */
   SF_REC_STATFS,  /* key: SF_NID_ROOT.            payload: struct fuse_kstatfs */
+  SF_REC_ANSWER,  /* key: cid.  sub: enum sf_question. payload: two u64, as the question says */
   SF_REC_KINDS
+};
+
+/* What the file system was asked about a file, and said. */
+enum sf_question {
+  SF_ASKED_TERMINAL = 1, /* ioctl(TCGETS): ENOTTY. 0, 0 */
+  SF_ASKED_HOLE,         /* lseek(from, SEEK_HOLE): to, so all in between is data. from, to */
 };
 
 /* One entry of a listing part, as getdents64(2) wants it; entries never cross parts. */
@@ -120,6 +128,7 @@ enum sf_mount_flag {
   SF_MNT_NOEXEC = 32,
   SF_MNT_SUBMOUNTS = 64,  /* something is mounted below: path walks are the kernel's */
   SF_MNT_NO_IOCTL = 128,  /* the file system has none: what is not the kernel's own is ENOTTY */
+  SF_MNT_NO_LSEEK = 256,  /* likewise: to the kernel a file is data to its end */
 };
 
 #ifdef __cplusplus

@@ -75,6 +75,9 @@ enum sf_find sf_find_blob(const struct sf_view *view, enum sf_record_kind kind, 
 /* *error is 0 or -ENODATA (the cache knows that there is none). */
 enum sf_find sf_find_xattr(const struct sf_view *view, uint64_t cid, const char *name, size_t name_len, void *dst,
                            size_t cap, uint32_t *len, int *error);
+/* What was answered to a question about the file. */
+enum sf_find sf_find_answer(const struct sf_view *view, uint64_t cid, enum sf_question question, uint64_t *from,
+                            uint64_t *to);
 enum sf_find sf_find_statfs(const struct sf_view *view, struct sf_moment *m, struct fuse_kstatfs *out);
 /* The ref of the record that the last successful sf_find_data or sf_find_attr on this key would use, for recency
  * samples; 0 if absent. */
