@@ -348,7 +348,8 @@ void Differ::op_bad_pointer() {
   static char *const unmapped = [] {
     size_t page = 4096;
     auto *at = static_cast<char *>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (munmap(at + page, page) != 0) throw Broken("munmap");
+    // Not unmapped: the next mapping of anybody in this process could take its place.
+    if (mprotect(at + page, page, PROT_NONE) != 0) throw Broken("mprotect");
     return at + page;
   }();
   Where where = draw_where();
