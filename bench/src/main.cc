@@ -37,6 +37,7 @@ struct Settings {
   std::string memory = "1G";
   bool quick = false;
   bool without_fio = false;
+  std::vector<std::string> only;  ///< programs; empty: everything
   unsigned rounds = 0;  ///< 0: as quick says
 
   unsigned round_count() const { return rounds != 0 ? rounds : quick ? 3 : 9; }
@@ -110,7 +111,16 @@ struct Program {
   int status_max;  ///< grep finds nothing and says 1
 };
 
+/// The interpreter itself: where several versions are installed, `python3` may be a script that looks for one, with
+/// dozens of shells. What starts cost is a row of its own.
+std::string python() {
+  const Finished f = run({.argv = {"sh", "-c", "python3 -c 'import sys; print(sys.executable, end=\"\")'"},
+                          .keep_output = true});
+  return f.status == 0 && !f.output.empty() ? f.output : "python3";
+}
+
 std::vector<Program> programs(const std::string &directory) {
+  static const std::string interpreter = python();
   const std::string tree = directory + "/" + kTreeDirectory;
   return {{"find", {"find", tree, "-name", "*.h"}, 0},
           {"find_size", {"find", tree, "-size", "+100k"}, 0},
@@ -122,7 +132,7 @@ std::vector<Program> programs(const std::string &directory) {
            {"git", "--no-optional-locks", "--git-dir", directory + "/" + kGitDirectory, "--work-tree", tree, "status",
             "--short"},
            0},
-          {"compileall", {"python3", "-m", "compileall", "-q", tree}, 1}};
+          {"compileall", {interpreter, "-m", "compileall", "-q", tree}, 1}};
 }
 
 /// The first runs of these write: the repository's objects, what is compiled. What is not installed is not measured.
@@ -213,6 +223,9 @@ class Bench {
   }
 
   bool has_programs(const Variant &variant) const { return variant.name != "ext4-hook"; }
+  bool is_wanted(const std::string &program) const {
+    return settings_.only.empty() || std::ranges::find(settings_.only, program) != settings_.only.end();
+  }
 
   /// Twice each: the first run fills the caches, and what it asked the bridge to fetch is there for the second.
   void warm_up() {
@@ -240,6 +253,7 @@ class Bench {
   }
 
   void run_worker(const Variant &variant, unsigned milliseconds, bool wanted) {
+    if (!settings_.only.empty()) return;
     const Finished f = run({.argv = {installation_.worker, variant.directory + "/" + kMicroDirectory,
                                      std::to_string(milliseconds)},
                             .environment = variant.environment(installation_),
@@ -262,7 +276,7 @@ class Bench {
   /// it keeps, and the first run after that has it fetched again ("first in a round").
   void run_programs(const Variant &variant, bool wanted) {
     for (const auto &program : programs(variant.directory)) {
-      if (left_out_.contains(program.name)) continue;
+      if (left_out_.contains(program.name) || !is_wanted(program.name)) continue;
       const double first = time_program(variant, program);
       if (!wanted) continue;
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -273,6 +287,7 @@ class Bench {
   }
 
   void run_startup(const Variant &variant) {
+    if (!is_wanted("startup")) return;
     std::vector<double> times;
     for (int i = 0; i < 20; i++) {
       const Finished f = run({.argv = {"/bin/true"}, .environment = variant.environment(installation_)});
@@ -283,7 +298,7 @@ class Bench {
   }
 
   void run_fio(const Variant &variant, unsigned jobs, unsigned seconds, bool wanted) {
-    if (settings_.without_fio) return;
+    if (settings_.without_fio || !settings_.only.empty()) return;
     auto environment = variant.environment(installation_);
     environment["SF_FIO_FILE"] = variant.directory + "/" + kFioFile;
     environment["SF_FIO_SIZE"] = std::to_string(settings_.fio_bytes());
@@ -361,6 +376,7 @@ int bench_main(int argc, char **argv) {
   app.add_option("--mem", settings.memory, "bpftime_mem= of the accelerated mount")->type_name("SIZE");
   app.add_option("--rounds", settings.rounds, "How often each variant is measured")->check(CLI::Range(1, 1000));
   app.add_flag("--quick", settings.quick, "Fewer and shorter rounds: a look, not a result");
+  app.add_option("--only", settings.only, "Only these programs (find, grep, compileall, startup...)")->delimiter(',');
   app.add_flag("--without-fio", settings.without_fio, "Leave fio out");
   app.footer("Example:\n  shortfuse-bench --quick --out /tmp/bench");
   CLI11_PARSE(app, argc, argv);
