@@ -218,7 +218,7 @@ bool is_lock_command(int command) {
 int fcntl_of_placeholder(const sf_call *c, const File &file, long *result) {
   const int command = static_cast<int>(c->arg[1]);
   if (command == F_GETFD) return 0;
-  if (command == F_SETFD) return *result = set_number_flags(*c), 1;
+  if (command == F_SETFD) return *result = set_number_flags(*c, file), 1;
   *result = command == F_GETFL ? placeholder_flags(file) : -1;
   if (*result >= 0) return 1;
   *result = make_real(file);

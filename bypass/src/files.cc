@@ -184,10 +184,7 @@ int settle(FileSlot *slot) {
 // One thread at a time has a position in its hands, the others wait; so no handler of this thread may come in between
 // and wait for ever.
 template <typename Action>
-static bool with_position(const File &file, int64_t position, Action action) {
-  const uint64_t all = ~0ull;
-  uint64_t before;
-  SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before, sizeof before);
+static bool with_signals_blocked(const File &file, int64_t position, Action action) {
   const bool mine = move_position(file, position, kGivingBack);
   if (mine) {
     action();
@@ -195,6 +192,15 @@ static bool with_position(const File &file, int64_t position, Action action) {
     move_position(file, kGivingBack, kKernelOwned);
     if (position >= 0) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   }
+  return mine;
+}
+
+template <typename Action>
+static bool with_position(const File &file, int64_t position, Action action) {
+  const uint64_t all = ~0ull;
+  uint64_t before;
+  SF_SYS4(__NR_rt_sigprocmask, kSigBlock, &all, &before, sizeof before);
+  const bool mine = with_signals_blocked(file, position, action);
   SF_SYS4(__NR_rt_sigprocmask, kSigSetmask, &before, nullptr, sizeof before);
   return mine;
 }
@@ -257,9 +263,9 @@ void files_before_exec() {
 // The holder of an offset that the kernel cannot be told goes (a listing's, a placeholder's): the first of its
 // duplicates takes its place, the others follow that one.
 // False: another thread has moved it meanwhile.
-static bool hand_over_from(int fd, const File &from, int64_t position) {
+static bool hand_over_from(int fd, const File &from, int64_t position, bool signals_blocked) {
   const uint32_t count = static_cast<uint32_t>(from.state >> 8);
-  return with_position(from, position, [&] {
+  const auto hand_over = [&] {
     int heir = -1;
     File heirs;
     files_for_each([&](int other, const File &file) {
@@ -290,13 +296,14 @@ static bool hand_over_from(int fd, const File &from, int64_t position) {
     // A call that is under way on the number that is being closed goes by the heir's offset.
     from.slot->origin_count = static_cast<uint32_t>(heirs.state >> 8);
     __atomic_store_n(&from.slot->origin, heir + 1, __ATOMIC_RELEASE);
-  });
+  };
+  return signals_blocked ? with_signals_blocked(from, position, hand_over) : with_position(from, position, hand_over);
 }
 
-void files_hand_over(int fd, const File &from) {
+void files_hand_over(int fd, const File &from, bool signals_blocked) {
   for (;;) {
     const int64_t position = position_of(from);
-    if (position < 0 || hand_over_from(fd, from, position)) return;
+    if (position < 0 || hand_over_from(fd, from, position, signals_blocked)) return;
   }
 }
 

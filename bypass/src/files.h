@@ -127,8 +127,9 @@ bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool
 int settle(FileSlot *slot);
 /// Of a duplicate: the file that holds the offset they share, and its number; else `file` itself.
 File offset_holder(const File &file, int *fd);
-/// The duplicates of `from`, which is being closed, have its offset when this returns.
-void files_hand_over(int fd, const File &from);
+/// The duplicates of `from`, which is being closed, have its offset when this returns. The caller may have blocked all
+/// signals already.
+void files_hand_over(int fd, const File &from, bool signals_blocked = false);
 /// Some descriptor on a mount is, or was, registered.
 bool files_any();
 /// To be called when the first one is.

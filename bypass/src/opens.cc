@@ -461,7 +461,12 @@ void make_all_real() {
   files_for_each([](int, const File &file) { make_real(file); });
 }
 
-long set_number_flags(const sf_call &c) {
+// Who puts the real descriptor in its place marks the slot before it looks at the number's flags: where there is no
+// mark after the call, they will be seen. Else they may not have been, and are set once more when the other is done.
+long set_number_flags(const sf_call &c, const File &file) {
+  const long result = make_call(c);
+  const uint16_t held = __atomic_load_n(&file.slot->open, __ATOMIC_SEQ_CST);
+  if (held != 0 && (held & kSlotBusy) == 0) return result;
   Turn mine;
   return make_call(c);
 }
@@ -481,7 +486,7 @@ long duplicate_placeholder(const sf_call &c, int fd, const File &file) {
 
 void hand_over_placeholder(int fd, const File &file) {
   Turn mine;
-  files_hand_over(fd, file);
+  files_hand_over(fd, file, true);
 }
 
 void opens_after_fork() {

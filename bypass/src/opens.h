@@ -41,7 +41,7 @@ void make_all_real();
 /// What F_GETFL says; negative: it is no placeholder any more.
 long placeholder_flags(const File &file);
 /// F_SETFD of a placeholder, which may be made real meanwhile and keeps what was set.
-long set_number_flags(const sf_call &c);
+long set_number_flags(const sf_call &c, const File &file);
 /// dup and its like of a placeholder: the new number shares the open.
 long duplicate_placeholder(const sf_call &c, int fd, const File &file);
 
