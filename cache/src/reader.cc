@@ -115,14 +115,20 @@ inline Look look_in_bucket(const sf_view *view, const Wanted &wanted, uint64_t b
   return result;
 }
 
+/* Acquire: entries were moved before the number that says so was stored. Who reads an older one may miss a record. */
+inline uint64_t mask_in_use(const sf_view *view) {
+  return (load_acquire(&view->header->index_used) - 1) & view->index_mask;
+}
+
 template <class Take>
 inline enum sf_find find_record(const sf_view *view, const Wanted &wanted, sf_moment *m, Take take, uint64_t *ref) {
   const uint64_t hash = index_hash(view->hash_seed, wanted.kind, wanted.key, wanted.sub);
   const uint64_t tag = index_tag(hash);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    Look seen = look_in_bucket(view, wanted, first_bucket(hash, view->index_mask), tag, m, take, ref);
+    const uint64_t mask = mask_in_use(view);
+    Look seen = look_in_bucket(view, wanted, first_bucket(hash, mask), tag, m, take, ref);
     if (seen == Look::Other || seen == Look::Unmapped) {
-      const Look second = look_in_bucket(view, wanted, second_bucket(hash, view->index_mask), tag, m, take, ref);
+      const Look second = look_in_bucket(view, wanted, second_bucket(hash, mask), tag, m, take, ref);
       if (second != Look::Other) seen = second;
     }
     switch (seen) {

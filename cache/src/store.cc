@@ -20,6 +20,10 @@ constexpr uint32_t kSpanBytes = 65536;
 constexpr uint32_t kSpanUnits = kSpanBytes / SF_REF_UNIT;
 constexpr unsigned kColdSample = 8;  // spans that are looked at before one is taken over
 constexpr uint32_t kAnyPrice = ~0u;
+/// The index in use begins with so many buckets and grows by this factor when they are half full; at the limit it takes
+/// all that there are: moving more entries than it holds by then would keep everybody waiting for too long.
+constexpr uint64_t kIndexFirst = 1024, kIndexGrowth = 4, kIndexInSteps = 1 << 16;
+constexpr uint64_t kEntriesPerBucket = SF_INDEX_BUCKET_ENTRIES / 2;
 
 /// Slot sizes in units of 64 bytes. Small ones finely, for attributes and names; 65 holds a data page; the large ones
 /// divide a span evenly.
@@ -97,6 +101,7 @@ Store::Store(Segment segment) : segment_(std::move(segment)) {
   assert(opened == 0);
   (void)opened;
   view_.now_ns = coarse_now_ns;
+  use_index(std::min(kIndexFirst, header->index_buckets));
   chunks_.resize(header->chunks_max);
   spans_per_chunk_ = static_cast<uint32_t>(header->chunk_bytes / kSpanBytes);
   span_shift_ = static_cast<uint32_t>(std::countr_zero(spans_per_chunk_));
@@ -149,7 +154,7 @@ Store::Span *Store::span_of(uint64_t ref, uint32_t *slot) const {
 /// Entry and record of a key, or nulls.
 Store::Place Store::locate(const RecordKey &key) const {
   const uint64_t hash = index_hash(view_.hash_seed, key.kind, key.key, key.sub);
-  for (uint64_t number : {first_bucket(hash, view_.index_mask), second_bucket(hash, view_.index_mask)}) {
+  for (uint64_t number : {first_bucket(hash, mask_), second_bucket(hash, mask_)}) {
     uint64_t *entries = bucket(number);
     for (unsigned i = 0; i < SF_INDEX_BUCKET_ENTRIES; ++i) {
       if (entries[i] == 0 || index_tag(entries[i]) != index_tag(hash)) continue;
@@ -173,7 +178,7 @@ uint64_t *Store::entry_of(uint64_t ref) const {
   const sf_record *record = record_at(ref);
   const uint64_t hash = index_hash(view_.hash_seed, record->kind, record->key, record->sub);
   const uint64_t wanted = index_tag(hash) << kTagShift | ref;
-  for (uint64_t number : {first_bucket(hash, view_.index_mask), second_bucket(hash, view_.index_mask)}) {
+  for (uint64_t number : {first_bucket(hash, mask_), second_bucket(hash, mask_)}) {
     uint64_t *entries = bucket(number);
     for (unsigned i = 0; i < SF_INDEX_BUCKET_ENTRIES; ++i) {
       if (entries[i] == wanted) return entries + i;
@@ -209,6 +214,7 @@ bool Store::put(const RecordKey &key, const RecordFields &fields, std::initializ
   if (ref == 0) return false;
   write(record_at(ref), key, fields, static_cast<uint32_t>(len), parts);
   count(record_at(ref), 1);
+  if (entries_ > (mask_ + 1) * kEntriesPerBucket && mask_ != view_.index_mask) grow_index();
   publish(index_hash(view_.hash_seed, key.kind, key.key, key.sub), ref);
   // Not marked as referenced: it lies behind the hand and has a whole round to be touched in. If new records were
   // marked, every bit would be set and CLOCK would be a queue.
@@ -251,7 +257,7 @@ void Store::amend(const sf_record *found, uint64_t sub, uint8_t flags) {
 /// Makes a written record reachable; where both buckets are full, in the place of another one.
 void Store::publish(uint64_t hash, uint64_t ref) {
   const uint64_t entry = index_tag(hash) << kTagShift | ref;
-  uint64_t *buckets[] = {bucket(first_bucket(hash, view_.index_mask)), bucket(second_bucket(hash, view_.index_mask))};
+  uint64_t *buckets[] = {bucket(first_bucket(hash, mask_)), bucket(second_bucket(hash, mask_))};
   for (uint64_t *entries : buckets) {
     for (unsigned i = 0; i < SF_INDEX_BUCKET_ENTRIES; ++i) {
       if (entries[i] != 0) continue;
@@ -259,6 +265,10 @@ void Store::publish(uint64_t hash, uint64_t ref) {
       store_release(entries + i, entry);
       return;
     }
+  }
+  if (mask_ != view_.index_mask) {
+    grow_index();
+    return publish(hash, ref);
   }
   uint64_t *victim = nullptr;
   for (unsigned i = 0; i < 2 * SF_INDEX_BUCKET_ENTRIES; ++i) {
@@ -270,6 +280,36 @@ void Store::publish(uint64_t hash, uint64_t ref) {
   }
   evict(*victim & kRefMask);
   store_release(victim, entry);
+}
+
+void Store::use_index(uint64_t buckets) {
+  mask_ = buckets - 1;
+  // Release: see mask_in_use() in reader.cc.
+  store_release(&segment_.header()->index_used, buckets);
+}
+
+/// Each entry of a bucket stays or moves to one of the new buckets, which get entries from this one only and so have
+/// room. A reader may miss a record that moves, or find its entry gone and look again; both are harmless.
+void Store::grow_index() {
+  const uint64_t before = mask_, room = view_.index_mask + 1;
+  const uint64_t next = (before + 1) * kIndexGrowth;
+  const uint64_t buckets = next > kIndexInSteps ? room : std::min(next, room);
+  for (uint64_t from = 0; from <= before; ++from) {
+    for (unsigned i = 0; i < SF_INDEX_BUCKET_ENTRIES; ++i) {
+      uint64_t *old = bucket(from) + i;
+      if (*old == 0) continue;
+      const sf_record *record = record_at(*old & kRefMask);
+      const uint64_t hash = index_hash(view_.hash_seed, record->kind, record->key, record->sub);
+      const bool first = first_bucket(hash, before) == from;
+      const uint64_t to = first ? first_bucket(hash, buckets - 1) : second_bucket(hash, buckets - 1);
+      if (to == from) continue;
+      uint64_t *free = bucket(to);
+      while (*free != 0) ++free;
+      store_release(free, *old);
+      store_relaxed(old, uint64_t{0});
+    }
+  }
+  use_index(buckets);
 }
 
 bool Store::remove(const RecordKey &key) {
@@ -296,7 +336,7 @@ void Store::clear() {
 }
 
 void Store::remove_kinds(sf_record_kind one, sf_record_kind other) {
-  for (uint64_t i = 0; i < (view_.index_mask + 1) * SF_INDEX_BUCKET_ENTRIES; ++i) {
+  for (uint64_t i = 0; i < (mask_ + 1) * SF_INDEX_BUCKET_ENTRIES; ++i) {
     uint64_t *entry = segment_.index() + i;
     if (*entry == 0) continue;
     const uint64_t ref = *entry & kRefMask;
@@ -309,6 +349,7 @@ void Store::remove_kinds(sf_record_kind one, sf_record_kind other) {
 
 void Store::count(const sf_record *record, int sign) {
   const auto step = static_cast<uint64_t>(static_cast<int64_t>(sign));
+  entries_ += step;
   records_[record->kind] += step;
   bytes_[record->kind] += step * (sizeof(sf_record) + record->len);
 }

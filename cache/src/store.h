@@ -101,6 +101,8 @@ class Store {
   void write(sf_record *record, const RecordKey &key, const RecordFields &fields, uint32_t len,
              std::initializer_list<Bytes> parts);
   void publish(uint64_t hash, uint64_t ref);
+  void use_index(uint64_t buckets);
+  void grow_index();
   void count(const sf_record *record, int sign);
 
   uint64_t allocate(unsigned size_class);
@@ -117,6 +119,8 @@ class Store {
 
   Segment segment_;
   sf_view view_{};
+  uint64_t mask_ = 0;            ///< of the buckets in use, less one
+  uint64_t entries_ = 0;         ///< records, of all kinds
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::unique_ptr<SizeClass[]> classes_;
   uint64_t version_;             ///< of the record written last; even

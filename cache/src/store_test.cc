@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <random>
+#include <thread>
 
 #include "testing.h"
 
@@ -35,6 +37,54 @@ uint64_t entries(Store &store) {
     count += store.segment().index()[i] != 0;
   }
   return count;
+}
+
+// Few records touch little of a large index; none is lost while it grows, and who reads meanwhile finds nothing wrong.
+TEST(Store, TheIndexGrowsWithWhatIsInIt) {
+  auto store = make_store(256ull << 20);
+  const sf_segment_header *header = store->segment().header();
+  const uint64_t first = header->index_used;
+  EXPECT_LT(first * 64, header->index_buckets);
+  constexpr uint64_t kRecords = 300'000;
+  std::atomic<uint64_t> written{0}, found{0}, wrong{0};
+  std::jthread reader([&](const std::stop_token &stop) {
+    for (std::mt19937_64 random(1); !stop.stop_requested();) {
+      if (written == 0) continue;
+      const uint64_t key = random() % written;
+      uint64_t value = 0;
+      if (sf_find_node(&store->view(), key, &value) != SF_FIND_OK) continue;
+      ++found;
+      wrong += value != key * 3;
+    }
+  });
+  uint64_t used = first;
+  unsigned steps = 0;
+  for (uint64_t key = 0; key < kRecords; ++key) {
+    const uint64_t value = key * 3;
+    ASSERT_TRUE(store->put({SF_REC_NODE, key}, {}, {bytes_of(value)}));
+    written = key + 1;
+    if (header->index_used == used) continue;
+    ++steps;
+    used = header->index_used;
+    ASSERT_EQ(entries(*store), key + 1) << "each has one entry";
+    for (uint64_t known = 0; known <= key; ++known) {
+      uint64_t there = 0;
+      ASSERT_NE(store->find({SF_REC_NODE, known}), nullptr);
+      ASSERT_EQ(sf_find_node(&store->view(), known, &there), SF_FIND_OK);
+      ASSERT_EQ(there, known * 3);
+    }
+  }
+  EXPECT_GE(steps, 3u);
+  EXPECT_EQ(used, header->index_buckets) << "all that there is, in the end";
+  reader.request_stop();
+  reader.join();
+  EXPECT_GT(found, 0u);
+  EXPECT_EQ(wrong, 0u);
+  Stats stats{};
+  store->add_stats(stats);
+  EXPECT_EQ(stats.evictions, 0u);
+  for (uint64_t key = 0; key < kRecords; ++key) ASSERT_TRUE(store->remove({SF_REC_NODE, key}));
+  EXPECT_EQ(entries(*store), 0u);
 }
 
 TEST(Store, RandomOperationsMatchAModel) {

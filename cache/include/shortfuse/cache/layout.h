@@ -90,7 +90,7 @@ struct sf_segment_header {
   uint32_t format;
   uint32_t header_bytes;
   uint64_t hash_seed;
-  uint64_t index_buckets; /* a power of two */
+  uint64_t index_buckets; /* a power of two: what there is room for */
   uint64_t chunk_bytes;   /* a power of two */
   uint64_t budget_bytes;
   uint32_t chunks_max;
@@ -108,6 +108,8 @@ struct sf_segment_header {
   uint32_t mount_epoch;   /* raised when the mount table changes: check again that the mount point is ours */
   uint16_t attr_epoch;    /* never 0 */
   uint16_t reserved1;
+  uint64_t index_used;    /* of the buckets, the first so many: a power of two that grows with the number of records, so
+                             that a process touches no more of the index than there is in it */
   /* A robust, process-shared pthread mutex, held by a thread of the daemon as long as it serves. When that
    * thread dies, however it dies, the kernel sets FUTEX_OWNER_DIED in its first word, or the word is 0. */
   uint32_t liveness[16] __attribute__((aligned(64)));
