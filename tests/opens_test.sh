@@ -24,18 +24,19 @@ compare() {
 # Threads, forks and execs, while somebody without the hook replaces and removes the files; one more is killed.
 seconds=4
 soak && seconds=60
-storm() {
+storm() {  # NAME [HOW THE READERS READ]
   note "$1: storm"
+  local read=${2:-read}
   local run=$((++runs)) changer victim
   mkdir "$T/mnt/$run"
   python3 "$SF_SOURCE/tests/opens/storm.py" make "$T/mnt/$run" || fail "make"
   python3 "$SF_SOURCE/tests/opens/storm.py" change "$T/mnt/$run" "$seconds" "$run" &
   changer=$!
-  LD_PRELOAD=$HOOK python3 "$SF_SOURCE/tests/opens/storm.py" read "$T/mnt/$run" 100 7 >"$T/victim" 2>&1 &
+  LD_PRELOAD=$HOOK python3 "$SF_SOURCE/tests/opens/storm.py" "$read" "$T/mnt/$run" 100 7 >"$T/victim" 2>&1 &
   victim=$!
   OWN_PROCESSES+=("$changer" "$victim")
   rm -f "$REPORT"
-  hooked timeout 300 python3 "$SF_SOURCE/tests/opens/storm.py" read "$T/mnt/$run" "$seconds" "$run" ||
+  hooked timeout 300 python3 "$SF_SOURCE/tests/opens/storm.py" "$read" "$T/mnt/$run" "$seconds" "$run" ||
     fail "$1: wrong in the storm"
   kill -9 "$victim"
   wait "$victim" 2>/dev/null
@@ -217,7 +218,7 @@ make_ssh_stand_in
 accelerated sshfs -o "ssh_command=$T/ssh" "host:$T/source" "$T/mnt"
 compare "sshfs"
 [ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
-storm "sshfs"
+storm "sshfs" read_what_gets_lost
 asked "sshfs"
 unmount "$T/mnt"
 note "done"
