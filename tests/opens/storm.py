@@ -4,7 +4,7 @@ of two is seen; its size is told by fstat() of the same descriptor.
 
     storm.py read DIRECTORY SECONDS SEED       the one that is run with the hook; status 0 when nothing was wrong
     storm.py read_what_gets_lost ...           likewise, where the file system itself loses what was removed in the
-                                               middle of an open (sshfs: ENOENT of an open file, 2 of 24 storms without us)
+                                               middle of an open (sshfs: ENOENT, in 2 of 24 storms without the hook)
     storm.py change DIRECTORY SECONDS SEED     changes names until the time is over
     storm.py make DIRECTORY                    the files
 """
