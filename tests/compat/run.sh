@@ -19,13 +19,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 unset SF_COMPAT_REAPER SHORTFUSE_OPEN SHORTFUSE_LOG XDG_CACHE_HOME
 cases=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/cases
 
-# Into `left`: who descends from process $1, the daemon aside. Nothing is executed meanwhile, which would be among them.
+# Into `left`: who descends from process $1, the daemon and its opener aside. Nothing is executed meanwhile, which would
+# be among them.
 descendants() {
-  local list pid children
+  local list pid children name
   for list in "/proc/$1"/task/*/children; do
     { read -ra children <"$list"; } 2>/dev/null
     for pid in "${children[@]}"; do
       [ "$pid" = "${daemon:-}" ] && continue
+      { read -r name <"/proc/$pid/comm"; } 2>/dev/null && [ "$name" = shortfuse-open ] && continue
       left+=("$pid")
       descendants "$pid"
     done
