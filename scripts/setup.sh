@@ -16,7 +16,7 @@ build=(
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 run=(
-  squashfuse squashfs-tools sshfs fuse-overlayfs   # daemons that know nothing of shortfuse
+  squashfuse squashfs-tools sshfs openssh-sftp-server fuse-overlayfs   # daemons that know nothing of shortfuse
   attr acl git rsync sqlite3 tar gcc python3       # programs whose output must not change
   strace                                           # what shortfuse trace counts is counted again by it
   gdb linux-perf                                   # they unwind through the hook
