@@ -89,6 +89,7 @@ asked() {
 
 # A daemon can be killed while the opens that are made through its own mount, for applications, wait for it: its file
 # system waits for another one, which is stopped. held TEXT TIMEOUT CALL
+stopped() { ! grep -qvE '^[0-9]+ \(.*\) T ' /proc/"$1"/task/*/stat; }
 held() {
   note "$1 is on its way when the daemon is killed"
   local inner outer client
@@ -104,11 +105,13 @@ held() {
   OWN_PROCESSES+=("$outer")
   eventually 30 is_mounted "$T/mnt" || fail "passthroughfs did not mount $T/mnt"
   head -c 20000 /dev/zero >"$T/mnt/held"
-  hooked timeout -s KILL 120 python3 "$SF_SOURCE/tests/opens/held.py" "$T/mnt" held "$inner" "$T/note" "$3" \
-    >"$T/held" 2>&1 </dev/null &
+  hooked timeout -s KILL 120 python3 "$SF_SOURCE/tests/opens/held.py" "$T/mnt" held "$T/note" >"$T/held" 2>&1 \
+    </dev/null &
   client=$!
   eventually 60 [ -e "$T/note.ready" ] || fail "$1: $(cat "$T/held")"
-  if [ "$3" = later ]; then rm "$T/mnt/held" 2>/dev/null & fi
+  kill -STOP "$inner"
+  eventually 30 stopped "$inner" || fail "$1: the file system below cannot be stopped"
+  if [ "$3" = later ]; then rm "$T/mnt/held" 2>/dev/null & else touch "$T/note.go"; fi
   sleep 1
   kill -9 "$outer"
   kill -9 "$inner"  # for whatever the file system itself still waits for
@@ -117,7 +120,7 @@ held() {
     fail "$1: the daemon cannot be killed"
   fi
   eventually 30 bash -c "! pgrep -f '^shortfuse-opener .* $T/mnt\$'" >/dev/null || fail "$1: the opener outlives it"
-  touch "$T/note.killed"
+  touch "$T/note.go"
   wait "$client"
   # A request that is under way at that moment ends with ECONNABORTED, as the kernel has it.
   sed -i '1s/ECONNABORTED/ENOTCONN/' "$T/held"

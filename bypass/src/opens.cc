@@ -350,14 +350,14 @@ static int receive_opened(int socket, const Mount &m, uint64_t *nodeid) {
 
 // By the daemon, which knows what the node is called now and may open it whatever has become of its mode. It also says
 // which one it is to the kernel: the record of that may have been evicted, and would not come back before a LOOKUP.
-static int open_by_daemon(const OpenFile &open, const Mount &m) {
+static int open_by_daemon(const OpenFile &open, const Mount &m, uint32_t attempt) {
   KernelUcred peer;
   const int socket = connect_daemon(m.socket_path, static_cast<uint32_t>(SF_SYS0(__NR_geteuid)), &peer);
   if (socket < 0) return -ENOTCONN;
   struct {
     sf_msg message;
     sf_open open;
-  } question = {{SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_OPEN, sizeof(sf_open), 0}, {open.nid, open.flags, 0}};
+  } question = {{SF_MSG_MAGIC, SF_PROTOCOL, SF_MSG_OPEN, sizeof(sf_open), 0}, {open.nid, open.flags, attempt}};
   long sent = SF_SYS6(__NR_sendto, socket, &question, sizeof question, kMsgNosignal, 0, 0);
   uint64_t nodeid = 0;
   int fd = sent == sizeof question ? receive_opened(socket, m, &nodeid) : -ENOTCONN;
@@ -376,7 +376,7 @@ static int open_somehow(const OpenFile &open, const Mount &m) {
   int fd = open_by_path(open, m);
   if (!has_moved(fd) && fd != -EACCES) return fd;
   for (unsigned moved = 0, busy = 0; moved < kMovesMax && busy < kBusyMax;) {
-    fd = open_by_daemon(open, m);
+    fd = open_by_daemon(open, m, moved);
     if (fd != -EBUSY && !has_moved(fd)) return fd;
     ++(fd == -EBUSY ? busy : moved);
     __kernel_timespec nap = {0, 500'000};

@@ -236,7 +236,7 @@ Nid Cache::learn(uint64_t nodeid, Nid parent, std::string_view name, bool is_dir
   if (dir->last_name <= at) {
     impl.nodes.set_name(node, parent, name);
   } else if (NodeState *named = impl.nodes.by_name(parent, name); named != nullptr && named != node) {
-    impl.nodes.clear_name(named);
+    impl.nodes.clear_name(parent, name);
   }
   const RecordKey key = impl.dentry_key(parent, name);
   if (const sf_record *dentry = impl.store->find(key); dentry != nullptr && Impl::payload_u64(dentry) != node->nid) {
@@ -291,10 +291,15 @@ uint64_t Cache::bridge_references(uint64_t nodeid) const {
   return node != nullptr ? node->bridge_references : 0;
 }
 
-std::optional<std::string> Cache::path_of(Nid nid) const {
+std::vector<std::string> Cache::paths_of(Nid nid, size_t most) const {
   std::lock_guard lock(impl_->mutex);
   const NodeState *node = impl_->nodes.by_nid(nid);
-  return node != nullptr ? impl_->nodes.path_of(node) : std::nullopt;
+  return node != nullptr ? impl_->nodes.paths_of(node, most) : std::vector<std::string>();
+}
+
+std::optional<std::string> Cache::path_of(Nid nid) const {
+  auto paths = paths_of(nid, 1);
+  return !paths.empty() ? std::optional(std::move(paths.front())) : std::nullopt;
 }
 
 Nid Cache::child_of(Nid dir, std::string_view name) const {
@@ -317,9 +322,9 @@ std::vector<Cache::KnownName> Cache::known_names() const {
   std::lock_guard lock(impl_->mutex);
   std::vector<KnownName> names;
   names.reserve(impl_->nodes.size());
-  impl_->nodes.for_each_named([&](const NodeState &node) {
-    if (const NodeState *dir = impl_->nodes.by_nid(node.parent); dir != nullptr)
-      names.push_back({dir->nodeid, std::string(node.name_view())});
+  impl_->nodes.for_each_name([&](const NodeName &name) {
+    if (const NodeState *dir = impl_->nodes.by_nid(name.dir); dir != nullptr)
+      names.push_back({dir->nodeid, std::string(name.view())});
   });
   return names;
 }
@@ -330,10 +335,16 @@ void Cache::renamed(Nid from_dir, std::string_view from, Nid to_dir, std::string
   NodeState *source = nodes.by_name(from_dir, from);
   NodeState *target = nodes.by_name(to_dir, to);
   if (source == target) return;
-  if (source != nullptr) nodes.clear_name(source);
-  if (target != nullptr) nodes.clear_name(target);
+  nodes.clear_name(from_dir, from);
+  nodes.clear_name(to_dir, to);
   if (source != nullptr) nodes.set_name(source, to_dir, to);
   if (exchange && target != nullptr) nodes.set_name(target, from_dir, from);
+}
+
+void Cache::removed(Nid dir_nid, std::string_view name, Moment at) {
+  std::lock_guard lock(impl_->mutex);
+  const NodeState *dir = impl_->nodes.by_nid(dir_nid);
+  if (dir == nullptr || dir->last_name <= at) impl_->nodes.clear_name(dir_nid, name);
 }
 
 // ---- mutations

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include <set>
 #include <thread>
 
 #include "testing.h"
@@ -671,46 +670,6 @@ TEST_F(CacheTest, ParentComesWithTheDentryAndGoesWithTheName) {
   EXPECT_EQ(SF_NID_ROOT, parent);
   ASSERT_TRUE(cache->fill_attr(cache->moment(), sub, attr_of(100), kNever));
   EXPECT_NE(cid, cid_of(view, sub)) << "its listing names the parent";
-}
-
-TEST_F(CacheTest, PathsFollowRenames) {
-  const Nid a = known(10, "a", SF_NID_ROOT, true), b = known(11, "b", a, true), c = known(12, "c", b);
-  EXPECT_EQ("", cache->path_of(SF_NID_ROOT));
-  EXPECT_EQ("a/b/c", cache->path_of(c));
-  EXPECT_EQ("a/b/new", cache->path_of(b, "new"));
-  EXPECT_EQ("new", cache->path_of(SF_NID_ROOT, "new"));
-  cache->renamed(a, "b", SF_NID_ROOT, "B", false);
-  EXPECT_EQ("B/c", cache->path_of(c));
-  const Nid d = known(13, "d");
-  cache->renamed(SF_NID_ROOT, "d", b, "c", true);
-  EXPECT_EQ("B/c", cache->path_of(d));
-  EXPECT_EQ("d", cache->path_of(c));
-  cache->renamed(SF_NID_ROOT, "d", b, "c", false);
-  EXPECT_EQ("B/c", cache->path_of(c));
-  EXPECT_EQ(std::nullopt, cache->path_of(d)) << "replaced: it has no name any more";
-  EXPECT_EQ(std::nullopt, cache->path_of(999));
-  cache->renamed(SF_NID_ROOT, "nobody knows", b, "c", false);
-  EXPECT_EQ(std::nullopt, cache->path_of(c));
-}
-
-TEST_F(CacheTest, KnownNamesAreThoseThatStillHold) {
-  const Nid dir = known(10, "dir", SF_NID_ROOT, true);
-  known(11, "file", dir);
-  known(12, "file", dir);  // takes the name over
-  std::set<std::pair<uint64_t, std::string>> names;
-  for (const auto &name : cache->known_names()) names.emplace(name.dir_nodeid, name.name);
-  EXPECT_EQ((std::set<std::pair<uint64_t, std::string>>{{FUSE_ROOT_ID, "dir"}, {10, "file"}}), names);
-}
-
-TEST_F(CacheTest, LateReplyDoesNotBringAnOldNameBack) {
-  const Nid file = known(10, "old");
-  const Moment before = cache->moment();
-  std::vector<TouchedName> names = {{SF_NID_ROOT, "old"}, {SF_NID_ROOT, "new", false, false}};
-  const auto flux = cache->begin({}, names);
-  cache->renamed(SF_NID_ROOT, "old", SF_NID_ROOT, "new", false);
-  cache->end(flux);
-  cache->learn(10, SF_NID_ROOT, "old", false, Holder::Kernel, before);
-  EXPECT_EQ("new", cache->path_of(file));
 }
 
 // ---- the segment

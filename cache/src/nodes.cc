@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <new>
+#include <utility>
 
 #include "index.h"
 
@@ -20,23 +22,27 @@ constexpr unsigned kDepthMax = 2048;
 
 // ---- chains
 
-uint32_t *NodeChains::at(uint64_t bucket) {
-  while (bucket / kSegment >= segments_.size()) segments_.push_back(std::make_unique<uint32_t[]>(kSegment));
+template <class Link>
+Link *NodeChains<Link>::at(uint64_t bucket) {
+  while (bucket / kSegment >= segments_.size()) segments_.push_back(std::make_unique<Link[]>(kSegment));
   return &segments_[bucket / kSegment][bucket % kSegment];
 }
 
-uint32_t *NodeChains::head(uint64_t hash) {
+template <class Link>
+Link *NodeChains<Link>::head(uint64_t hash) {
   uint64_t bucket = hash & (base_ - 1);
   if (bucket < split_) bucket = hash & (2 * base_ - 1);
   return at(bucket);
 }
 
-void NodeChains::grow(uint32_t **from, uint32_t **to) {
+template <class Link>
+void NodeChains<Link>::grow(Link **from, Link **to) {
   *to = at(base_ + split_);
   *from = at(split_);
 }
 
-void NodeChains::grown() {
+template <class Link>
+void NodeChains<Link>::grown() {
   if (++split_ == base_) {
     base_ *= 2;
     split_ = 0;
@@ -62,7 +68,8 @@ NodeTable::NodeTable(uint64_t seed) : seed_(seed) {
 
 NodeTable::~NodeTable() {
   for (auto &block : blocks_) {
-    for (uint32_t i = 0; i < kBlock; ++i) std::free(block[i].name);
+    for (uint32_t i = 0; i < kBlock; ++i)
+      while (block[i].newest != nullptr) std::free(std::exchange(block[i].newest, block[i].newest->older));
   }
 }
 
@@ -87,11 +94,15 @@ NodeState *NodeTable::by_nodeid(uint64_t nodeid) const {
   return nullptr;
 }
 
+NodeName *NodeTable::find_name(Nid dir, std::string_view name) const {
+  NodeName *found = names_.head(hash_of_name(dir, name));
+  while (found != nullptr && !(found->dir == dir && found->view() == name)) found = found->next_in_chain;
+  return found;
+}
+
 NodeState *NodeTable::by_name(Nid dir, std::string_view name) const {
-  for (uint32_t slot = names_.head(hash_of_name(dir, name)); slot != 0; slot = at(slot)->next_by_name) {
-    if (at(slot)->parent == dir && at(slot)->name_view() == name) return at(slot);
-  }
-  return nullptr;
+  const NodeName *found = find_name(dir, name);
+  return found != nullptr ? found->node : nullptr;
 }
 
 NodeState *NodeTable::begin_life(uint64_t nodeid) {
@@ -121,7 +132,7 @@ NodeState *NodeTable::begin_life(uint64_t nodeid) {
 
 void NodeTable::end_life(NodeState *node) {
   const auto slot = static_cast<uint32_t>(node->nid & kSlotMask);
-  clear_name(node);
+  while (node->newest != nullptr) drop_name(node->newest);
   uint32_t *link = nodeids_.head(hash_of_nodeid(node->nodeid));
   while (*link != slot) link = &at(*link)->next_by_nodeid;
   *link = node->next_by_nodeid;
@@ -152,64 +163,75 @@ void NodeTable::grow_nodeids() {
 // ---- names
 
 void NodeTable::set_name(NodeState *node, Nid dir, std::string_view name) {
-  if (node->nid == SF_NID_ROOT || (node->parent == dir && node->name_view() == name)) return;
-  if (NodeState *before = by_name(dir, name); before != nullptr) clear_name(before);
-  clear_name(node);
-  if (name.empty() || name.size() > SF_NAME_MAX) return;
-  node->name = static_cast<char *>(std::malloc(name.size()));
-  if (node->name == nullptr) return;
-  std::memcpy(node->name, name.data(), name.size());
-  node->name_len = static_cast<uint8_t>(name.size());
-  node->parent = dir;
-  uint32_t *head = names_.head(hash_of_name(dir, name));
-  node->next_by_name = *head;
-  *head = static_cast<uint32_t>(node->nid & kSlotMask);
+  if (node->nid == SF_NID_ROOT) return;
+  if (node->newest != nullptr && node->newest->dir == dir && node->newest->view() == name) return;
+  clear_name(dir, name);
+  if (node->is(kNodeDirectory))
+    while (node->newest != nullptr) drop_name(node->newest);
+  if (dir == 0 || name.empty() || name.size() > SF_NAME_MAX) return;
+  void *memory = std::malloc(sizeof(NodeName) + name.size());
+  if (memory == nullptr) return;
+  NodeName **head = names_.head(hash_of_name(dir, name));
+  auto *added = new (memory) NodeName{dir, node, *head, node->newest, nullptr, static_cast<uint8_t>(name.size())};
+  std::memcpy(added->text(), name.data(), name.size());
+  if (added->older != nullptr) added->older->newer = added;
+  *head = node->newest = added;
   if (++named_ > names_.buckets()) grow_names();
 }
 
-void NodeTable::clear_name(NodeState *node) {
-  if (node->parent == 0) return;
-  const auto slot = static_cast<uint32_t>(node->nid & kSlotMask);
-  uint32_t *link = names_.head(hash_of_name(node->parent, node->name_view()));
-  while (*link != slot) link = &at(*link)->next_by_name;
-  *link = node->next_by_name;
-  std::free(node->name);
-  node->name = nullptr;
-  node->name_len = 0;
-  node->parent = 0;
+void NodeTable::clear_name(Nid dir, std::string_view name) {
+  if (NodeName *found = find_name(dir, name); found != nullptr) drop_name(found);
+}
+
+void NodeTable::drop_name(NodeName *name) {
+  NodeName **link = names_.head(hash_of_name(name->dir, name->view()));
+  while (*link != name) link = &(*link)->next_in_chain;
+  *link = name->next_in_chain;
+  (name->newer != nullptr ? name->newer->older : name->node->newest) = name->older;
+  if (name->older != nullptr) name->older->newer = name->newer;
+  std::free(name);
   --named_;
 }
 
 void NodeTable::grow_names() {
-  uint32_t *from, *to;
+  NodeName **from, **to;
   names_.grow(&from, &to);
-  uint32_t slot = *from;
-  *from = *to = 0;
-  while (slot != 0) {
-    NodeState *node = at(slot);
-    const uint32_t next = node->next_by_name;
-    uint32_t *head = names_.belongs_in_new(hash_of_name(node->parent, node->name_view())) ? to : from;
-    node->next_by_name = *head;
-    *head = slot;
-    slot = next;
+  NodeName *name = *from;
+  *from = *to = nullptr;
+  while (name != nullptr) {
+    NodeName *next = name->next_in_chain;
+    NodeName **head = names_.belongs_in_new(hash_of_name(name->dir, name->view())) ? to : from;
+    name->next_in_chain = *head;
+    *head = name;
+    name = next;
   }
   names_.grown();
 }
 
-std::optional<std::string> NodeTable::path_of(const NodeState *node) const {
+std::optional<std::string> NodeTable::path_by(const NodeName *name) const {
   // From the end to the front, as the chain of parents goes.
   char path[kPathMax];
   size_t at_byte = kPathMax;
-  for (unsigned depth = 0; node != nullptr && depth < kDepthMax; ++depth) {
-    if (node->nid == SF_NID_ROOT) return std::string(path + at_byte, kPathMax - at_byte);
-    const size_t need = node->name_len + (at_byte == kPathMax ? 0u : 1u);
-    if (node->parent == 0 || need > at_byte) return std::nullopt;
+  for (unsigned depth = 0; name != nullptr && depth < kDepthMax; ++depth) {
+    const size_t need = name->len + (at_byte == kPathMax ? 0u : 1u);
+    if (need > at_byte) return std::nullopt;
     if (at_byte != kPathMax) path[--at_byte] = '/';
-    at_byte -= node->name_len;
-    std::memcpy(path + at_byte, node->name, node->name_len);
-    node = by_nid(node->parent);
+    at_byte -= name->len;
+    std::memcpy(path + at_byte, name->view().data(), name->len);
+    const NodeState *dir = by_nid(name->dir);
+    if (dir == nullptr) return std::nullopt;
+    if (dir->nid == SF_NID_ROOT) return std::string(path + at_byte, kPathMax - at_byte);
+    name = dir->newest;
   }
   return std::nullopt;
+}
+
+std::vector<std::string> NodeTable::paths_of(const NodeState *node, size_t most) const {
+  std::vector<std::string> paths;
+  if (node->nid == SF_NID_ROOT) paths.emplace_back();
+  for (const NodeName *name = node->newest; name != nullptr && paths.size() < most; name = name->older)
+    if (auto path = path_by(name)) paths.push_back(std::move(*path));
+  return paths;
 }
 
 }  // namespace shortfuse::cache

@@ -338,13 +338,13 @@ void Fetcher::leave_contents_alone(cache::Nid nid) {
   if (uncached_.size() < kUncachedKnown) uncached_.insert(nid);
 }
 
-/// Names of nodes with several are known by one only; libfuse's high-level interface has a node for each name.
 bool Fetcher::end_jobs_locked(cache::Nid dir, std::string_view name) {
   if (busy_.empty()) return false;
   const auto path = cache_.path_of(dir, name);
   bool any = false;
   for (auto &[nodeid, busy] : busy_) {
-    if (!path || cache_.path_of(cache_.nid_of(nodeid)) != path) continue;
+    const auto names = cache_.paths_of(cache_.nid_of(nodeid), SIZE_MAX);
+    if (!path || std::ranges::find(names, *path) == names.end()) continue;
     busy.ending = true;
     any = true;
   }

@@ -122,6 +122,8 @@ ssize_t Bridge::on_reply(int fd, const fuse_out_header &out, Bytes body, const i
   }
   if (error == -ENOSYS) note_missing(opcode);
   if (error == 0) learn_entries(*pending, body, rewritten);
+  if (opcode == FUSE_LOOKUP && error == -ENOENT && pending->nid)
+    cache_->removed(pending->nid, pending->request.name, pending->moment);
   // Once the name is known: a swap that comes from here on finds it among those to be taken back.
   if (opcode == FUSE_LOOKUP && error == 0) error = deny_late(*pending, body);
   const Bytes reply = rewritten.empty() ? body : Bytes(rewritten);
@@ -208,8 +210,12 @@ void Bridge::learn_entries(Pending &pending, Bytes body, std::vector<std::byte> 
   const cache::Holder holder = pending.job ? cache::Holder::Bridge : cache::Holder::Kernel;
   if (replies_with_entry(request.header.opcode)) {
     auto entry = read_struct<fuse_entry_out>(body);
-    if (!entry || entry->nodeid == 0) return;
+    if (!entry) return;
     const bool name_is_its_own = !is_dot(request.name) && !request.name.empty();
+    if (entry->nodeid == 0) {
+      if (pending.nid && name_is_its_own) cache_->removed(pending.nid, request.name, pending.moment);
+      return;
+    }
     cache::Nid nid = cache_->learn(entry->nodeid, name_is_its_own ? pending.nid : 0,
                                    name_is_its_own ? request.name : std::string_view(), is_directory(entry->attr),
                                    holder, pending.moment);
@@ -459,6 +465,8 @@ void Bridge::end_mutation(Pending &pending, int error) {
     if (cache::Nid to = cache_->nid_of(request.other_node))
       cache_->renamed(pending.nid, request.name, to, request.new_name, request.flags & kExchange);
   }
+  const bool removal = request.header.opcode == FUSE_UNLINK || request.header.opcode == FUSE_RMDIR;
+  if (removal && error == 0 && pending.nid) cache_->removed(pending.nid, request.name);
   // Begun before a link showed that the change concerns other nodes too.
   const bool reached_more = pending.may_change_a_file && !pending.reaches_any_node && links_uncounted_;
   if (pending.touches_everything || reached_more) cache_->drop_everything();

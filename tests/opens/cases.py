@@ -77,6 +77,32 @@ def case_plain(d):
                 os.close(fd)
 
 
+def case_linked(d):
+    """Files of several names, which come and go before and after they are opened by a relative one."""
+    os.chdir(d)
+    for first, last in (("a", "l"), ("b", "d/l"), ("c", "d/e/l")):
+        for keep, take in ((first, last), (last, first)):
+            os.link(keep, take)
+            warm(keep, take)
+            os.unlink(take)
+            warm(keep)
+            fds = [os.open(keep, RD) for _ in range(3)]
+            say([of(fcntl.flock, fd, fcntl.LOCK_SH) for fd in fds], [os.read(fd, 4) for fd in fds])
+            fd = os.open(keep, RD)
+            os.link(keep, take)
+            say(of(fcntl.flock, fd, fcntl.LOCK_SH), os.fstat(fd).st_nlink)
+            for f in fds + [fd]:
+                os.close(f)
+            warm(take)
+            fd, other = os.open(take, RD), os.open(take, RD)
+            os.rename(take, "renamed")
+            say(of(fcntl.flock, fd, fcntl.LOCK_SH))
+            os.unlink("renamed")
+            say(of(fcntl.flock, other, fcntl.LOCK_SH), os.read(other, 4))
+            os.close(fd)
+            os.close(other)
+
+
 def case_lowest(d):
     fds = [os.open(d + "/a", RD) for _ in range(5)]
     os.close(fds[1])

@@ -1,12 +1,12 @@
-"""Has a file open, stops the process that the file's daemon waits for, and makes a call after that: printed is what it
-gives, when the daemon has been killed meanwhile.
+"""Has a file open whose open was served, and makes a call that the daemon is asked for, when it is told to: printed is
+what it gives.
 
-    held.py DIRECTORY NAME STOPPED NOTE CALL
-NOTE.ready is made when all is set; CALL is `flock`, or `later`: the same when NOTE.killed is there.
+    held.py DIRECTORY NAME NOTE
+NOTE.ready is made when all is set; the call follows when NOTE.go is there.
 """
-import errno, fcntl, os, signal, sys, time
+import errno, fcntl, os, sys, time
 
-where, name, stopped, note, call = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
+where, name, note = sys.argv[1:]
 
 os.chdir(where)
 for _ in range(5):
@@ -16,9 +16,8 @@ for _ in range(5):
     os.close(fd)
     time.sleep(0.05)
 file = os.open(name, os.O_RDONLY)
-os.kill(stopped, signal.SIGSTOP)
 open(note + ".ready", "w").close()
-while call == "later" and not os.access(note + ".killed", os.F_OK):
+while not os.access(note + ".go", os.F_OK):
     time.sleep(0.01)
 for attempt in range(2):
     try:

@@ -80,7 +80,7 @@ struct sf_fresh {
 struct sf_open {
   uint64_t nid;
   uint32_t flags;         /* O_*: of a directory, read-only */
-  uint32_t pad;
+  uint32_t attempt;       /* how often it had moved: a file with several names is tried by one after the other */
 };
 struct sf_opened {
   uint64_t nodeid;        /* FUSE's number of the node: the record that says so may have been evicted */

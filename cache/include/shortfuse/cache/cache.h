@@ -95,13 +95,16 @@ class Cache {
   uint64_t bridge_references(uint64_t nodeid) const;
   /// "a/b", "" for the root; nothing when the names on the way are not known.
   std::optional<std::string> path_of(Nid nid) const;
+  /// By all the names of a file that are known, but at most `most`; that learned last first, as path_of() has it.
+  std::vector<std::string> paths_of(Nid nid, size_t most) const;
   std::optional<std::string> path_of(Nid dir, std::string_view name) const;
   /// The node that a name means, as far as is known without asking; 0: not known, or nothing has the name.
   Nid child_of(Nid dir, std::string_view name) const;
   /// Every name by which a node was learned and that still holds, for telling the kernel to forget them. Slow; a copy.
   struct KnownName { uint64_t dir_nodeid; std::string name; };
   std::vector<KnownName> known_names() const;
-  /// A rename has succeeded: the names kept for path_of follow.
+  /// Nothing has this name any more, or a rename has succeeded: the names kept for path_of follow. `at` as in learn().
+  void removed(Nid dir, std::string_view name, Moment at = kNow);
   void renamed(Nid from_dir, std::string_view from, Nid to_dir, std::string_view to, bool exchange);
 
   // ---- mutations
