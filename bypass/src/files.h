@@ -209,6 +209,7 @@ void files_for_each(Action action) {
 /// Around chdir and the like.
 void cwd_changing();
 void cwd_changed();
+void cwd_after_fork();
 /// Forgets what is known of it (a new mount may be the one it lies on).
 void files_cwd_changed();
 
