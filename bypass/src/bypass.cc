@@ -78,16 +78,22 @@ bool serves(Handler handler) {
          handler == call_getdents || handler == call_descriptor || handler == call_uses;
 }
 
+// In this order: the last one that is closed is no longer counted, but has left its mark before.
+inline int keep_all_from_kernel(const sf_call *call, long *result) {
+  if (any_placeholders()) return keep_from_kernel(call, result);
+  return may_be_left_behind() ? keep_left_from_kernel(call, result) : 0;
+}
+
 // Where opens are served: no placeholder gets to the kernel with a call.
-[[gnu::noinline]] int call_with_placeholders(Handler handler, const sf_call *call, long *result) {
-  if (handler == nullptr && uses_descriptors(call->nr) && handler_of(call->nr) == nullptr) handler = call_uses;
+[[gnu::noinline]] int call_with_placeholders(const sf_call *call, long *result) {
+  Handler handler = handler_of(call->nr);
+  if (handler == nullptr && uses_descriptors(call->nr)) handler = call_uses;
+  if (handler == nullptr) return 0;
   int handled = 0;
   // Those that may make the kernel's call themselves, of what they do not serve.
-  const bool before = any_placeholders() && handler != nullptr && !serves(handler) && call->nr != __NR_ioctl;
-  if (before) handled = keep_from_kernel(call, result);
-  if (handled == 0 && handler != nullptr) handled = handler(call, result);
-  if (handled == 0 && any_placeholders()) handled = keep_from_kernel(call, result);
-  return handled;
+  if (!serves(handler) && call->nr != __NR_ioctl) handled = keep_all_from_kernel(call, result);
+  if (handled == 0) handled = handler(call, result);
+  return handled != 0 ? handled : keep_all_from_kernel(call, result);
 }
 
 // What is enough to know that a call is not ours, without its handler. Only for calls that have no other effect on us.
@@ -234,10 +240,12 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
   if (t.in_policy == call) t.in_policy = nullptr;
   t.stays_at_call = t.stays;
   int handled = 0;
-  const Handler handler = plainly_not_ours(*call) ? nullptr : handler_of(call->nr);
-  if (g.options.serve_opens) {
-    handled = call_with_placeholders(handler, call, result);
-  } else if (handler != nullptr) {
+  if (plainly_not_ours(*call)) {
+    // Its path may still lead to what a descriptor is open on.
+    if (any_placeholders()) handled = keep_from_kernel(call, result);
+  } else if (g.options.serve_opens) {
+    handled = call_with_placeholders(call, result);
+  } else if (const Handler handler = handler_of(call->nr); handler != nullptr) {
     handled = handler(call, result);
   }
   t.stays_at_call = outer;
@@ -281,6 +289,10 @@ void sf_bypass_before_fork(unsigned long clone_flags, int is_exec) {
   if (shares_memory && shares_files && !(clone_flags & CLONE_FS)) g.cwd_off = true;
   if (shares_memory && shares_files) __atomic_store_n(&g.has_threads, true, __ATOMIC_RELEASE);
   if (!shares_files) files_give_back_all_but_listings();
+}
+
+void sf_bypass_before_unseen_exec(void) {
+  if (g.started && g.options.serve_opens) files_before_unseen_exec();
 }
 
 int sf_bypass_in_use(void) { return __atomic_load_n(&mounts_used, __ATOMIC_RELAXED) != 0; }

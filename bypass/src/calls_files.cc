@@ -75,9 +75,9 @@ bool is_of_names(uint8_t wish) { return wish == SF_HINT_ATTR || wish == SF_HINT_
 
 // A directory that the path begins at, when the kernel walks it. 0 or -errno.
 int make_start_real(OpenCall o) {
-  if (!any_placeholders() || o.path == nullptr) return 0;
+  if ((!any_placeholders() && !may_be_left_behind()) || o.path == nullptr) return 0;
   // Under RESOLVE_IN_ROOT an absolute path begins there too.
-  return o.path[0] != '/' || !o.plain ? make_real(file_of(o.dirfd)) : 0;
+  return o.path[0] != '/' || !o.plain ? let_kernel_see(o.dirfd) : 0;
 }
 
 // Its number may be one that was closed by a call which did not come here.
@@ -167,6 +167,8 @@ int do_close(const sf_call *c, long *result) {
   FileKind kind = kind_of(slot_state(*slot));
   if (kind == kHiddenFd) return bad_descriptor(result);
   if (kind == kOnMount) files_close(fd);
+  // By another thread at the same time, or by who has left the first close in the middle.
+  if (kind == kWasPlaceholder && __atomic_load_n(&slot->open, __ATOMIC_SEQ_CST) != 0) leave_open(slot);
   return 0;
 }
 
@@ -174,7 +176,7 @@ int do_close(const sf_call *c, long *result) {
 int duplicate(const sf_call *c, int fd, long *result) {
   File file = file_of(fd);
   if (!file) {
-    if (is_hidden_slot(fd)) return bad_descriptor(result);
+    if (is_nobodys(fd)) return bad_descriptor(result);
     if (!files_any()) return 0;
     *result = make_call(*c);
     if (!is_error(*result)) files_forget_stale(static_cast<int>(*result));
@@ -183,19 +185,27 @@ int duplicate(const sf_call *c, int fd, long *result) {
   if (is_placeholder(file)) return *result = duplicate_placeholder(*c, fd, file), 1;
   files_duplicating(file);
   *result = make_call(*c);
-  if (!is_error(*result)) files_duplicated(file, fd, static_cast<int>(*result));
-  return 1;
+  if (is_error(*result) || files_duplicated(file, fd, static_cast<int>(*result))) return 1;
+  // Closed meanwhile, and the number given to a placeholder: then the former came first.
+  if (!g.options.serve_opens || !is_placeholder_of_kernel(static_cast<int>(*result))) return 1;
+  close_fd(static_cast<int>(*result));
+  return bad_descriptor(result);
+}
+
+bool was_placeholder(int fd) {
+  FileSlot *slot = slot_of(fd);
+  return slot != nullptr && kind_of(slot_state(*slot)) == kWasPlaceholder;
 }
 
 bool is_open(int fd) { return !is_error(SF_SYS2(__NR_fcntl, fd, F_GETFD)); }
 
 int duplicate_onto(const sf_call *c, long *result) {
   int from = static_cast<int>(c->arg[0]), to = static_cast<int>(c->arg[1]);
-  if (from == to) return is_hidden_slot(from) ? bad_descriptor(result) : 0;
-  if (is_hidden_slot(from)) return bad_descriptor(result);
   File source = file_of(from), target = file_of(to);
+  if (!source && is_nobodys(from)) return from == to && c->nr == __NR_dup3 ? 0 : bad_descriptor(result);
+  if (from == to) return 0;
   bool hidden = is_hidden_slot(to);
-  if (!source && !target && !hidden) [[likely]] return 0;
+  if (!source && !target && !hidden && !was_placeholder(to)) [[likely]] return 0;
   if (hidden) vacate(to);
   // Given back although it is about to be closed: the call may fail and leave it open.
   if (target) give_back(to, target);
@@ -205,7 +215,9 @@ int duplicate_onto(const sf_call *c, long *result) {
   if (is_placeholder(source)) return *result = duplicate_placeholder(*c, from, source), 1;
   if (source) files_duplicating(source);
   *result = make_call(*c);
-  if (!is_error(*result) && source) files_duplicated(source, from, to);
+  if (is_error(*result)) return 1;
+  files_forget_stale(to);
+  if (source) files_duplicated(source, from, to);
   return 1;
 }
 
@@ -215,24 +227,25 @@ bool is_lock_command(int command) {
 }
 
 // The number's own flag is the kernel's; a placeholder may be made real while it is set. 0: it is none any more.
-int fcntl_of_placeholder(const sf_call *c, const File &file, long *result) {
+int fcntl_of_placeholder(const sf_call *c, int fd, const File &file, long *result) {
   const int command = static_cast<int>(c->arg[1]);
   if (command == F_GETFD) return 0;
   if (command == F_SETFD) return *result = set_number_flags(*c, file), 1;
   *result = command == F_GETFL ? placeholder_flags(file) : -1;
   if (*result >= 0) return 1;
-  *result = make_real(file);
+  *result = let_kernel_see(fd);
   return *result != 0;
 }
 
 int do_fcntl(const sf_call *c, long *result) {
   int fd = static_cast<int>(c->arg[0]);
   int command = static_cast<int>(c->arg[1]);
-  if (is_hidden_slot(fd)) return bad_descriptor(result);
+  const File held = file_of(fd);
+  if (!held && is_nobodys(fd)) return bad_descriptor(result);
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicate(c, fd, result);
   // POSIX locks go with the first close of any descriptor of the file, so every open has to be the kernel's.
   if (command == F_SETLK || command == F_SETLKW) opens_off("it locks files");
-  if (File held = file_of(fd); is_placeholder(held) && fcntl_of_placeholder(c, held, result) != 0) return 1;
+  if (is_placeholder(held) && fcntl_of_placeholder(c, fd, held, result) != 0) return 1;
   // A lock's range may be counted from the offset (SEEK_CUR).
   if (is_lock_command(command)) give_back(fd);
   if (command != F_SETFL) return 0;
@@ -311,8 +324,28 @@ static void for_each_passed(const KernelMsghdr *message, Action action) {
   }
 }
 
-static void give_back_sent(const KernelMsghdr *message) {
-  for_each_passed(message, [](int fd) { give_back(fd); });
+// 0, or why they cannot be sent.
+static int give_back_sent(const KernelMsghdr *message) {
+  int error = 0;
+  for_each_passed(message, [&](int fd) {
+    give_back(fd);
+    if (error == 0 && g.options.serve_opens) error = let_kernel_see(fd);
+  });
+  return error;
+}
+
+// As many messages are sent as the kernel would send.
+static int send_messages(const sf_call *c, long *result) {
+  const auto *messages = reinterpret_cast<const KernelMmsghdr *>(c->arg[1]);
+  for (unsigned i = 0, n = static_cast<unsigned>(c->arg[2]); i < n && i < 1024; ++i) {
+    const int error = give_back_sent(&messages[i].hdr);
+    if (error == 0) continue;
+    sf_call before = *c;
+    before.arg[2] = i;
+    *result = i > 0 ? make_call(before) : error;
+    return 1;
+  }
+  return 0;
 }
 
 // A transfer from a file at the offset we hold is made at that offset, told explicitly, so that it stays ours: programs
@@ -357,13 +390,10 @@ int call_offset_user(const sf_call *c, long *result) {
       if (transfer_at_ours(c, 0, 1, result)) return 1;
       give_back_unless_told(c, 0, 1);
       break;
-    case __NR_sendmsg: give_back_sent(reinterpret_cast<const KernelMsghdr *>(c->arg[1])); break;
-    case __NR_sendmmsg: {
-      const auto *messages = reinterpret_cast<const KernelMmsghdr *>(c->arg[1]);
-      for (unsigned i = 0, n = static_cast<unsigned>(c->arg[2]); i < n && i < 1024; ++i)
-        give_back_sent(&messages[i].hdr);
-      break;
-    }
+    case __NR_sendmsg:
+      *result = give_back_sent(reinterpret_cast<const KernelMsghdr *>(c->arg[1]));
+      return *result != 0;
+    case __NR_sendmmsg: return send_messages(c, result);
     default:  // pidfd_getfd: a process may take its own
       files_give_back_all();
       return call_creator(c, result);

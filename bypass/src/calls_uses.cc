@@ -69,20 +69,38 @@ constexpr Uses uses_of(long nr) {
   }
 }
 
+struct UsesTable {
+  Uses of[kSysKnown + 2];  // the last one: of those that are not known
+};
+constexpr UsesTable make_uses_table() {
+  UsesTable table{};
+  for (long nr = 0; nr <= kSysKnown + 1; ++nr) table.of[nr] = uses_of(nr);
+  return table;
+}
+constexpr UsesTable kUses = make_uses_table();
+
+// Of a call that is about to be made.
+Uses uses_of_call(const sf_call *c) {
+  if (c->nr == __NR_mmap && (c->arg[3] & MAP_ANONYMOUS) != 0) return {};
+  return c->nr >= 0 && c->nr <= kSysKnown ? kUses.of[c->nr] : uses_of(c->nr);
+}
+
 constexpr bool is_empty(const Uses &uses) { return (uses.descriptors | uses.directories | uses.paths) == 0; }
 
 const char *path_at(const sf_call *c, unsigned argument) { return reinterpret_cast<const char *>(c->arg[argument]); }
 
+// The argument is a descriptor that the call looks at.
+bool is_used(const sf_call *c, const Uses &uses, unsigned a) {
+  if ((uses.directories & bit(a)) == 0) return (uses.descriptors & bit(a)) != 0;
+  const char *from_here = path_at(c, a + 1);
+  return from_here == nullptr || from_here[0] != '/';
+}
+
 int make_arguments_real(const sf_call *c) {
-  const Uses uses = uses_of(c->nr);
+  const Uses uses = uses_of_call(c);
   uint8_t all_paths = static_cast<uint8_t>(uses.paths | uses.directories << 1);
   for (unsigned a = 0; a < 6; ++a) {
-    bool used = (uses.descriptors & bit(a)) != 0;
-    if (uses.directories & bit(a)) {
-      const char *from_here = path_at(c, a + 1);
-      used = from_here == nullptr || from_here[0] != '/';
-    }
-    const int error = used ? make_real(file_of(static_cast<int>(c->arg[a]))) : 0;
+    const int error = is_used(c, uses, a) ? let_kernel_see(static_cast<int>(c->arg[a])) : 0;
     if (error != 0) return error;
     if ((all_paths & bit(a)) && path_at(c, a) != nullptr && names_descriptors(path_at(c, a))) make_all_real();
   }
@@ -181,6 +199,15 @@ int keep_from_kernel(const sf_call *c, long *result) {
   if (error == 0) return 0;
   *result = error;
   return 1;
+}
+
+int keep_left_from_kernel(const sf_call *c, long *result) {
+  const Uses uses = uses_of_call(c);
+  for (unsigned a = 0, left = uses.descriptors | uses.directories; left != 0; ++a, left >>= 1) {
+    const int error = (left & 1) != 0 && is_used(c, uses, a) ? let_kernel_see(static_cast<int>(c->arg[a])) : 0;
+    if (error != 0) return *result = error, 1;
+  }
+  return 0;
 }
 
 void keep_from_kernel_after_fault(const sf_call *c) {

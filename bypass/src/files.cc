@@ -12,6 +12,7 @@ constexpr unsigned kSpareStreams = 32;
 
 FileSlot *file_pages[kFilePages];
 uint32_t highest_file;
+bool any_left_behind;
 static uint32_t owned;            // slots whose offset is ours; atomic
 static uint32_t any_slot;         // some slot holds something, or did; atomic
 static void (*at_first)();        // not null until a slot holds a file; atomic
@@ -50,7 +51,7 @@ static FileSlot *slot_for(int fd, FileKind kind) {
 static uint64_t next_state(uint64_t state, FileKind kind) { return ((state >> 8) + 1) << 8 | kind; }
 
 static void publish(FileSlot *slot, FileKind kind) {
-  __atomic_store_n(&slot->state, next_state(slot->state, kind), __ATOMIC_RELEASE);
+  __atomic_store_n(&slot->state, next_state(slot_state(*slot), kind), __ATOMIC_RELEASE);
 }
 
 // A position as stored. It is mixed with the slot's count, so that a compare-and-swap that comes late, after the file
@@ -67,8 +68,9 @@ static void first_position(FileSlot *slot, uint64_t state, int64_t position) {
   __atomic_store_n(&slot->not_position, stored(state, position), __ATOMIC_RELEASE);
 }
 
-// Waits while another thread tells the kernel: its lseek() must not hit what gets the number next.
-static void forget_position(FileSlot *slot) {
+// Waits while another thread tells the kernel: its lseek() must not hit what gets the number next. `state`: the slot's
+// when it had the position, which is returned.
+static int64_t forget_position(FileSlot *slot, uint64_t state) {
   for (unsigned turn = 0;; ++turn) {
     int64_t word = __atomic_load_n(&slot->not_position, __ATOMIC_ACQUIRE);
     if (~word == kGivingBack && turn < kWaitTurns) {
@@ -79,19 +81,25 @@ static void forget_position(FileSlot *slot) {
                                      __ATOMIC_RELAXED))
       continue;
     if (~word >= 0) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
-    return;
+    return mixed(state, ~word);
   }
 }
 
-static void empty(FileSlot *slot) {
-  uint64_t state = slot_state(*slot);
-  if (kind_of(state) != kOnMount) return;
+static bool change_state(FileSlot *slot, uint64_t state, FileKind kind) {
   // A full fence: see opens.cc.
-  if (!__atomic_compare_exchange_n(&slot->state, &state, next_state(state, kNotOurs), false, __ATOMIC_SEQ_CST,
-                                   __ATOMIC_RELAXED))
-    return;
-  forget_position(slot);
-  drop_stream(slot, nullptr);
+  return __atomic_compare_exchange_n(&slot->state, &state, next_state(state, kind), false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_RELAXED);
+}
+
+// The kernel has given, or is about to give, the number to something new. One that says kWasPlaceholder still may say
+// so until it is published.
+static void empty(FileSlot *slot) {
+  const uint64_t state = slot_state(*slot);
+  if (kind_of(state) == kOnMount) {
+    if (!change_state(slot, state, kNotOurs)) return;
+    forget_position(slot, state);
+    drop_stream(slot, nullptr);
+  }
   if (__atomic_load_n(&slot->open, __ATOMIC_SEQ_CST) != 0) leave_open(slot);
 }
 
@@ -101,7 +109,13 @@ void files_at_first(void (*call)()) { __atomic_store_n(&at_first, call, __ATOMIC
 
 void files_forget_stale(int fd) {
   FileSlot *slot = slot_of(fd);
-  if (slot != nullptr) empty(slot);
+  if (slot == nullptr) return;
+  empty(slot);
+  files_forget_left(slot, slot_state(*slot));
+}
+
+void files_forget_left(FileSlot *slot, uint64_t state) {
+  if (kind_of(state) == kWasPlaceholder) change_state(slot, state, kNotOurs);
 }
 
 uint64_t nid_of(const File &file) {
@@ -250,7 +264,34 @@ void files_give_back_all_but_listings() {
   });
 }
 
+// action(fd, file) for every number that the kernel may have a placeholder under.
+template <typename Action>
+static void for_each_left_behind(Action action) {
+  if (!may_be_left_behind()) return;
+  const uint32_t top = __atomic_load_n(&highest_file, __ATOMIC_RELAXED);
+  for (uint32_t fd = 0; fd <= top; ++fd) {
+    FileSlot *slot = slot_of(static_cast<int>(fd));
+    if (slot == nullptr) {
+      fd |= kFilesPerPage - 1;
+    } else if (const File file{slot, slot_state(*slot)}; kind_of(file.state) == kWasPlaceholder) {
+      action(static_cast<int>(fd), file);
+    }
+  }
+}
+
+static void close_on_exec(int fd) {
+  if (is_placeholder_of_kernel(fd)) SF_SYS3(__NR_fcntl, fd, F_SETFD, FD_CLOEXEC);
+}
+
+void files_before_unseen_exec() {
+  for_each_left_behind([](int fd, const File &) { close_on_exec(fd); });
+  files_for_each([](int fd, const File &file) {
+    if (is_placeholder(file)) close_on_exec(fd);
+  });
+}
+
 void files_before_exec() {
+  for_each_left_behind([](int fd, const File &) { close_on_exec(fd); });
   make_all_real();
   if (__atomic_load_n(&owned, __ATOMIC_SEQ_CST) == 0) return;
   files_for_each([](int fd, const File &file) {
@@ -395,9 +436,14 @@ void files_opened(int fd, uint64_t open_flags) {
   if (g.offsets_off) give_back(fd);
 }
 
+static void note_left_behind() {
+  if (!may_be_left_behind()) __atomic_store_n(&any_left_behind, true, __ATOMIC_SEQ_CST);
+}
+
 void files_duplicating(const File &from) { __atomic_or_fetch(&from.slot->flags, kFileLinked, __ATOMIC_SEQ_CST); }
 
 bool files_duplicated(const File &from, int from_fd, int to, uint16_t open) {
+  if (open == 0) files_forget_stale(to);
   if (g.files_off) return open == 0;
   FileSlot *slot = slot_for(to, kOnMount);
   if (slot == nullptr) {
@@ -424,8 +470,10 @@ bool files_duplicated(const File &from, int from_fd, int to, uint16_t open) {
   publish(slot, kOnMount);
   // Closed since by a thread that did not see the link, and so handed nothing over: that came first.
   if (open == 0 || from.same() || __atomic_load_n(&slot->origin, __ATOMIC_ACQUIRE) != from_fd + 1) return true;
+  // The caller will close the number.
+  note_left_behind();
   __atomic_store_n(&slot->open, static_cast<uint16_t>(0), __ATOMIC_RELEASE);
-  empty(slot);
+  publish(slot, kWasPlaceholder);
   return false;
 }
 
@@ -442,17 +490,35 @@ bool files_opened_here(int fd, MountRef mount, uint64_t nid, uint16_t open, bool
   __atomic_store_n(&slot->flags, flags, __ATOMIC_RELAXED);
   __atomic_store_n(&slot->origin, 0, __ATOMIC_RELAXED);
   __atomic_store_n(&slot->open, open, __ATOMIC_RELEASE);
-  first_position(slot, next_state(slot->state, kOnMount), 0);
-  publish(slot, kOnMount);
+  // Once: another thread may find out meanwhile that nothing was left here.
+  const uint64_t state = next_state(slot_state(*slot), kOnMount);
+  first_position(slot, state, 0);
+  __atomic_store_n(&slot->state, state, __ATOMIC_RELEASE);
   return true;
+}
+
+// Its first half: the slot's.
+static void close_placeholder(int fd, const File &file) {
+  FileSlot *slot = file.slot;
+  note_left_behind();
+  // Else the number is another file's by now, and that is what the kernel will close.
+  if (!change_state(slot, file.state, kWasPlaceholder)) return files_close(fd);
+  const int64_t position = forget_position(slot, file.state);
+  if (__atomic_load_n(&slot->open, __ATOMIC_SEQ_CST) != 0) leave_open(slot);
+  const bool was_made_real = !is_set(*slot, kFilePlaceholder);
+  // By another thread in between. The kernel will close it in a moment, and until then reads go on where they stood.
+  if (was_made_real && position > 0) SF_SYS3(__NR_lseek, fd, kernel_offset(*slot, position), kSeekSet);
+  drop_stream(slot, nullptr);
+  if (was_made_real) files_forget_left(slot, next_state(file.state, kWasPlaceholder));
 }
 
 // Duplicates go on where this one stood. So does a thread that reads between this and the kernel's close.
 static void close_file(int fd, const File &file) {
-  if (g.has_threads && !is_placeholder(file) && !is_set(*file.slot, kFileDirectory) && position_of(file) > 0)
+  const bool placeholder = is_placeholder(file);
+  if (g.has_threads && !placeholder && !is_set(*file.slot, kFileDirectory) && position_of(file) > 0)
     give_back(fd, file);
   if (is_set(*file.slot, kFileLinked)) {
-    if (is_placeholder(file)) {
+    if (placeholder) {
       hand_over_placeholder(fd, file);
     } else if (in_listing(file)) {
       files_hand_over(fd, file);
@@ -460,6 +526,7 @@ static void close_file(int fd, const File &file) {
       give_back(fd, file);
     }
   }
+  if (placeholder) return close_placeholder(fd, file);
   empty(file.slot);
 }
 
@@ -585,6 +652,11 @@ void files_after_fork() {
     if (move_position(file, position, kKernelOwned)) __atomic_sub_fetch(&owned, 1u, __ATOMIC_SEQ_CST);
   });
   files_give_back_all_but_listings();
+  // The thread that was closing it is the parent's. Where there was none, the closing goes on here.
+  if (!g.has_threads) return;
+  for_each_left_behind([](int fd, const File &file) {
+    if (change_state(file.slot, file.state, kNotOurs) && is_placeholder_of_kernel(fd)) close_fd(fd);
+  });
 }
 
 }  // namespace shortfuse::bypass

@@ -5,6 +5,12 @@
 // before the number goes back, so within this library slot and descriptor agree. A call that was answered from a slot
 // looks at its `state` again at the end: changed means that another thread closed the descriptor meanwhile.
 //
+// A placeholder (opens.h) is closed in two steps, the slot's and the kernel's, and between them, or where a handler
+// leaves the call by siglongjmp() in between, the kernel has a descriptor under the number that nobody may see. So its
+// slot says kWasPlaceholder from then on. Who meets that asks the kernel what is there: a placeholder, for which the
+// answer is EBADF; or something that was made by a call which did not come here, and the slot is forgotten. The next
+// open or dup that is given the number needs not ask.
+//
 // Offsets. A file or directory opened read-only here has its offset here (FileSlot.position) as long as nobody else
 // can share the kernel's. Before anybody can, it is given back: lseek(), then kKernelOwned for good. Advancing is
 // copy first, then compare-and-swap: nothing is held while the caller's memory is touched. A duplicate shares its
@@ -75,7 +81,7 @@ inline bool is_set(const FileSlot &slot, FileFlag flag) {
   return (__atomic_load_n(&slot.flags, __ATOMIC_RELAXED) & flag) != 0;
 }
 
-enum FileKind : uint8_t { kNotOurs = 0, kOnMount = 1, kHiddenFd = 2 };
+enum FileKind : uint8_t { kNotOurs = 0, kOnMount = 1, kHiddenFd = 2, kWasPlaceholder = 3 };
 
 extern FileSlot *file_pages[kFilePages];
 extern uint32_t highest_file;   // no slot above has ever held a file; atomic
@@ -110,6 +116,11 @@ inline bool is_hidden_slot(int fd) {
   FileSlot *slot = slot_of(fd);
   return slot != nullptr && kind_of(slot_state(*slot)) == kHiddenFd;
 }
+/// Some slot is, or was, kWasPlaceholder. Atomic.
+extern bool any_left_behind;
+inline bool may_be_left_behind() { return __atomic_load_n(&any_left_behind, __ATOMIC_RELAXED); }
+/// Who asks the kernel for such a slot: its state is still the one that was seen, or it is nobody's now.
+void files_forget_left(FileSlot *slot, uint64_t state);
 
 /// The node a file is, 0 while the cache does not know it. REQUIRES: inside its mount.
 uint64_t nid_of(const File &file);
@@ -167,6 +178,8 @@ void files_hold_nothing(const char *why);
 void files_give_back_all_but_listings();
 /// Before an exec: all that a program that inherits it could read on from.
 void files_before_exec();
+/// The same in a child that runs on its parent's memory, with descriptors of its own that nobody has followed.
+void files_before_unseen_exec();
 /// Nothing more is registered, and what is is forgotten.
 void files_off();
 

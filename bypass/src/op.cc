@@ -132,7 +132,9 @@ static void settle_miss(Op *op, uint64_t ns) {
 
 long fall_back(Op *op, const sf_call &instead) {
   uint64_t start = clock_ns();
-  const int unreal = make_real(op->file);
+  int unreal = make_real(op->file);
+  // Closed meanwhile, or its number another's?
+  if (unreal == 0 && op->file && !op->file.same()) unreal = let_kernel_see(static_cast<int>(instead.arg[0]));
   long result = unreal != 0 ? unreal : make_call(instead);
   settle_miss(op, clock_ns() - start);
   return result;

@@ -137,6 +137,7 @@ void leave_open(FileSlot *slot) {
 // ---- serving
 
 static uint32_t source_state;   // 0: not tried; 1: being made; 2: there; 3: not to be had. Atomic
+static uint64_t source_device, source_inode;  // of the first one; all have the same. Atomic
 
 // Somebody may have forbidden this process to open what its user may: then the kernel has to be asked each time. A
 // Landlock domain cannot be seen, but who is not root entered it with no_new_privs; AppArmor and SELinux give labels.
@@ -163,6 +164,10 @@ static bool make_source() {
   long source = SF_SYS4(__NR_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC, 0);
   close_fd(static_cast<int>(event));
   if (is_error(source)) return false;
+  struct stat st = {};
+  SF_SYS2(__NR_fstat, source, &st);
+  __atomic_store_n(&source_device, st.st_dev, __ATOMIC_RELAXED);
+  __atomic_store_n(&source_inode, st.st_ino, __ATOMIC_RELEASE);
   const bool hidden = hide_source(static_cast<int>(source));
   close_fd(static_cast<int>(source));
   return hidden;
@@ -451,6 +456,53 @@ int make_placeholder_real(const File &file) {
   });
   drop_open(open);
   close_fd(real);
+  return 0;
+}
+
+// ---- what closed ones may leave behind
+
+namespace {
+enum class Left { Nothing, Placeholder, Other };
+}
+
+static Left left_under(int fd) {
+  struct stat st;
+  const long flags = SF_SYS2(__NR_fcntl, fd, F_GETFL);
+  if (flags == -EBADF) return Left::Nothing;
+  if (is_error(flags) || (flags & O_PATH) == 0 || is_error(SF_SYS2(__NR_fstat, fd, &st))) return Left::Other;
+  const bool same = st.st_ino == __atomic_load_n(&source_inode, __ATOMIC_ACQUIRE) &&
+                    st.st_dev == __atomic_load_n(&source_device, __ATOMIC_RELAXED);
+  return same ? Left::Placeholder : Left::Other;
+}
+
+bool is_placeholder_of_kernel(int fd) { return left_under(fd) == Left::Placeholder; }
+
+// REQUIRES: the state says kWasPlaceholder.
+static Left left_behind(int fd, FileSlot *slot, uint64_t state) {
+  // Who closes it waits for who makes it real, or gives the kernel its offset (files.cc).
+  const bool under_way = __atomic_load_n(&slot->open, __ATOMIC_ACQUIRE) != 0 ||
+                         (__atomic_load_n(&slot->flags, __ATOMIC_ACQUIRE) & kFilePlaceholder) == 0;
+  const Left left = under_way ? Left::Placeholder : left_under(fd);
+  if (left == Left::Other) files_forget_left(slot, state);
+  return left;
+}
+
+bool is_left_behind(int fd, FileSlot *slot) {
+  const uint64_t state = slot_state(*slot);
+  return kind_of(state) == kWasPlaceholder && left_behind(fd, slot, state) != Left::Other;
+}
+
+int let_kernel_see(int fd) {
+  for (FileSlot *slot = slot_of(fd); slot != nullptr;) {
+    const File file{slot, slot_state(*slot)};
+    if (kind_of(file.state) == kWasPlaceholder) {
+      const Left left = left_behind(fd, slot, file.state);
+      if (left != Left::Other) return left == Left::Nothing ? 0 : -EBADF;
+    } else {
+      const int error = kind_of(file.state) == kOnMount ? make_real(file) : 0;
+      if (file.same()) return error;
+    }
+  }
   return 0;
 }
 

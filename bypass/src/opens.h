@@ -38,6 +38,18 @@ int make_placeholder_real(const File &file);
 inline int make_real(const File &file) { return is_placeholder(file) ? make_placeholder_real(file) : 0; }
 /// All of them, as far as possible.
 void make_all_real();
+/// 0: the kernel has what the program has under this number, if anything. Else -errno, what a call on it has to give.
+int let_kernel_see(int fd);
+/// The kernel has a placeholder under the number, whatever the slot says.
+bool is_placeholder_of_kernel(int fd);
+/// Of a number whose slot says kWasPlaceholder: nothing is open there, or what nobody may see.
+bool is_left_behind(int fd, FileSlot *slot);
+/// Nothing is open there for the program: EBADF.
+inline bool is_nobodys(int fd) {
+  FileSlot *slot = slot_of(fd);
+  const FileKind kind = slot != nullptr ? kind_of(slot_state(*slot)) : kNotOurs;
+  return kind == kHiddenFd || (kind == kWasPlaceholder && is_left_behind(fd, slot));
+}
 /// What F_GETFL says; negative: it is no placeholder any more.
 long placeholder_flags(const File &file);
 /// F_SETFD of a placeholder, which may be made real meanwhile and keeps what was set.
@@ -50,6 +62,8 @@ bool names_descriptors(const char *path);
 
 /// `call` would reach the kernel with a placeholder in its hands. Not 0: *result is the call's, an error.
 int keep_from_kernel(const sf_call *c, long *result);
+/// The same while no placeholder is open: only numbers that were one's are looked at.
+int keep_left_from_kernel(const sf_call *c, long *result);
 
 /// The same where the caller's memory must not be looked at (any more).
 void keep_from_kernel_after_fault(const sf_call *c);

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 #include <filesystem>
 #include <functional>
 #include <thread>
+#include <utility>
 
 #include "files.h"
 #include "fixture.h"
@@ -453,6 +455,121 @@ TEST_F(Opens, BecomeRealBeforeAForkAndForGoodWhenLocked) {
   EXPECT_EQ(through(SYS_fcntl, fd, F_SETLK, arg(&lock)), 0);
   EXPECT_FALSE(served(fd));
   EXPECT_FALSE(served(open_it("f")));
+}
+
+// Between the slot's part of a close and the kernel's, or for good where a handler leaves in between.
+TEST_F(Opens, NobodySeesOneThatIsBeingClosed) {
+  int sockets[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_DGRAM, 0, sockets), 0);
+  const int zero = open("/dev/zero", O_RDONLY);
+  char buffer[64];
+  struct ::stat st;
+  struct ::statx stx;
+  struct ::statfs system;
+  const auto send = [&](int fd) {
+    ::iovec bytes = {buffer, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr m = {nullptr, 0, &bytes, 1, control, sizeof control, 0};
+    *CMSG_FIRSTHDR(&m) = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof fd);
+    return through(SYS_sendmsg, sockets[0], arg(&m), 0);
+  };
+  const std::vector<std::pair<const char *, std::function<long(int)>>> calls = {
+      {"read", [&](int fd) { return through(SYS_read, fd, arg(buffer), 1); }},
+      {"lseek", [](int fd) { return through(SYS_lseek, fd, 0, SEEK_CUR); }},
+      {"fstat", [&](int fd) { return through(SYS_fstat, fd, arg(&st)); }},
+      {"newfstatat", [&](int fd) { return through(SYS_newfstatat, fd, arg(""), arg(&st), AT_EMPTY_PATH); }},
+      {"statx", [&](int fd) { return through(SYS_statx, fd, arg(""), AT_EMPTY_PATH, STATX_ALL, arg(&stx)); }},
+      {"fstatfs", [&](int fd) { return through(SYS_fstatfs, fd, arg(&system)); }},
+      {"F_GETFL", [](int fd) { return through(SYS_fcntl, fd, F_GETFL); }},
+      {"F_GETFD", [](int fd) { return through(SYS_fcntl, fd, F_GETFD); }},
+      {"F_SETFD", [](int fd) { return through(SYS_fcntl, fd, F_SETFD, 0); }},
+      {"F_DUPFD", [](int fd) { return through(SYS_fcntl, fd, F_DUPFD, 0); }},
+      {"dup", [](int fd) { return through(SYS_dup, fd); }},
+      {"dup2", [](int fd) { return through(SYS_dup2, fd, 100); }},
+      {"dup2 onto itself", [](int fd) { return through(SYS_dup2, fd, fd); }},
+      {"dup3", [](int fd) { return through(SYS_dup3, fd, 100, O_CLOEXEC); }},
+      {"openat", [](int fd) { return through(SYS_openat, fd, arg("x"), O_RDONLY); }},
+      {"fchdir", [](int fd) { return through(SYS_fchdir, fd); }},
+      {"faccessat2", [](int fd) { return through(SYS_faccessat2, fd, arg(""), R_OK, AT_EMPTY_PATH); }},
+      {"execveat", [](int fd) { return through(SYS_execveat, fd, arg(""), 0, 0, AT_EMPTY_PATH); }},
+      {"flock", [](int fd) { return through(SYS_flock, fd, 1); }},
+      {"sendmsg", send},
+  };
+  for (bool another : {false, true}) {
+    const int fd = open_it("f"), other = another ? open_it("d/g") : -1;
+    ASSERT_TRUE(served(fd));
+    files_close(fd);
+    EXPECT_EQ(any_placeholders(), another);
+    for (const auto &[name, call] : calls) EXPECT_EQ(call(fd), -EBADF) << name;
+    EXPECT_GE(through(SYS_openat, fd, arg("/dev/null"), O_RDONLY), 0) << "the descriptor is not looked at";
+    EXPECT_GT(through(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, fd, 0), 0) << "nor here";
+    EXPECT_EQ(through(SYS_close, fd), 0) << "who left the first close in the middle may close it";
+    EXPECT_EQ(through(SYS_close, fd), -EBADF);
+    for (const auto &[name, call] : calls) EXPECT_EQ(call(fd), -EBADF) << name << " of a closed one";
+    through(SYS_close, other);
+  }
+  EXPECT_EQ(through(SYS_fcntl, zero, F_GETFL) & O_ACCMODE, O_RDONLY);
+}
+
+// Whatever gets the number afterwards is seen, who ever made it.
+TEST_F(Opens, ANumberThatWasAPlaceholdersComesBack) {
+  const int zero = open("/dev/zero", O_RDONLY);
+  struct ::stat is_zero, st;
+  ASSERT_EQ(fstat(zero, &is_zero), 0);
+  const std::vector<std::function<void(int)>> makers = {
+      [&](int fd) { EXPECT_EQ(through(SYS_open, arg("/dev/zero"), O_RDONLY), fd); },
+      [&](int fd) { EXPECT_EQ(through(SYS_dup, zero), fd); },
+      [&](int fd) { EXPECT_EQ(through(SYS_fcntl, zero, F_DUPFD, fd), fd); },
+      [&](int fd) { EXPECT_EQ(through(SYS_dup2, zero, fd), fd); },
+      [&](int fd) { EXPECT_EQ(by_kernel(SYS_dup2, zero, fd), fd); },
+      [&](int fd) { EXPECT_EQ(by_kernel(SYS_open, arg("/dev/zero"), O_PATH), fd); },
+  };
+  for (size_t way = 0; way < 2 * makers.size(); ++way) {
+    SCOPED_TRACE(way);
+    const int fd = open_it("f");
+    ASSERT_TRUE(served(fd));
+    // By a close whose second half another thread has not come to yet, where the new one takes the number.
+    if (way < makers.size() || way % makers.size() != 3) through(SYS_close, fd);
+    else files_close(fd);
+    makers[way % makers.size()](fd);
+    EXPECT_EQ(through(SYS_fstat, fd, arg(&st)), 0);
+    EXPECT_EQ(st.st_rdev, is_zero.st_rdev);
+    EXPECT_GE(through(SYS_fcntl, fd, F_GETFL), 0);
+    EXPECT_EQ(through(SYS_close, fd), 0);
+    const int again = open_it("f");
+    EXPECT_EQ(again, fd);
+    EXPECT_TRUE(served(again));
+    through(SYS_close, again);
+  }
+}
+
+TEST_F(Opens, AChildInTheMiddleOfAClose) {
+  const int fd = open_it("f");
+  ASSERT_TRUE(served(fd));
+  files_close(fd);  // by another thread
+  const bool threads = std::exchange(g.has_threads, true);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    g.process->link[0].session = nullptr;
+    const bool unseen = through(SYS_fcntl, fd, F_GETFL) == -EBADF && by_kernel(SYS_fcntl, fd, F_GETFD) == -EBADF;
+    _exit(unseen && through(SYS_dup, 0) == fd ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  g.has_threads = threads;
+  // Nor does a program inherit it, in whatever way it is started.
+  EXPECT_EQ(by_kernel(SYS_fcntl, fd, F_GETFD), 0);
+  sf_bypass_before_fork(0, 1);
+  EXPECT_EQ(by_kernel(SYS_fcntl, fd, F_GETFD), FD_CLOEXEC);
+  by_kernel(SYS_fcntl, fd, F_SETFD, 0);
+  sf_bypass_before_unseen_exec();
+  EXPECT_EQ(by_kernel(SYS_fcntl, fd, F_GETFD), FD_CLOEXEC);
+  const int opened = open_it("f");
+  ASSERT_TRUE(served(opened));
+  sf_bypass_before_unseen_exec();
+  EXPECT_EQ(by_kernel(SYS_fcntl, opened, F_GETFD), FD_CLOEXEC) << "one that another thread opened since the clone";
 }
 
 TEST_F(Opens, WhoLooksIntoProcKeepsToTheKernel) {

@@ -96,7 +96,7 @@ int exec(sf_frame *frame) {
   const sf_call *call = &frame->call;
   const bool inert = sf_hook_is_inert();
   const int traced = sf_trace_before_exec(call, inert);
-  if (!inert) sf_bypass_before_fork(0, 1);
+  inert ? sf_bypass_before_unseen_exec() : sf_bypass_before_fork(0, 1);
   uint64_t changed = sf_faults_before_exec();
   // Where a vfork child succeeds, its parent finds the word as it was before.
   sf_hook_thread.frame = frame->previous;

@@ -158,6 +158,7 @@ int sf_bypass_wants(long nr) {
 void sf_bypass_switch_off() { add(&counts.forks); }
 void sf_bypass_filtered(void) {}
 void sf_bypass_before_fork(unsigned long, int is_exec) { add(is_exec ? &counts.execs : &counts.forks); }
+void sf_bypass_before_unseen_exec(void) {}
 
 void sf_bypass_exit(void) {
   add(&counts.exits);

@@ -63,7 +63,7 @@ class Race {
  private:
   unsigned below(uint64_t limit) { return static_cast<unsigned>(random_() % limit); }
   Subject open_one(unsigned file);
-  bool asks(Subject &subject, const Subject *replacement, bool closing, std::string *wrong);
+  bool asks(Subject &subject, const Subject *replacement, std::string *wrong);
   std::function<void()> disturbance(unsigned kind, const Subject &subject, const Subject &replacement);
   std::string ends(Subject &subject, int copy);
 
@@ -87,7 +87,7 @@ std::string told(const char *what, long got) {
 }
 
 // False: the number is closed, or something is wrong.
-bool Race::asks(Subject &subject, const Subject *replacement, bool closing, std::string *wrong) {
+bool Race::asks(Subject &subject, const Subject *replacement, std::string *wrong) {
   char bytes[100];
   const unsigned what = below(6);
   if (what < 3) {
@@ -121,14 +121,11 @@ bool Race::asks(Subject &subject, const Subject *replacement, bool closing, std:
     if (got < 0 && errno == EBADF) return false;
     if (got == 0 && st.st_ino == subject.inode) return true;
     if (got == 0 && replacement && st.st_ino == replacement->inode) return false;
-    if (got == 0 && closing) return false;  // as below
     return *wrong = told("fstat", got), false;
   }
   const int got = fcntl(subject.fd, F_GETFL);
   if (got < 0 && errno == EBADF) return false;
   if (got >= 0 && (got & O_PATH) == 0) return true;
-  // Between our close and the kernel's the number is a placeholder's that nobody answers for: as good as closed.
-  if (got >= 0 && closing) return false;
   return *wrong = told("F_GETFL", got), false;
 }
 
@@ -168,8 +165,7 @@ std::string Race::step() {
   for (unsigned i = 0; i < 16; ++i) close(open(path_of(root_, i % kFiles).c_str(), O_RDONLY | O_CLOEXEC));
   std::string wrong;
   other_.begin(disturbance(kind, subject, replacement));
-  const bool closing = kind == 0 || kind == 5;
-  for (unsigned i = 0; i < 12 && asks(subject, kind == 2 ? &replacement : nullptr, closing, &wrong); ++i) {
+  for (unsigned i = 0; i < 12 && asks(subject, kind == 2 ? &replacement : nullptr, &wrong); ++i) {
   }
   other_.finish();
   if (wrong.empty()) wrong = ends(subject, copy);

@@ -51,6 +51,8 @@ void sf_bypass_at_first_file(void (*call)(void));
 /* Before the process forks, or calls clone/vfork/exec (whatever shares or hands on descriptors): offsets held in this
  * library go back to the kernel. flags: clone flags; exec: 0 and is_exec. Before a thread is made nothing goes back. */
 void sf_bypass_before_fork(unsigned long clone_flags, int is_exec);
+/* Before an exec in a child that runs on its parent's memory: its own descriptors are not those that are known here. */
+void sf_bypass_before_unseen_exec(void);
 
 /* Not 0 when this process has, or had, a mount attached. */
 int sf_bypass_in_use(void);
