@@ -105,7 +105,8 @@ int read_on(const sf_call *c, const File &file, int64_t position, long *result) 
   }
   if (*result > 0 && !move_position(file, position, position + *result)) {
     if (file.same()) return -1;
-    if (make_through_duplicate(file, *c, result)) return count_passed(stay, SF_OP_READ, 0), 1;
+    const bool moved = move_heirs_offset(file, op.nid, position, position + *result);
+    if (!moved && make_through_duplicate(file, *c, result)) return count_passed(stay, SF_OP_READ, 0), 1;
   }
   if (done && op.served) count_served(op);
   return 1;

@@ -2,10 +2,8 @@
 // that make descriptors of numbers that were closed unseen.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,12 +19,12 @@
 
 #include "files.h"
 #include "fixture.h"
+#include "gate.h"
 
 namespace shortfuse::bypass {
 namespace {
 
 constexpr uint32_t kPlainMount = SF_MNT_DEFAULT_PERMISSIONS | SF_MNT_ALLOW_OTHER;
-constexpr size_t kRoom = 65536;
 
 int open_ours(const Tree &tree, const std::string &name, int flags = O_RDONLY) {
   return static_cast<int>(through(SYS_open, arg(tree.path(name).c_str()), flags, 0644));
@@ -37,41 +35,6 @@ std::string numbered_bytes(int n) {
   for (int i = 0; i < n; ++i) all += static_cast<char>('a' + i % 23);
   return all;
 }
-
-// A buffer that makes whoever writes into it, kernel or not, wait for another thread.
-class Gate {
- public:
-  Gate() {
-    uffd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
-    uffdio_api api = {UFFD_API, 0, 0};
-    page_ = static_cast<char *>(mmap(nullptr, kRoom, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    uffdio_register range = {range_(), UFFDIO_REGISTER_MODE_MISSING, 0};
-    usable_ = uffd_ >= 0 && ioctl(uffd_, UFFDIO_API, &api) == 0 && ioctl(uffd_, UFFDIO_REGISTER, &range) == 0;
-  }
-  ~Gate() {
-    close(uffd_);
-    munmap(page_, kRoom);
-  }
-  bool usable() const { return usable_; }
-  char *buffer() { return page_; }
-
-  /// `first` in a thread until it writes into the buffer; then `second` here; then the rest of `first`.
-  void between(const std::function<void()> &first, const std::function<void()> &second) {
-    std::thread other(first);
-    uffd_msg fault;
-    EXPECT_EQ(read(uffd_, &fault, sizeof fault), static_cast<long>(sizeof fault));
-    second();
-    uffdio_zeropage zero = {range_(), 0, 0};
-    EXPECT_EQ(ioctl(uffd_, UFFDIO_ZEROPAGE, &zero), 0);
-    other.join();
-  }
-
- private:
-  uffdio_range range_() const { return {reinterpret_cast<uint64_t>(page_), kRoom}; }
-  int uffd_;
-  char *page_;
-  bool usable_;
-};
 
 // The bytes that were read before the close are not read again through the duplicate, in whatever way it was closed,
 // and whoever read them.
@@ -148,7 +111,7 @@ TEST(Descriptors, AListingGoesOnInDuplicatesThoughItsOwnIsClosed) {
     for (const bool by_duplicate : {false, true}) {
       SCOPED_TRACE(testing::Message() << begun << by_duplicate);
       std::multiset<std::string> seen;
-      std::string room(kRoom, 0);
+      std::string room(Gate::kBytes, 0);
       auto list = [&](int fd, char *to, long bytes) {
         const long n = through(SYS_getdents64, fd, arg(to), bytes);
         EXPECT_GE(n, 0);

@@ -379,6 +379,16 @@ void advance_kernels_offset(const File &file, int fd, int64_t bytes) {
   with_kernels_offset(file, fd, [&](int number) { SF_SYS3(__NR_lseek, number, bytes, kSeekCur); });
 }
 
+// What gets the slot next may name an origin too: the node has to be the same.
+bool move_heirs_offset(const File &closed, uint64_t nid, int64_t from, int64_t to) {
+  const int32_t heir = __atomic_load_n(&closed.slot->origin, __ATOMIC_ACQUIRE);
+  if (heir <= 0) return false;
+  const File file = file_of(heir - 1);
+  const bool heirs = file && static_cast<uint32_t>(file.state >> 8) == closed.slot->origin_count &&
+                     file.slot->nid == nid;
+  return heirs && position_of(file) == from && move_position(file, from, to);
+}
+
 bool move_heirs_position(int64_t from, int64_t to) {
   bool moved = false;
   files_for_each(0, ~0u, [&](int, const File &file) {

@@ -170,6 +170,9 @@ void advance_kernels_offset(const File &file, int fd, int64_t bytes);
 /// A directory was closed in the middle of a call, and a duplicate has its listing now. False: nobody has it, or who
 /// has it has read on. REQUIRES: `from` names a Stream.
 bool move_heirs_position(int64_t from, int64_t to);
+/// A placeholder of the node was closed in the middle of a call, and a duplicate holds its offset now. False: none
+/// does, or it has moved on from `from`.
+bool move_heirs_offset(const File &closed, uint64_t nid, int64_t from, int64_t to);
 void files_give_back_all();
 /// From now on every open and every offset is the kernel's. To be called while calls of all threads are still seen:
 /// when it returns, nothing is left that would be done to a number later.

@@ -28,6 +28,7 @@
 
 #include "files.h"
 #include "fixture.h"
+#include "gate.h"
 
 namespace shortfuse::bypass {
 namespace {
@@ -342,6 +343,42 @@ TEST_F(Opens, ADuplicateReadsWhileItsOriginIsClosed) {
   }
   reader.join();
   EXPECT_EQ(wrong, 0);
+}
+
+// Either the close came first, or the bytes that another thread has read are not read again through the duplicates.
+TEST_F(Opens, AReadWhileTheNumberIsClosed) {
+  if (!Gate().usable()) GTEST_SKIP() << "needs userfaultfd";
+  for (bool range : {false, true}) {
+    const int fd = open_it("f"), copy = static_cast<int>(through(SYS_dup, fd));
+    ASSERT_TRUE(served(fd) && served(copy));
+    ASSERT_EQ(through(SYS_lseek, fd, 4000, SEEK_SET), 4000);
+    long got = 0;
+    Gate gate;
+    gate.between([&] { got = through(SYS_read, fd, arg(gate.buffer()), 1000); },
+                 [&] { EXPECT_EQ(range ? through(SYS_close_range, fd, fd, 0) : through(SYS_close, fd), 0); });
+    EXPECT_TRUE(got == 1000 || got == -EBADF) << got;
+    EXPECT_EQ(through(SYS_lseek, copy, 0, SEEK_CUR), got == 1000 ? 5000 : 4000);
+    through(SYS_close, copy);
+  }
+}
+
+// The same where the close comes between the last look at the slot and the offset's step.
+TEST_F(Opens, TheOffsetOfOneThatIsClosedGoesOnInItsHeir) {
+  const int fd = open_it("f"), copy = static_cast<int>(through(SYS_dup, fd));
+  const int third = static_cast<int>(through(SYS_dup, copy));
+  const uint64_t node = tree.nid("f");
+  ASSERT_EQ(through(SYS_lseek, fd, 4000, SEEK_SET), 4000);
+  const File file = file_of(fd);
+  EXPECT_FALSE(move_heirs_offset(file, node, 4000, 4100)) << "it is open";
+  through(SYS_close, fd);
+  EXPECT_FALSE(move_heirs_offset(file, tree.nid("d/g"), 4000, 4100)) << "the number is another file's";
+  EXPECT_TRUE(move_heirs_offset(file, node, 4000, 4100));
+  EXPECT_EQ(through(SYS_lseek, copy, 0, SEEK_CUR), 4100);
+  EXPECT_EQ(through(SYS_lseek, third, 0, SEEK_CUR), 4100);
+  EXPECT_FALSE(move_heirs_offset(file, node, 4000, 4200)) << "it has moved on";
+  through(SYS_close, copy);
+  through(SYS_close, third);
+  EXPECT_FALSE(move_heirs_offset(file, node, 4100, 4200));
 }
 
 // Where a placeholder cannot be made real the call fails, and a later one that can goes on where this one stood.
