@@ -187,6 +187,13 @@ hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exha
   >"$T/with" 2>&1 </dev/null
 diff "$T/with" <(printf 'EMFILE True\n0 wrong\n') >"$T/diff" || fail "used up: $(head -n 20 "$T/diff")"
 [ "$(served open)" -gt 100 ] || fail "hardly an open was served: $(served open)"
+rm -f "$REPORT"
+mkdir "$T/mnt/duplicates"
+hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exhausted.py" "$T/mnt/duplicates" \
+  duplicates >"$T/with" 2>&1 </dev/null
+diff "$T/with" <(echo ENOENT ENOENT ENOENT ENOENT ENOENT EMFILE EMFILE ENOENT there) >"$T/diff" ||
+  fail "used up by duplicates: $(head -n 20 "$T/diff")"
+[ "$(served open)" -gt 50 ] || fail "hardly an open was served: $(served open)"
 unset SHORTFUSE_OPEN
 compare "passthroughfs, opens by the kernel"
 [ "$(served open)" = 0 ] || fail "opens were served"

@@ -65,7 +65,7 @@ bool answered(Op *op, Walk *w, const OpenCall &o, const Start &start, long *resu
   if (op->error != 0 && !op->may_open) return false;
   if (!run_policy(op, result)) return false;
   if (!op->served) return true;
-  if (op->value >= 0 && !open_from_cache(op, o.flags, o.path, result)) return false;
+  if (op->value < 0 ? numbers_may_be_used_up() : !open_from_cache(op, o.flags, o.path, result)) return false;
   count_served(*op);
   return true;
 }
@@ -202,6 +202,7 @@ bool is_open(int fd) { return !is_error(SF_SYS2(__NR_fcntl, fd, F_GETFD)); }
 int duplicate_onto(const sf_call *c, long *result) {
   int from = static_cast<int>(c->arg[0]), to = static_cast<int>(c->arg[1]);
   File source = file_of(from), target = file_of(to);
+  note_number(to);
   if (!source && is_nobodys(from)) return from == to && c->nr == __NR_dup3 ? 0 : bad_descriptor(result);
   if (from == to) return 0;
   bool hidden = is_hidden_slot(to);

@@ -108,6 +108,7 @@ bool files_any() { return __atomic_load_n(&any_slot, __ATOMIC_RELAXED) != 0; }
 void files_at_first(void (*call)()) { __atomic_store_n(&at_first, call, __ATOMIC_RELEASE); }
 
 void files_forget_stale(int fd) {
+  note_number(fd);
   FileSlot *slot = slot_of(fd);
   if (slot == nullptr) return;
   empty(slot);
@@ -554,6 +555,7 @@ void files_off() {
 }
 
 void files_mark_hidden(int fd) {
+  note_number(fd);
   FileSlot *slot = slot_for(fd, kHiddenFd);
   if (slot == nullptr) return;
   empty(slot);

@@ -27,7 +27,7 @@ constexpr unsigned kBusyMax = 4000;          // while the daemon has too many to
 // Programs whose opens are mostly made real are better off with the kernel's: each of those costs as much as so many.
 constexpr int kCostOfReal = 16, kScoreMin = -32, kScoreMax = 64;
 
-struct OpenFile {
+struct alignas(64) OpenFile {
   uint32_t slots;          // 1 + numbers that share it; 0: free; 1: being given up. Atomic
   uint32_t generation;     // of the process that published it
   uint64_t nid;
@@ -44,6 +44,8 @@ static uint32_t next_free;      // where to look first; a hint
 int opens_worth;                // a hint; races lose some of it
 static uint32_t turn;           // atomic
 uint32_t placeholders;
+int last_number = -1;
+bool last_number_taken;
 
 namespace {
 class Turn {
@@ -157,6 +159,8 @@ static bool make_source() {
   FileLimit limit = {};
   SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
   if (limit.cur < kDescriptorsMin || may_be_confined()) return false;
+  __atomic_store_n(&last_number, static_cast<int>(limit.cur < INT32_MAX ? limit.cur - 1 : INT32_MAX), __ATOMIC_RELAXED);
+  note_number(last_number);  // who started this process may have taken it
   long event = SF_SYS2(__NR_eventfd2, 0, O_CLOEXEC);
   if (is_error(event)) return false;
   char path[40];
@@ -457,6 +461,16 @@ int make_placeholder_real(const File &file) {
   drop_open(open);
   close_fd(real);
   return 0;
+}
+
+bool numbers_may_be_used_up() {
+  const bool taken_by_files = __atomic_load_n(&highest_file, __ATOMIC_RELAXED) >= static_cast<uint32_t>(last_number);
+  if (!taken_by_files && !__atomic_load_n(&last_number_taken, __ATOMIC_RELAXED)) return false;
+  // Set again by who takes it after it was looked at.
+  __atomic_store_n(&last_number_taken, false, __ATOMIC_SEQ_CST);
+  if (is_error(SF_SYS2(__NR_fcntl, last_number, F_GETFD))) return false;
+  __atomic_store_n(&last_number_taken, true, __ATOMIC_SEQ_CST);
+  return true;
 }
 
 // ---- what closed ones may leave behind

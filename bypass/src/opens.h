@@ -57,6 +57,17 @@ long set_number_flags(const sf_call &c, const File &file);
 /// dup and its like of a placeholder: the new number shares the open.
 long duplicate_placeholder(const sf_call &c, int fd, const File &file);
 
+/// The last number that the limit allowed when opens began to be served, and whether it has been taken since, by
+/// something else than what highest_file counts: only then may all be used up. The kernel takes a number before it
+/// looks for the name. Atomic.
+extern int last_number;
+extern bool last_number_taken;
+inline void note_number(int fd) {
+  if (fd != __atomic_load_n(&last_number, __ATOMIC_RELAXED)) return;
+  __atomic_store_n(&last_number_taken, true, __ATOMIC_SEQ_CST);
+}
+bool numbers_may_be_used_up();
+
 /// The path may lead to what a descriptor of this process is open on (/proc/self/fd, /dev/fd, ...).
 bool names_descriptors(const char *path);
 

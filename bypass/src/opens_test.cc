@@ -58,7 +58,7 @@ struct Opens : testing::Test {
     tree.file("secret", "xyz", 0);
     tree.dir("d");
     tree.file("d/g", "of g");
-    tree.attach();
+    tree.attach({"absent"});
     tree.policy({SF_OP_STAT, SF_OP_READ, SF_OP_READDIR, SF_OP_OPEN});
     memset(&session, 0, sizeof session);
     session.opens_kept = 1;
@@ -449,6 +449,26 @@ TEST_F(Opens, TheLastNumberIsInUse) {
     EXPECT_EQ(now.rlim_cur, low.rlim_cur);
     by_kernel(SYS_prlimit64, 0, kLimitOfFiles, arg(&before), 0);
   }
+}
+
+// The kernel takes a number before it looks for the name: where none may be free, it is asked. (It knows one here.)
+TEST_F(Opens, AnAbsentNameWhereAllNumbersMayBeUsedUp) {
+  close(open((tree.root() + "/absent").c_str(), O_RDWR | O_CREAT, 0600));
+  const auto kernel_is_asked = [&] {
+    const int fd = open_it("absent");
+    EXPECT_TRUE(fd >= 0 || fd == -ENOENT) << fd;
+    return fd >= 0 && through(SYS_close, fd) == 0;
+  };
+  ASSERT_TRUE(served(open_it("f")));
+  EXPECT_FALSE(kernel_is_asked());
+  ASSERT_EQ(through(SYS_dup2, 0, last_number), last_number);
+  EXPECT_TRUE(kernel_is_asked());
+  EXPECT_EQ(through(SYS_close, last_number), 0);
+  EXPECT_FALSE(kernel_is_asked());
+  ASSERT_EQ(through(SYS_fcntl, 0, F_DUPFD, last_number), last_number);
+  EXPECT_TRUE(kernel_is_asked());
+  EXPECT_EQ(by_kernel(SYS_close, last_number), 0);
+  EXPECT_FALSE(kernel_is_asked());
 }
 
 TEST_F(Opens, LoweringTheLimitEndsThem) {

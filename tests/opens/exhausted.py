@@ -1,6 +1,7 @@
 """Every number that the process may have is used up, and then its files get other names: what has to be real can be.
 
-    exhausted.py DIRECTORY     (under a limit that cannot be raised)
+    exhausted.py DIRECTORY             (under a limit that cannot be raised)
+    exhausted.py DIRECTORY duplicates  they are used up by duplicates: what is said of a name that does not exist?
 """
 import errno, fcntl, os, sys, time
 
@@ -17,6 +18,27 @@ for _ in range(5):
             pass
         os.close(fd)
     time.sleep(0.03)
+
+
+def asked(name):
+    try:
+        os.close(os.open(f"{root}/{name}", os.O_RDONLY))
+        return "there"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
+if sys.argv[2:]:
+    answers = [asked("absent") for _ in range(5)]
+    spare = []
+    try:
+        while True:
+            spare.append(os.dup(0))
+    except OSError:
+        answers += [asked("absent"), asked("f0")]
+    os.close(spare.pop())
+    answers += [asked("absent"), asked("f0")]
+    sys.exit(print(*answers))
 held = []
 try:
     while True:
