@@ -36,7 +36,10 @@ for _ in range(5):
     time.sleep(0.05)
 file, directory = os.open(where + "/a", os.O_RDONLY), os.open(where, os.O_RDONLY)
 again = os.dup(file)
+gone = os.pidfd_open(daemon)
 os.kill(daemon, signal.SIGKILL)
+# With all its threads: what it had open is closed by then, and no request of ours is on its way any more.
+select.select([gone], [], [], 20)
 time.sleep(0.3)
 try:
     print(wanted, CALLS[wanted](file, directory), flush=True)
