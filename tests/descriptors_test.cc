@@ -56,7 +56,7 @@ TEST_P(OneNumber, IsOneFileOrAnotherToTwoThreads) {
   Spec spec = worker("descriptors_race", {mount.point(), from, std::to_string(steps)}, true);
   spec.env["SHORTFUSE_OPEN"] = GetParam();
   spec.report = temp / "report";
-  const Finished race = run(spec, std::chrono::seconds(scaled(120, 1200)));
+  const Finished race = run(spec, std::chrono::seconds(scaled(120, 3600)));
   EXPECT_EQ(race.status, 0) << race.err;
   const Report report = Report::read(temp / "report");
   EXPECT_EQ(report.served("open") > 1000, cache) << report.text();
