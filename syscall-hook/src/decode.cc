@@ -4,6 +4,8 @@
 // the handful of opcodes whose shape depends on ModRM. Source: Intel SDM volume 2, appendix A.
 #include "decode.h"
 
+#include <initializer_list>
+
 namespace {
 
 enum : uint8_t {
@@ -67,7 +69,7 @@ int32_t read32(const uint8_t *p) {
 constexpr uint64_t kPrefixes[4] = {1ull << 0x26 | 1ull << 0x2e | 1ull << 0x36 | 1ull << 0x3e, 0xfull << 0x24, 0,
                                    0xdull << 0x30};
 
-inline bool is_prefix(uint8_t byte) { return kPrefixes[byte >> 6] >> (byte & 63) & 1; }
+constexpr bool is_prefix(uint8_t byte) { return kPrefixes[byte >> 6] >> (byte & 63) & 1; }
 
 bool read_prefixes(Cursor *c) {
   for (; c->at < c->bytes && c->at < 14; c->at++) {
@@ -175,6 +177,17 @@ void note_branch(const Cursor *c, uint64_t address, struct sf_insn *insn) {
   if (c->map == 1 && (c->opcode == 0xe9 || c->opcode == 0xeb)) insn->flags |= SF_INSN_ENDS;
 }
 
+// Of opcode ff, by its ModRM.
+constexpr uint32_t indirect_flags(uint8_t modrm) {
+  const unsigned reg = modrm >> 3 & 7;
+  uint32_t flags = 0;
+  if (reg == 4 || reg == 5) flags |= SF_INSN_INDIRECT | SF_INSN_ENDS;
+  // Through memory without an index it is a vtable or a pointer.
+  if (reg == 4 && (modrm >> 6 == 3 || (modrm & 7) == 4)) flags |= SF_INSN_TABLE;
+  if (reg == 2 || reg == 3) flags |= SF_INSN_CALL;
+  return flags;
+}
+
 void note_control(const Cursor *c, struct sf_insn *insn) {
   if (c->map == 2) {
     if (c->opcode == 0x05) insn->flags |= SF_INSN_SYSCALL;
@@ -185,13 +198,7 @@ void note_control(const Cursor *c, struct sf_insn *insn) {
   if (c->opcode == 0xc2 || c->opcode == 0xc3 || c->opcode == 0xca || c->opcode == 0xcb || c->opcode == 0xcf ||
       c->opcode == 0xf4)
     insn->flags |= SF_INSN_ENDS;
-  if (c->opcode == 0xff) {
-    unsigned reg = c->modrm >> 3 & 7;
-    if (reg == 4 || reg == 5) insn->flags |= SF_INSN_INDIRECT | SF_INSN_ENDS;
-    // Through memory without an index it is a vtable or a pointer.
-    if (reg == 4 && (c->modrm >> 6 == 3 || (c->modrm & 7) == 4)) insn->flags |= SF_INSN_TABLE;
-    if (reg == 2 || reg == 3) insn->flags |= SF_INSN_CALL;
-  }
+  if (c->opcode == 0xff) insn->flags |= indirect_flags(c->modrm);
 }
 
 struct Shape {
@@ -412,88 +419,134 @@ uint16_t written_by(const Cursor *c) {
   return kEvery;
 }
 
-// ---- the instructions that text mostly consists of, by tables alone
+// ---- the instructions that text mostly consists of, by one table
 //
-// No prefix but REX, one or two bytes of opcode, and an opcode whose length ModRM and its table entry tell. All others,
-// and those at the end of the readable bytes, go the long way.
-constexpr uint8_t kLongWay = 0xff;
+// An entry per opcode says what there is to know of it: the flags of the instruction in its low byte, and these. What
+// the table does not know, and instructions at the end of the readable bytes, go the long way.
+constexpr uint32_t kBytesBehind = 0xf00;  // behind ModRM and what belongs to it
+constexpr uint32_t kModRm = 0x1000;
+constexpr uint32_t kLook = 0x2000;        // prefixes or ModRM change something
+constexpr uint32_t kWide = 0x4000;        // a constant of 16 bits behind the prefix 66
+constexpr uint32_t kPrefix = 0x8000, kRex = 0x10000, kEscape = 0x20000, kLongWay = 0x40000;
 constexpr size_t kCommonBytesMax = 16;
+constexpr size_t kCommonPrefixesMax = 4;  // with as many, no byte is read behind kCommonBytesMax
+
+constexpr uint32_t entry_of(uint8_t shape) {
+  const uint32_t behind = (shape & (B | R8) ? 1u : 0) + (shape & W ? 2u : 0) + (shape & (Z | R32) ? 4u : 0);
+  return behind << 8 | (shape & M ? kModRm : 0) | (shape & Z ? kWide : 0) |
+         (shape & (R8 | R32) ? SF_INSN_BRANCH : 0);
+}
 
 struct CommonTable {
-  uint8_t shape[512];  // one byte opcodes, then those behind 0f
+  uint32_t of[512];  // one byte opcodes, then those behind 0f
 };
 constexpr CommonTable make_common_table() {
   CommonTable table{};
   for (unsigned op = 0; op < 256; op++) {
-    const bool by_rex = op >= 0xb8 && op <= 0xbf;
-    const bool looked_at = op == 0x8f || op == 0xc4 || op == 0xc5 || op == 0x62 || op == 0xc7 || op == 0xff;
-    const bool plain = !(kOneByte[op] & S) && kOneByte[op] != X && !looked_at;
-    table.shape[op] = plain && (op & 0xf0) != 0x40 ? kOneByte[op] : kLongWay;
-    if (by_rex) table.shape[op] = Z;
-    const bool plain_too = !(kTwoByte[op] & S) && kTwoByte[op] != X && op != 0x38 && op != 0x3a && op != 0x78;
-    table.shape[256 + op] = plain_too ? kTwoByte[op] : kLongWay;
+    const uint8_t shape = kOneByte[op], shape_too = kTwoByte[op];
+    table.of[op] = shape & S || shape == X ? kLongWay : entry_of(shape);
+    table.of[256 + op] = shape_too & S || shape_too == X ? kLongWay : entry_of(shape_too);
+    if (is_prefix((uint8_t)op)) table.of[op] = kPrefix;
+    if ((op & 0xf0) == 0x40) table.of[op] = kRex;
+    if ((op & 0xf8) == 0xb8) table.of[op] = entry_of(Z) | kLook;
   }
+  for (unsigned op : {0xc2, 0xc3, 0xca, 0xcb, 0xcf, 0xf4, 0xe9, 0xeb}) table.of[op] |= SF_INSN_ENDS;
+  for (unsigned op : {0x8f, 0xc4, 0xc5, 0x62, 0x67}) table.of[op] = kLongWay;
+  for (unsigned op : {0xf6, 0xf7}) table.of[op] = kModRm | kLook;
+  for (unsigned op : {0xc7, 0xff}) table.of[op] |= kLook;
+  for (unsigned op : {0x38, 0x3a, 0x78}) table.of[256 + op] = kLongWay;
+  table.of[0x0f] = kEscape;
+  table.of[0xe8] |= SF_INSN_CALL;
+  table.of[256 + 0x05] |= SF_INSN_SYSCALL;
+  table.of[256 + 0x0b] |= SF_INSN_ENDS;
   return table;
 }
 constexpr CommonTable kCommon = make_common_table();
 
-constexpr bool ends(uint8_t op) {
-  return op == 0xc2 || op == 0xc3 || op == 0xca || op == 0xcb || op == 0xcf || op == 0xf4 || op == 0xe9 || op == 0xeb;
-}
-
-// Of ModRM with its SIB and displacement.
-inline size_t modrm_bytes(const uint8_t *p, bool *rip_relative) {
+// ModRM with its SIB and displacement.
+inline size_t modrm_bytes(const uint8_t *p, uint32_t *flags) {
   const unsigned mod = p[0] >> 6, rm = p[0] & 7;
   if (mod == 3) return 1;
   size_t size = 1 + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
   if (rm == 4) return size + 1 + (mod == 0 && (p[1] & 7) == 5 ? 4 : 0);
   if (mod == 0 && rm == 5) {
-    *rip_relative = true;
+    *flags |= SF_INSN_RIP_RELATIVE;
     return 5;
   }
   return size;
 }
 
-// False: it has to be looked at the long way.
-inline bool decode_common(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+// What was found out beside, for who wants to know more.
+struct Common {
+  bool operand16, repeat, second;
+  uint8_t rex, opcode, modrm;
+};
+
+// Of an entry with kLook: how many bytes are behind, or -1 for the long way.
+inline int look(const Common &c, uint32_t *flags) {
+  switch (c.opcode) {
+    case 0xff: *flags |= indirect_flags(c.modrm); return 0;
+    case 0xc7: return c.modrm == 0xf8 ? -1 : 4;                               // xbegin
+    case 0xf6: return c.modrm & 0x30 ? 0 : 1;                                 // test
+    case 0xf7: return c.modrm & 0x30 ? 0 : c.operand16 ? -1 : 4;
+  }
+  return c.rex & 8 ? 8 : 4;                                                   // mov of a constant
+}
+
+// Length and flow. False: it has to be looked at the long way.
+[[gnu::always_inline]] inline bool decode_common(const uint8_t *code, size_t bytes, uint64_t address, Common *c,
+                                                 struct sf_insn *insn) {
   if (bytes < kCommonBytesMax) return false;
-  const bool has_rex = (code[0] & 0xf0) == 0x40;
-  const uint8_t *p = code + has_rex;
-  const bool second = p[0] == 0x0f;
-  p += second;
-  const uint8_t op = *p++;
-  const uint8_t shape = kCommon.shape[(second ? 256u : 0u) + op];
-  if (shape == kLongWay) return false;
-  bool rip_relative = false;
-  uint32_t flags = 0;
-  insn->disp_at = 0;
-  if (shape & M) {
-    insn->disp_at = (uint8_t)(p + 1 - code);
-    p += modrm_bytes(p, &rip_relative);
-    if (rip_relative) flags = SF_INSN_RIP_RELATIVE;
-    else insn->disp_at = 0;
+  *c = {};
+  const uint8_t *p = code;
+  uint32_t entry = kCommon.of[*p];
+  while (entry & kPrefix) {
+    if (p == code + kCommonPrefixesMax) return false;
+    c->operand16 |= *p == 0x66;
+    c->repeat |= *p >= 0xf0;
+    entry = kCommon.of[*++p];
   }
-  const bool wide_constant = !second && op >= 0xb8 && op <= 0xbf && has_rex && code[0] & 8;
-  p += (shape & B ? 1 : 0) + (shape & W ? 2 : 0) + (shape & (Z | R32) ? (wide_constant ? 8 : 4) : 0) +
-       (shape & R8 ? 1 : 0);
+  if (entry & kRex) {
+    c->rex = *p++;
+    entry = kCommon.of[*p];
+  }
+  if (entry & kEscape) {
+    c->second = true;
+    entry = kCommon.of[256u + *++p];
+  }
+  if (entry & (kLongWay | kPrefix | kRex) || (c->operand16 && entry & kWide)) return false;
+  c->opcode = *p++;
+  uint32_t flags = entry & 0xff;
+  if (entry & kModRm) {
+    c->modrm = *p;
+    const uint8_t *at = p;
+    p += modrm_bytes(p, &flags);
+    if (flags & SF_INSN_RIP_RELATIVE) insn->disp_at = (uint8_t)(at + 1 - code);
+  }
+  int behind = (int)((entry & kBytesBehind) >> 8);
+  if (entry & kLook && (behind = look(*c, &flags)) < 0) return false;
+  p += behind;
+  if (p > code + 15) return false;
   insn->length = (uint8_t)(p - code);
-  if (shape & (R8 | R32)) {
-    flags |= SF_INSN_BRANCH | (!second && op == 0xe8 ? SF_INSN_CALL : 0);
-    insn->target = address + insn->length + (shape & R8 ? (int64_t)(int8_t)p[-1] : (int64_t)read32(p - 4));
-  }
-  if (second ? op == 0x0b : ends(op)) flags |= SF_INSN_ENDS;
-  if (second && op == 0x05) flags |= SF_INSN_SYSCALL;
   insn->flags = flags;
+  if (flags & SF_INSN_BRANCH)
+    insn->target = address + insn->length + (behind == 1 ? (int64_t)(int8_t)p[-1] : (int64_t)read32(p - 4));
   return true;
 }
 
-inline int decode(const uint8_t *code, size_t bytes, uint64_t address, bool movable, struct sf_insn *insn) {
+enum Detail { kFlow, kMove, kAll };
+
+void note_rest(const Cursor *c, Detail detail, struct sf_insn *insn) {
+  if (detail == kFlow) return;
+  note_movable(c, insn);
+  if (detail == kAll) insn->writes = written_by(c);
+}
+
+__attribute__((noinline)) int decode_long(const uint8_t *code, size_t bytes, uint64_t address, Detail detail,
+                                          struct sf_insn *insn) {
   Cursor c = {};
   c.code = code;
   c.bytes = bytes;
-  *insn = {};
-  insn->dest = -1;
-  insn->source = -1;
   if (!read_prefixes(&c) || !read_opcode(&c)) return -1;
   bool modrm = c.shape & M || (c.map == 1 && (c.opcode == 0xf6 || c.opcode == 0xf7));
   if (modrm) {
@@ -506,20 +559,50 @@ inline int decode(const uint8_t *code, size_t bytes, uint64_t address, bool mova
   insn->length = (uint8_t)c.at;
   note_branch(&c, address, insn);
   note_control(&c, insn);
-  if (!movable) return 0;
-  note_movable(&c, insn);
-  insn->writes = written_by(&c);
+  note_rest(&c, detail, insn);
   return 0;
+}
+
+[[gnu::always_inline]] inline int decode(const uint8_t *code, size_t bytes, uint64_t address, Detail detail,
+                                         struct sf_insn *insn) {
+  *insn = {};
+  insn->dest = -1;
+  insn->source = -1;
+  Common common;
+  if (!decode_common(code, bytes, address, &common, insn)) return decode_long(code, bytes, address, detail, insn);
+  if (detail == kFlow) return 0;
+  Cursor c;
+  c.code = code;
+  c.operand16 = common.operand16;
+  c.address32 = false;
+  c.repeat = common.repeat;
+  c.rex = common.rex;
+  c.modrm = common.modrm;
+  c.map = common.second ? 2 : 1;
+  c.opcode = common.opcode;
+  note_rest(&c, detail, insn);
+  return 0;
+}
+
+// mov $imm32,%r32 without a prefix: what stands before nearly every system call.
+inline bool decode_constant(const uint8_t *code, size_t bytes, struct sf_insn *insn) {
+  if (bytes < 5 || (code[0] & 0xf8) != 0xb8) return false;
+  const uint8_t reg = code[0] & 7;
+  if (reg == 4) return false;  // not movable
+  *insn = {5, 0, (int8_t)reg, -1, SF_INSN_MOVABLE | SF_INSN_CONST, (uint16_t)(1u << reg), read32(code + 1), 0};
+  return true;
 }
 
 }  // namespace
 
 int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
-  return decode(code, bytes, address, true, insn);
+  return decode(code, bytes, address, kAll, insn);
+}
+
+int sf_decode_move(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
+  return decode_constant(code, bytes, insn) ? 0 : decode(code, bytes, address, kMove, insn);
 }
 
 int sf_decode_flow(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn) {
-  *insn = {};
-  insn->dest = insn->source = -1;
-  return decode_common(code, bytes, address, insn) ? 0 : decode(code, bytes, address, false, insn);
+  return decode(code, bytes, address, kFlow, insn);
 }

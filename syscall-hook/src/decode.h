@@ -38,6 +38,9 @@ struct sf_insn {
  * the bytes are no instruction known here. Pure. */
 int sf_decode(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
 
+/* The same without `writes`. */
+int sf_decode_move(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);
+
 /* The same without what only moving and judging it need: SF_INSN_MOVABLE, _CONST, _MOV_REG and _CMOV_REG, `dest`,
  * `source`, `writes` and `imm`. */
 int sf_decode_flow(const uint8_t *code, size_t bytes, uint64_t address, struct sf_insn *insn);

@@ -3,6 +3,7 @@
     .balign 16
 bytes_0f: .fill 16, 1, 0x0f
 bytes_05: .fill 16, 1, 0x05
+words_0f05: .fill 8, 2, 0x050f
 bytes_e9: .fill 16, 1, 0xe9
 bytes_f0: .fill 16, 1, 0xf0
 bytes_80: .fill 16, 1, 0x80
@@ -55,6 +56,44 @@ sf_scan_syscalls:
     RETURN_64
     .cfi_endproc
     .size sf_scan_syscalls, . - sf_scan_syscalls
+
+/* As words at even places and at odd ones. */
+    .macro FIND_WORD_IN_16 offset, found, other
+    movdqu \offset(%rdi), \found
+    movdqu \offset + 1(%rdi), \other
+    pcmpeqw %xmm6, \found
+    pcmpeqw %xmm6, \other
+    por \other, \found
+    .endm
+
+    .globl sf_scan_past_others
+    .hidden sf_scan_past_others
+    .type sf_scan_past_others, @function
+sf_scan_past_others:
+    .cfi_startproc
+    movdqa words_0f05(%rip), %xmm6
+    movq %rsi, %rax
+    testq %rsi, %rsi
+    je 2f
+1:
+    FIND_WORD_IN_16 0, %xmm0, %xmm4
+    FIND_WORD_IN_16 16, %xmm1, %xmm5
+    FIND_WORD_IN_16 32, %xmm2, %xmm4
+    FIND_WORD_IN_16 48, %xmm3, %xmm5
+    por %xmm1, %xmm0
+    por %xmm3, %xmm2
+    por %xmm2, %xmm0
+    pmovmskb %xmm0, %ecx
+    testl %ecx, %ecx
+    jne 2f
+    addq $64, %rdi
+    subq $1, %rsi
+    jne 1b
+2:
+    subq %rsi, %rax
+    ret
+    .cfi_endproc
+    .size sf_scan_past_others, . - sf_scan_past_others
 
     .globl sf_scan_jumps
     .hidden sf_scan_jumps

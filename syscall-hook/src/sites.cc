@@ -86,11 +86,14 @@ void find_candidates(Search *search) {
     else
       search->lost = true;
   };
-  size_t at = 0;
-  for (; at + 65 <= bytes; at += 64)
-    for (uint64_t found = sf_scan_syscalls(text + at); found; found &= found - 1)
-      consider(at + (unsigned)__builtin_ctzll(found));
-  for (; at < bytes; at++) consider(at);
+  const size_t whole = bytes ? (bytes - 1) / 64 : 0;  // blocks with a byte behind
+  size_t block = 0;
+  while ((block += sf_scan_past_others(text + block * 64, whole - block)) < whole) {
+    for (uint64_t found = sf_scan_syscalls(text + block * 64); found; found &= found - 1)
+      consider(block * 64 + (unsigned)__builtin_ctzll(found));
+    block++;
+  }
+  for (size_t at = whole * 64; at < bytes; at++) consider(at);
 }
 
 // REQUIRES: filtered, and the target lies in the text.
@@ -194,7 +197,8 @@ void decode_function(Search *search, uint32_t start, uint32_t end) {
 
 // All about an instruction of the function; decode_function() keeps where it begins only.
 const sf_insn *decoded(const Search *search, unsigned index) {
-  const uint32_t at = search->scratch->insn[index], bytes = search->scratch->insn[index + 1] - at;
+  const uint32_t at = search->scratch->insn[index];
+  const size_t bytes = search->module->text_end - search->module->base - at;  // more than its own: decoded faster
   auto entry = &search->scratch->decoded[index % kDecoded];
   if (entry->tag != at + 1) {
     sf_decode((const uint8_t *)(search->module->base + at), bytes, at, &entry->insn);
@@ -464,11 +468,15 @@ int sf_site_matches(const sf_module *module, const sf_site *site) {
   if (hash_of(window, site->window_bytes) != site->hash) return 0;
   int32_t number = SF_NR_UNKNOWN;
   for (unsigned i = 0; i < site->window_bytes;) {
+    if (i == site->pre_bytes) {  // the `syscall`
+      i += 2;
+      continue;
+    }
     sf_insn insn;
-    if (sf_decode(window + i, site->window_bytes - i, 0, &insn)) return 0;
-    bool call = i == site->pre_bytes;
+    // The bytes behind the window are read, but may not belong to it.
+    if (sf_decode_move(window + i, high - start - i, 0, &insn) || i + insn.length > site->window_bytes) return 0;
     if (i < site->pre_bytes && i + insn.length > site->pre_bytes) return 0;
-    if (call ? !(insn.flags & SF_INSN_SYSCALL) : !(insn.flags & SF_INSN_MOVABLE)) return 0;
+    if (!(insn.flags & SF_INSN_MOVABLE)) return 0;
     if (i < site->pre_bytes && insn.dest == 0) number = insn.flags & SF_INSN_CONST ? insn.imm : SF_NR_UNKNOWN;
     i += insn.length;
   }

@@ -66,10 +66,25 @@ TEST(Scan, FindsWhatAByteAtATimeFinds) {
       if (text[i] == 0xe9 || (text[i] == 0x0f && (text[i + 1] & 0xf0) == 0x80)) jump_bits |= 1ull << i, jumps++;
     }
     ASSERT_EQ(sf_scan_syscalls(text), syscall_bits);
+    ASSERT_EQ(sf_scan_past_others(text, 1), syscall_bits ? 0u : 1u);
     ASSERT_EQ(sf_scan_jumps(text), jump_bits);
   }
   EXPECT_GT(syscalls, 1000u);
   EXPECT_GT(jumps, 1000u);
+}
+
+TEST(Scan, PassesBlocksWithoutOne) {
+  constexpr size_t kBlocks = 5;
+  std::vector<uint8_t> text(kBlocks * 64 + 1, 0x90);
+  EXPECT_EQ(sf_scan_past_others(text.data(), kBlocks), kBlocks);
+  EXPECT_EQ(sf_scan_past_others(text.data(), 0), 0u);
+  for (size_t at = 0; at < kBlocks * 64; at++) {
+    text[at] = 0x0f, text[at + 1] = 0x05;
+    EXPECT_EQ(sf_scan_past_others(text.data(), kBlocks), at / 64);
+    text[at] = 0x05, text[at + 1] = 0x0f;
+    EXPECT_EQ(sf_scan_past_others(text.data(), kBlocks), kBlocks);
+    text[at] = text[at + 1] = 0x90;
+  }
 }
 
 // A module of one or two functions, with the index that an unwind table has.
@@ -113,6 +128,20 @@ class Made : public testing::Test {
   std::vector<uint32_t> starts_;
   sf_module module_;
 };
+
+// What is remembered of a site may be anything: a window that ends in the middle of an instruction is none.
+TEST_F(Made, WindowOfWholeInstructionsMatches) {
+  function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3});
+  sf_site site = only();
+  site.form = SF_SITE_AROUND;
+  site.pre_bytes = 0;
+  for (unsigned bytes = SF_JUMP_BYTES; bytes <= 9; bytes++) {
+    site.window_bytes = (uint8_t)bytes;
+    site.hash = 2166136261u;
+    for (unsigned i = 0; i < bytes; i++) site.hash = (site.hash ^ memory_[kText + 5 + i]) * 16777619u;
+    EXPECT_EQ(sf_site_matches(&module_, &site), bytes == 8) << bytes;
+  }
+}
 
 TEST_F(Made, NumberBefore) {
   function(0, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});

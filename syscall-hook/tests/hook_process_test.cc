@@ -445,8 +445,9 @@ TEST_F(Hook, NeedsNoOtherLibrary) {
     EXPECT_EQ(exported.output, "1\n");
     Result segments = plain({"sh", "-c", "readelf -lW " + library + " | grep -c 'RWE'"});
     EXPECT_EQ(segments.output, "0\n");
-    // But for two functions that run at the start of the process only (scan.h).
-    const std::string outside = " | awk '/^[0-9a-f]+ </ { scan = $2 ~ /^<sf_scan_(syscalls|jumps)>/ } !scan'";
+    // But for three functions that run at the start of the process only (scan.h).
+    const std::string outside =
+        " | awk '/^[0-9a-f]+ </ { scan = $2 ~ /^<sf_scan_(syscalls|past_others|jumps)>/ } !scan'";
     Result vectors = plain({"sh", "-c", "objdump -d --no-show-raw-insn " + library + outside +
                                             " | grep -cE '%[xyz]mm|%st\\b'"});
     EXPECT_EQ(vectors.output, "0\n");
