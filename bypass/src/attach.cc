@@ -11,11 +11,12 @@
 #include "opens.h"
 #include "packets.h"
 #include "policy.h"
+#include "shortfuse/bypass/seldom.h"
 #include "text.h"
 
 namespace shortfuse::bypass {
 
-Mount mounts[kMountsMax];
+SF_SELDOM Mount mounts[kMountsMax];
 unsigned mounts_used;
 
 constexpr int kHiddenFdMin = 960;           // high enough to be out of the way, low enough to keep fd tables small

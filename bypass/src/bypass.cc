@@ -14,7 +14,7 @@ namespace {
 using Handler = int (*)(const sf_call *, long *);
 
 // One list for sf_bypass_call and sf_bypass_wants.
-inline Handler handler_of(long nr) {
+constexpr Handler handler_of(long nr) {
   switch (nr) {
     case __NR_stat: case __NR_lstat: case __NR_fstat: case __NR_newfstatat: case __NR_statx:
       return call_stat;
@@ -127,6 +127,20 @@ constexpr NeedsTable make_needs_table() {
   return table;
 }
 constexpr NeedsTable kNeeds = make_needs_table();
+
+// sf_bypass_wants() without opens: all of them are asked for at every start of a process.
+struct WantedTable {
+  uint8_t of[kCalls];
+};
+constexpr WantedTable make_wanted_table() {
+  WantedTable table{};
+  for (long nr = 0; nr < kCalls; ++nr) {
+    const Handler handler = handler_of(nr);
+    table.of[nr] = handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
+  }
+  return table;
+}
+constexpr WantedTable kWanted = make_wanted_table();
 
 // By far the commonest answer of all. Reads the first bytes of the caller's path.
 inline bool plainly_not_ours(const sf_call &call) {
@@ -266,12 +280,11 @@ void sf_bypass_abandoned(const struct sf_call *call) {
 int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call; }
 
 int sf_bypass_wants(long nr) {
-  const Handler handler = handler_of(nr);
-  const bool seldom = handler == nullptr || handler == call_creator;
-  if (seldom && g.options.serve_opens && uses_descriptors(nr)) {
+  const uint8_t wanted = nr >= 0 && nr < kCalls ? kWanted.of[nr] : uint8_t{SF_UNWANTED};
+  if (wanted != SF_WANTED && g.options.serve_opens && uses_descriptors(nr)) {
     return may_end_opens(nr) ? SF_WANTED_FOR_OPENS : SF_WANTED_FOR_OPENS_LATER;
   }
-  return handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
+  return wanted;
 }
 
 void sf_bypass_at_first_file(void (*call)(void)) { files_at_first(call); }

@@ -4,13 +4,14 @@
 #include "attach_internal.h"
 #include "kernel.h"
 #include "opens.h"
+#include "shortfuse/bypass/seldom.h"
 
 namespace shortfuse::bypass {
 
 constexpr unsigned kWaitTurns = kYields + 100'000;  // ten seconds: the other reads, perhaps, on a slow file system
 constexpr unsigned kSpareStreams = 32;
 
-FileSlot *file_pages[kFilePages];
+SF_SELDOM FileSlot *file_pages[kFilePages];
 uint32_t highest_file;
 bool any_left_behind;
 static uint32_t owned;            // slots whose offset is ours; atomic

@@ -16,7 +16,8 @@ struct Filters {
   uint64_t count;  // 0 where the kernel does not tell
 };
 
-constexpr size_t kLineMax = 64;  // of what is looked for; longer lines (groups) are cut
+constexpr size_t kLineMax = 64;  // of what is looked for; longer lines are cut
+constexpr char kFirst = 'S';     // of what is looked for
 
 void take_line(const char *line, Filters *out) {
   uint64_t *to = nullptr;
@@ -33,18 +34,27 @@ Filters filters_of(const char *status) {
   Filters out = {};
   const long fd = SF_SYS4(__NR_openat, AT_FDCWD, status, O_RDONLY | O_CLOEXEC, 0);
   if (is_error(fd)) return out;
-  char text[4096], line[kLineMax + 1];
+  char text[2048], line[kLineMax + 1];
   size_t used = 0;
+  bool passed = false;  // what this line begins with is not looked for
   long n;
   while ((n = SF_SYS3(__NR_read, fd, text, sizeof text)) > 0) {
-    for (long i = 0; i < n; ++i) {
-      if (text[i] != '\n') {
-        if (used < kLineMax) line[used++] = text[i];
+    for (const char *p = text, *end = text + n; p != end;) {
+      if (passed || (used == 0 && *p != kFirst)) {
+        passed = true;
+        while (p != end && *p != '\n') ++p;
+        if (p != end) passed = false, ++p;
+        continue;
+      }
+      if (*p != '\n') {
+        if (used < kLineMax) line[used++] = *p;
+        ++p;
         continue;
       }
       line[used] = 0;
       used = 0;
       take_line(line, &out);
+      ++p;
     }
   }
   out.known = n == 0;

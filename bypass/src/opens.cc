@@ -14,6 +14,7 @@
 #include "kernel.h"
 #include "op.h"
 #include "packets.h"
+#include "shortfuse/bypass/seldom.h"
 #include "text.h"
 
 namespace shortfuse::bypass {
@@ -39,7 +40,7 @@ struct alignas(64) OpenFile {
   char path[kOpenPathMax]; // absolute, as the caller gave it; empty: not known
 };
 
-static OpenFile opens[SF_OPENS];
+SF_SELDOM static OpenFile opens[SF_OPENS];
 static uint32_t next_free;      // where to look first; a hint
 int opens_worth;                // a hint; races lose some of it
 static uint32_t turn;           // atomic

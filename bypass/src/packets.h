@@ -21,13 +21,20 @@ struct Packets {
   uint32_t fds;
   int fd[SF_MSG_FDS_MAX];
   char control[sizeof(KernelCmsg) + SF_MSG_FDS_MAX * sizeof(int)];
-  char dirents[8192];
 };
 
 /// Owns a mapped Packets; closes the descriptors that nobody took.
 class PacketRoom {
  public:
-  PacketRoom() : packets_(static_cast<Packets *>(map_anonymous(sizeof(Packets)))) {}
+  enum class Mapped { Now, WhenNeeded };
+  explicit PacketRoom(Mapped when = Mapped::Now) {
+    if (when == Mapped::Now) need();
+  }
+  /// Maps it if it is not. False: there is no memory.
+  bool need() {
+    if (packets_ == nullptr) packets_ = static_cast<Packets *>(map_anonymous(sizeof(Packets)));
+    return packets_ != nullptr;
+  }
   ~PacketRoom() {
     if (packets_ == nullptr) return;
     close_left();
@@ -50,7 +57,7 @@ class PacketRoom {
   }
 
  private:
-  Packets *packets_;
+  Packets *packets_ = nullptr;
 };
 
 /// Connects to a daemon's socket and checks that it is root's or our own. The descriptor, or -errno.

@@ -20,6 +20,8 @@ bool process_start() {
     return false;
   }
   g.process = static_cast<Process *>(pages);
+  // Written before it is read: a read would map the page of zeroes first.
+  __atomic_store_n(&g.process->generation, 0u, __ATOMIC_RELAXED);
   g.creds_epoch = 1;
   return process_now() != nullptr;
 }

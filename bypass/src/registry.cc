@@ -11,6 +11,7 @@
 
 namespace shortfuse::bypass {
 
+constexpr unsigned kDirentsBytes = 512; // of a listing at a time, on the stack of whoever calls
 constexpr uint32_t kLookFirst = 256;    // unmatched paths until a missing registry is looked for again...
 constexpr uint32_t kLookMax = 8192;     // ...and at most so many, doubling in between
 
@@ -57,13 +58,13 @@ static bool known(const char *socket_path) {
 }
 
 // A socket: its mount is announced by the link beside it. Without a link the daemon itself is asked.
-static void meet(Packets *room, int dir, const Registry &registry, const char *name) {
+static void meet(PacketRoom &room, int dir, const Registry &registry, const char *name) {
   size_t n = text_len(name);
   if (n < 6 || !text_is(name + n - 5, ".sock")) return;
   char path[kSocketPathMax], link[kSocketPathMax];
   Text text(path, sizeof path), link_text(link, sizeof link);
   text.add(registry.path).put('/').add(name);
-  if (text.full() || known(path)) return;
+  if (text.full() || known(path) || !room.need()) return;
   for (size_t i = 0; i < n - 5; ++i) link_text.put(name[i]);
   link_text.add(".mount");
   long got = link_text.full() ? -ENAMETOOLONG
@@ -80,12 +81,13 @@ static void scan(Registry *registry, uint32_t euid) {
   if (registry->generation != nullptr) registry->seen = __atomic_load_n(registry->generation, __ATOMIC_ACQUIRE);
   // A number of a process that was used again may announce another mount now.
   forget_announced(registry->path, registry->seen != seen);
-  PacketRoom room;
+  PacketRoom room(PacketRoom::Mapped::WhenNeeded);
+  alignas(KernelDirent) char dirents[kDirentsBytes];
   long n = 0;
-  while (room && (n = SF_SYS3(__NR_getdents64, dir, room->dirents, sizeof room->dirents)) > 0) {
+  while ((n = SF_SYS3(__NR_getdents64, dir, dirents, sizeof dirents)) > 0) {
     for (long at = 0; at + static_cast<long>(sizeof(KernelDirent)) <= n;) {
-      const auto *entry = reinterpret_cast<const KernelDirent *>(room->dirents + at);
-      meet(&*room, static_cast<int>(dir), *registry, entry->name);
+      const auto *entry = reinterpret_cast<const KernelDirent *>(dirents + at);
+      meet(room, static_cast<int>(dir), *registry, entry->name);
       at += entry->reclen;
     }
   }

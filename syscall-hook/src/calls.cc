@@ -234,10 +234,11 @@ extern "C" void sf_hook_switch_off(const char *reason) {
 static bool is_wanted_later(int wanted) { return wanted == SF_WANTED_LATER || wanted == SF_WANTED_FOR_OPENS_LATER; }
 
 void sf_calls_start(void) {
+  const bool traced = sf_trace_on();
   for (int nr = 0; nr < SF_CALLS; nr++) {
     const int wanted = sf_bypass_wants(nr);
     const int family = wanted == SF_UNWANTED ? 0 : is_wanted_later(wanted) ? SF_CLASS_LATER : SF_CLASS_BYPASS;
-    sf_hook_class[nr] = (uint8_t)(family | (sf_trace_wants(nr) ? SF_CLASS_TRACE : 0));
+    sf_hook_class[nr] = (uint8_t)(family | (traced && sf_trace_wants(nr) ? SF_CLASS_TRACE : 0));
   }
   for (int nr : kOwn) sf_hook_class[nr] |= SF_CLASS_OWN;
 }
