@@ -187,7 +187,7 @@ extern "C" __attribute__((visibility("hidden"))) const uint8_t sf_hook_stub_end[
 bool may_touch_callers_memory(uint64_t rip) {
   if (rip >= (uint64_t)__ehdr_start && rip < (uint64_t)etext) {
     bool stub = rip >= (uint64_t)&sf_hook_enter && rip < (uint64_t)sf_hook_stub_end;
-    bool slot = rip - (uint64_t)sf_hook_slots < SF_SLOTS_MAX * SF_SLOT_BYTES;
+    bool slot = rip - (uint64_t)sf_hook_slots < SF_SLOTS_BYTES;
     return !stub && !slot;
   }
   for (const Range &range : ranges) {
@@ -325,7 +325,7 @@ extern "C" int sf_hook_abandon(sf_frame *frame) {
   return sf_call_make_traced(frame);
 }
 
-int sf_faults_start(void) {
+int sf_faults_start(uint64_t *mask) {
   for (int signo : kSignals) {
     Virtual *v = virtual_of(signo);
     long error = kernel_action(signo, nullptr, &v->action);
@@ -335,11 +335,9 @@ int sf_faults_start(void) {
     if (error) return (int)error;
   }
   // What the program's parent left blocked.
-  uint64_t unblock = kFaultBits, before = 0;
-  long error = kernel_mask(kBlock, nullptr, &before);
-  if (error) return (int)error;
-  sf_hook_thread.blocked = pack(before);
-  return sf_hook_thread.blocked ? (int)kernel_mask(kUnblock, &unblock, nullptr) : 0;
+  sf_hook_thread.blocked = pack(*mask);
+  *mask &= ~kFaultBits;
+  return 0;
 }
 
 namespace {

@@ -4,8 +4,10 @@
 
 #include "frame.h"
 
-/* Installs the handler; from now on the program's own disposition is a virtual one. Returns 0 or -errno. */
-int sf_faults_start(void);
+/* Installs the handler; from now on the program's own disposition is a virtual one. `mask`: of the signals that are
+ * blocked when the program goes on, from which the two are taken. Returns 0 or -errno.
+ * REQUIRES: all signals are blocked. */
+int sf_faults_start(uint64_t *mask);
 
 /* rt_sigaction and rt_sigprocmask by the program. Return SF_MAKE_CALL or SF_HANDLED. */
 int sf_faults_sigaction(struct sf_frame *frame);

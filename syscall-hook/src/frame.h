@@ -36,11 +36,14 @@
 #define SF_MAKE_VFORK 2    /* make the original call; its child shares this thread's words */
 
 /* A slot: the code of one patched site, in this library's own text. The first eight bytes are the address behind the
- * site's `syscall`, from which unwinders continue. */
-#define SF_SLOT_BYTES 128
-#define SF_SLOTS_MAX 640
+ * site's `syscall`, from which unwinders continue. Most fit into short ones, and every page of them is copied at the
+ * start of a process (four of them; nine if all were long). The long ones lie behind, for calls made in the slot. */
+#define SF_SLOT_BYTES 32
+#define SF_LONG_SLOT_BYTES 128
+#define SF_SLOTS_MAX 640       /* of each kind */
+#define SF_SLOTS_BYTES (SF_SLOTS_MAX * (SF_SLOT_BYTES + SF_LONG_SLOT_BYTES))
 #define SF_SLOT_CODE 8
-/* From the `syscall` in a slot (where the stub returns to, less 2) to the second one, which is for vfork. */
+/* From the `syscall` in a long slot (where the stub returns to, less 2) to the second one, which is for vfork. */
 #define SF_SLOT_VFORK 64
 
 #ifndef __ASSEMBLER__
@@ -103,7 +106,7 @@ void sf_hook_handler_0(void);    /* the kernel's entries for signals that the pr
 void sf_hook_handler_1(void);
 void sf_hook_cancel_entry(void); /* the kernel's entry for the signal that cancels threads */
 void sf_hook_restorer(void);
-extern uint8_t sf_hook_slots[SF_SLOTS_MAX * SF_SLOT_BYTES];
+extern uint8_t sf_hook_slots[SF_SLOTS_BYTES];
 
 /* Called by the stub. */
 int sf_hook_call(struct sf_frame *frame);

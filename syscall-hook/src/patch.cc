@@ -10,9 +10,10 @@
 
 #include "decode.h"
 #include "frame.h"
+#include "shortfuse/bypass/seldom.h"
 #include "shortfuse/bypass/syscalls.h"
 
-struct sf_window sf_windows[SF_SLOTS_MAX];
+SF_SELDOM struct sf_window sf_windows[SF_SLOTS_MAX];
 unsigned sf_window_count;
 
 namespace {
@@ -26,12 +27,18 @@ struct Writer {
 
 void put(Writer *w, uint8_t byte) { *w->at++ = byte; }
 
+void put_bytes(Writer *w, const uint8_t *bytes, unsigned count) {
+  for (unsigned i = 0; i < count; i++) w->at[i] = bytes[i];
+  w->at += count;
+}
+
 // A 32-bit distance from the end of the field, as every relative operand has it.
 void put_distance(Writer *w, uint64_t target, unsigned bytes_after = 0) {
   int64_t distance = (int64_t)(target - ((uint64_t)w->at + 4 + bytes_after));
   if (distance != (int32_t)distance) w->fits = false;
-  auto value = (uint32_t)(int32_t)distance;
-  for (int i = 0; i < 4; i++) put(w, (uint8_t)(value >> 8 * i));
+  const auto value = (int32_t)distance;
+  __builtin_memcpy(w->at, &value, sizeof value);
+  w->at += sizeof value;
 }
 
 void put_jump(Writer *w, uint64_t target) {
@@ -55,7 +62,7 @@ void put_syscall(Writer *w) {
 void put_displaced(Writer *w, const uint8_t *code, unsigned bytes) {
   for (unsigned at = 0; at < bytes;) {
     sf_insn insn;
-    if (sf_decode(code + at, bytes - at, (uint64_t)(code + at), &insn)) {
+    if (sf_decode_move(code + at, bytes - at, (uint64_t)(code + at), &insn)) {
       w->fits = false;
       return;
     }
@@ -63,12 +70,12 @@ void put_displaced(Writer *w, const uint8_t *code, unsigned bytes) {
       int32_t displacement;
       __builtin_memcpy(&displacement, code + at + insn.disp_at, 4);
       uint64_t target = (uint64_t)(code + at) + insn.length + (int64_t)displacement;
-      for (unsigned i = 0; i < insn.disp_at; i++) put(w, code[at + i]);
+      put_bytes(w, code + at, insn.disp_at);
       unsigned after = insn.length - insn.disp_at - 4u;
       put_distance(w, target, after);
-      for (unsigned i = 0; i < after; i++) put(w, code[at + insn.disp_at + 4 + i]);
+      put_bytes(w, code + at + insn.disp_at + 4, after);
     } else {
-      for (unsigned i = 0; i < insn.length; i++) put(w, code[at + i]);
+      put_bytes(w, code + at, insn.length);
     }
     at += insn.length;
   }
@@ -97,55 +104,76 @@ int protect(uint64_t start, uint64_t end, int rights) {
   return (int)SF_SYS3(__NR_mprotect, start, end - start, rights);
 }
 
-}  // namespace
-
-int sf_slots_open(void) {
-  return protect((uint64_t)sf_hook_slots, (uint64_t)sf_hook_slots + SF_SLOTS_MAX * SF_SLOT_BYTES,
-                 PROT_READ | PROT_WRITE);
+int protect_slots(int rights) {
+  return protect((uint64_t)sf_hook_slots, (uint64_t)sf_hook_slots + SF_SLOTS_BYTES, rights);
 }
 
-int sf_slots_close(void) {
-  return protect((uint64_t)sf_hook_slots, (uint64_t)sf_hook_slots + SF_SLOTS_MAX * SF_SLOT_BYTES,
-                 PROT_READ | PROT_EXEC);
+// A write that changes nothing, and does not read first: that would map the page for reading only.
+void touch(uint64_t at) { __asm__ volatile("lock orb $0, (%0)" : : "r"(at) : "memory"); }
+
+unsigned short_slots, long_slots;  // in use
+
+// The next free slot, as a number of short ones from the first; kNoSlot: none is left.
+constexpr uint32_t kNoSlot = ~0u;
+uint32_t take_slot(bool is_long) {
+  if (sf_window_count == SF_SLOTS_MAX) return kNoSlot;
+  constexpr uint32_t kPerLong = SF_LONG_SLOT_BYTES / SF_SLOT_BYTES;
+  return is_long ? SF_SLOTS_MAX + long_slots++ * kPerLong : short_slots++;
+}
+
+}  // namespace
+
+int sf_slots_open(void) { return protect_slots(PROT_READ | PROT_WRITE); }
+int sf_slots_close(void) { return protect_slots(PROT_READ | PROT_EXEC); }
+
+int sf_slots_try(void) {
+  const int error = sf_slots_open();
+  if (error) return error;
+  touch((uint64_t)sf_hook_slots);
+  return sf_slots_close();
+}
+
+int sf_text_open(const sf_module *module) { return protect(module->text, module->text_end, PROT_READ | PROT_WRITE); }
+int sf_text_close(const sf_module *module) { return protect(module->text, module->text_end, PROT_READ | PROT_EXEC); }
+
+void sf_text_touch(const sf_module *module, const sf_site *site) {
+  const uint64_t first = sf_window_of(module, site), last = first + SF_JUMP_BYTES - 1;
+  if (first < module->text || last >= module->text_end) return;
+  // Sites ascend: mostly it is the page of the one before.
+  static uint64_t touched;
+  if (first / kPage != touched / kPage) touch(first);
+  if (first / kPage != last / kPage) touch(last);
+  touched = last;
 }
 
 int sf_slot_add(const sf_module *module, const sf_site *site, int own_call) {
-  if (sf_window_count == SF_SLOTS_MAX) return -1;
-  uint8_t *slot = sf_hook_slots + sf_window_count * SF_SLOT_BYTES;
-  uint64_t window = sf_window_of(module, site), behind = module->base + site->syscall_at + 2;
   own_call |= site->form == SF_SITE_AROUND;
+  constexpr unsigned kAtEnd = 12;  // bytes of the two instructions behind those that were displaced
+  const uint32_t number = take_slot(own_call || SF_SLOT_CODE + site->pre_bytes + kAtEnd > SF_SLOT_BYTES);
+  if (number == kNoSlot) return -1;
+  uint8_t *slot = sf_hook_slots + number * SF_SLOT_BYTES;
+  uint64_t window = sf_window_of(module, site), behind = module->base + site->syscall_at + 2;
   __builtin_memcpy(slot, &behind, sizeof behind);
   Writer w = {slot + SF_SLOT_CODE, true};
   put_displaced(&w, (const uint8_t *)window, site->pre_bytes);
-  uint8_t *real = w.at + 12;  // behind the two instructions that follow
+  uint8_t *real = w.at + kAtEnd;
   put_lea_rcx(&w, own_call ? (uint64_t)real + 2 : behind);
   put_jump(&w, (uint64_t)&sf_hook_enter);
   if (own_call) put_own_call(&w, module, site);
   int64_t distance = (int64_t)((uint64_t)slot + SF_SLOT_CODE - (window + SF_JUMP_BYTES));
   if (!w.fits || distance != (int32_t)distance) return -1;
-  sf_windows[sf_window_count++] = {window, (uint32_t)((slot - sf_hook_slots) / SF_SLOT_BYTES), site->nr};
+  sf_windows[sf_window_count++] = {window, number, site->nr};
   return 0;
 }
 
 int sf_patch_write(const sf_module *module) {
-  uint64_t low = ~0ull, high = 0;
-  for (unsigned i = 0; i < sf_window_count; i++) {
-    uint64_t at = sf_windows[i].address;
-    if (at < module->text || at >= module->text_end) continue;
-    if (at < low) low = at;
-    if (at + SF_JUMP_BYTES > high) high = at + SF_JUMP_BYTES;
-  }
-  if (high == 0) return 0;
-  int error = protect(low, high, PROT_READ | PROT_WRITE);
-  if (error) return error;
   int count = 0;
   for (unsigned i = 0; i < sf_window_count; i++) {
-    uint64_t at = sf_windows[i].address;
-    if (at < module->text || at >= module->text_end) continue;
-    Writer w = {(uint8_t *)at, true};
-    put_jump(&w, (uint64_t)sf_hook_slots + sf_windows[i].slot * SF_SLOT_BYTES + SF_SLOT_CODE);
+    const sf_window *window = &sf_windows[i];
+    if (window->address < module->text || window->address >= module->text_end) continue;
+    Writer w = {(uint8_t *)window->address, true};
+    put_jump(&w, (uint64_t)sf_hook_slots + window->slot * SF_SLOT_BYTES + SF_SLOT_CODE);
     count++;
   }
-  error = protect(low, high, PROT_READ | PROT_EXEC);
-  return error ? error : count;
+  return count;
 }

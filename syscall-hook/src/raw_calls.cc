@@ -7,6 +7,7 @@
 #include "judge.h"
 #include "log.h"
 #include "shortfuse/bypass/bypass.h"
+#include "shortfuse/bypass/seldom.h"
 #include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/hook/hook.h"
 #include "site_cache.h"
@@ -21,11 +22,11 @@ constexpr uint32_t kLooks = 64;
 constexpr unsigned kKnownMax = 512;  // modules; one beyond is judged again each time, from the cache mostly
 
 sf_auxv auxv;
-sf_cache_place place;
+const sf_cache_place *place;
 // What has been judged, and the consequences drawn. Any number of threads may look at a time, and a look may end
 // anywhere: by a fork, a jump out of a signal handler, a fault on a module that is being unloaded. What one of them
 // writes may overwrite what another one did: then a module is judged once more.
-uint64_t known[kKnownMax];
+SF_SELDOM uint64_t known[kKnownMax];
 int worst;                      // of all that were looked at; atomic
 unsigned known_count;
 uint64_t patched_base[SF_MODULES_MAX];
@@ -68,7 +69,7 @@ int judge(const sf_module *module) {
   if (scratch < 0 && scratch > -4096) return SF_RAW_PROCESS;
   const sf_verdict verdict = sf_judge(module, (void *)scratch);
   SF_SYS2(__NR_munmap, scratch, SF_JUDGE_SCRATCH);
-  sf_cache_store_verdict(&place, module, (unsigned)verdict);
+  sf_cache_store_verdict(place, module, (unsigned)verdict);
   return verdict;
 }
 
@@ -84,7 +85,7 @@ int visit(const sf_module *module, void *argument) {
   const uint64_t key = key_of(module);
   if (module->build_id_bytes && is_known(key)) return 0;
   *(bool *)argument = true;
-  int verdict = sf_cache_load_verdict(&place, module);
+  int verdict = sf_cache_load_verdict(place, module);
   if (verdict < 0) verdict = judge(module);
   if (verdict >= SF_RAW_DESCRIPTORS) sf_log_debug(module->name);
   note_worst(verdict);
@@ -96,11 +97,11 @@ int visit(const sf_module *module, void *argument) {
 
 }  // namespace
 
-void sf_raw_calls_start(char **envp, const sf_auxv *given, const sf_module *patched, int count) {
+void sf_raw_calls_start(const sf_cache_place *remembered, const sf_auxv *given, const sf_module *patched, int count) {
   auxv = *given;
   for (int i = 0; i < count; i++) patched_base[i] = patched[i].base;
   patched_count = count;
-  sf_cache_place_find(envp, &place);
+  place = remembered;
 }
 
 void sf_raw_calls_look(void) {

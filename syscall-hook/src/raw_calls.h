@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "modules.h"
+#include "site_cache.h"
 
 /* In its low bits how often modules are still looked for that nobody has seen, 0: none; above them, a number of the
  * mapping that may have brought one. Atomic. */
@@ -24,8 +25,9 @@ static inline int sf_raw_calls_unseen(void) {
 }
 
 /* Once, at start. `patched`: the modules whose calls are seen; others of the same name (another namespace has a libc of
- * its own) are judged like any. */
-void sf_raw_calls_start(char **envp, const struct sf_auxv *auxv, const struct sf_module *patched, int count);
+ * its own) are judged like any. `place`: where verdicts are remembered; it stays the caller's, for good. */
+void sf_raw_calls_start(const struct sf_cache_place *place, const struct sf_auxv *auxv, const struct sf_module *patched,
+                        int count);
 /* Looks at what is new, and draws the consequences. While the dynamic linker is at work all remains unseen. */
 void sf_raw_calls_look(void);
 /* A file is about to be mapped executable. Until it has been looked at, offsets are the kernel's. */

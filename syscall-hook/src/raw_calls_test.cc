@@ -32,9 +32,9 @@ int in_child(int (*body)()) {
   const pid_t child = fork();
   if (child == 0) {
     sf_auxv auxv;
-    char *nothing = nullptr;
+    static sf_cache_place nowhere;
     if (sf_auxv_read(environ, &auxv)) _exit(99);
-    sf_raw_calls_start(&nothing, &auxv, nullptr, 0);  // no libc is patched here, so it makes calls of its own
+    sf_raw_calls_start(&nowhere, &auxv, nullptr, 0);  // no libc is patched here, so it makes calls of its own
     sf_raw_calls_expect();
     _exit(body());
   }

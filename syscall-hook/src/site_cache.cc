@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kMagic = 0x3173657469736673ull;  // "sfsites1"
 constexpr uint32_t kFormat = 3;                      // raised whenever the search changes what it finds
 constexpr const char *kSystemPlace = "/var/cache/shortfuse";
+constexpr int kNotTried = -4096;  // no descriptor, and no error of a call
 constexpr unsigned kTypeMask = 0170000, kRegular = 0100000, kFolder = 0040000, kOthersWrite = 022;
 constexpr int kReadOnly = 00, kWriteOnly = 01, kCreate = 0100, kExclusive = 0200, kDirectory = 0200000,
               kNoFollow = 0400000, kCloseOnExec = 02000000, kNonBlock = 04000;
@@ -77,6 +78,7 @@ bool trusted(int fd, unsigned type, uint32_t uid) {
 }
 
 int open_place(const char *path, uint32_t uid) {
+  if (!*path) return -1;
   long fd = SF_SYS4(__NR_openat, AT_FDCWD, path, kReadOnly | kDirectory | kCloseOnExec | kNonBlock, 0);
   if (fd >= 0 && !trusted((int)fd, kFolder, uid)) {
     SF_SYS1(__NR_close, fd);
@@ -87,22 +89,23 @@ int open_place(const char *path, uint32_t uid) {
 
 int read_entries(int fd, const sf_module *module, sf_site *sites) {
   FileHeader header;
-  if (SF_SYS3(__NR_read, fd, &header, sizeof header) != (long)sizeof header) return -1;
-  if (header.magic != kMagic || header.count > SF_SITES_MAX || header.count == 0) return -1;
-  size_t bytes = (size_t)header.count * sizeof(sf_site);
-  if (SF_SYS3(__NR_read, fd, sites, bytes) != (long)bytes) return -1;
+  const struct {
+    void *base;
+    size_t bytes;
+  } parts[] = {{&header, sizeof header}, {sites, SF_SITES_MAX * sizeof(sf_site)}};
+  const long got = SF_SYS3(__NR_readv, fd, parts, 2);
+  if (got < (long)sizeof header || header.magic != kMagic) return -1;
+  if (header.count > SF_SITES_MAX || header.count == 0) return -1;
+  if ((size_t)got < sizeof header + (size_t)header.count * sizeof(sf_site)) return -1;
   if (!same_header(header, header_for(module, sites, header.count))) return -1;
   return (int)header.count;
 }
 
-int load_from(const char *place, uint32_t uid, const sf_module *module, sf_site *sites) {
-  if (!*place) return -1;
-  int folder = open_place(place, uid);
+int load_from(int folder, uint32_t uid, const sf_module *module, sf_site *sites) {
   if (folder < 0) return -1;
   char name[96];
   file_name("sites-", module, name, sizeof name);
   long fd = SF_SYS4(__NR_openat, folder, name, kReadOnly | kNoFollow | kCloseOnExec | kNonBlock, 0);
-  SF_SYS1(__NR_close, folder);
   if (fd < 0) return -1;
   int count = trusted((int)fd, kRegular, uid) ? read_entries((int)fd, module, sites) : -1;
   SF_SYS1(__NR_close, fd);
@@ -168,7 +171,6 @@ size_t verdict_text(const sf_module *module, char *text, size_t room) {
 }
 
 int verdict_from(const char *place, uint32_t uid, const sf_module *module) {
-  if (!*place) return -1;
   int folder = open_place(place, uid);
   if (folder < 0) return -1;
   char name[96], expected[64], found[64];
@@ -215,10 +217,24 @@ void sf_cache_place_find(char **envp, sf_cache_place *place) {
   sf_append(user, kRoom, bytes - sizeof "/shortfuse", "/shortfuse");
 }
 
-int sf_cache_load(const sf_cache_place *place, const sf_module *module, sf_site *sites) {
+void sf_cache_open(sf_cache_reader *reader, const sf_cache_place *place) {
+  *reader = {place, {kNotTried, kNotTried}};
+}
+
+void sf_cache_close(sf_cache_reader *reader) {
+  for (int folder : reader->folder)
+    if (folder >= 0) SF_SYS1(__NR_close, folder);
+}
+
+int sf_cache_load(sf_cache_reader *reader, const sf_module *module, sf_site *sites) {
   if (!module->build_id_bytes) return -1;
-  int count = load_from(kSystemPlace, 0, module, sites);
-  return count >= 0 ? count : load_from(place->user, place->uid, module, sites);
+  const sf_cache_place *place = reader->place;
+  int *folder = reader->folder;
+  if (folder[0] == kNotTried) folder[0] = open_place(kSystemPlace, 0);
+  const int count = load_from(folder[0], 0, module, sites);
+  if (count >= 0) return count;
+  if (folder[1] == kNotTried) folder[1] = open_place(place->user, place->uid);
+  return load_from(folder[1], place->uid, module, sites);
 }
 
 void sf_cache_store(const sf_cache_place *place, const sf_module *module, const sf_site *sites, int count) {

@@ -15,15 +15,24 @@
 
 /* Where the user's own file may be; computed once from the environment. */
 struct sf_cache_place {
-  char user[4096 - 256];  /* directory, empty: none. Behind it, each terminated, the parts by which it is made: */
-  uint16_t above, parent; /* where they begin: what has to be there, and the name in it; in that "shortfuse" */
   uint32_t uid;
+  uint16_t above, parent; /* parts by which the directory is made, where they begin in `user`: what has to be there, and
+                           * the name in it; in that "shortfuse" */
+  char user[4096 - 256];  /* the directory, empty: none; behind it the parts, each terminated */
 };
 void sf_cache_place_find(char **envp, struct sf_cache_place *place);
 
+/* For one module after the other: both directories, opened when they are needed first. */
+struct sf_cache_reader {
+  const struct sf_cache_place *place;
+  int folder[2]; /* the system's and the user's */
+};
+void sf_cache_open(struct sf_cache_reader *reader, const struct sf_cache_place *place);
+void sf_cache_close(struct sf_cache_reader *reader);
+
 /* Returns how many sites were remembered for the module, or -1. They are not yet compared with the module's text.
  * `sites` holds SF_SITES_MAX. */
-int sf_cache_load(const struct sf_cache_place *place, const struct sf_module *module, struct sf_site *sites);
+int sf_cache_load(struct sf_cache_reader *reader, const struct sf_module *module, struct sf_site *sites);
 
 /* Remembers them; failure is harmless and silent. */
 void sf_cache_store(const struct sf_cache_place *place, const struct sf_module *module, const struct sf_site *sites,

@@ -16,6 +16,7 @@
 #include "patch.h"
 #include "raw_calls.h"
 #include "shortfuse/bypass/bypass.h"
+#include "shortfuse/bypass/seldom.h"
 #include "shortfuse/bypass/syscalls.h"
 #include "shortfuse/bypass/trace.h"
 #include "shortfuse/hook/hook.h"
@@ -25,11 +26,19 @@
 
 namespace {
 
-// Everything the search needs, mapped for the time of the start only.
-struct Workspace {
-  sf_cache_place place;
-  sf_site sites[SF_SITES_MAX];
+// The sites of a module.
+struct Found {
+  sf_site *sites;   // in `room`
+  int count;        // -1: not known yet
+  bool remembered;  // else searched for
 };
+
+// One module's behind the other's: remembered, and found by a search after all. Not mapped for the time of a start:
+// that cost 7 us.
+SF_SELDOM sf_site room[2 * SF_MODULES_MAX * SF_SITES_MAX];
+sf_site *room_left = room;
+
+SF_SELDOM sf_cache_place place;
 
 struct sf_hook_state state;
 unsigned traced_unpatchable;
@@ -61,28 +70,31 @@ bool still_true(const sf_module *module, const sf_site *sites, int count) {
   return true;
 }
 
-// Remembered, or searched for and then remembered.
-int sites_of(const sf_module *module, Workspace *work) {
-  int count = sf_cache_load(&work->place, module, work->sites);
-  if (count >= 0 && still_true(module, work->sites, count)) {
-    state.from_cache++;
-    return count;
-  }
+void search(const sf_module *module, Found *found) {
+  *found = {room_left, -1, false};
   void *scratch = map(SF_SITES_SCRATCH);
-  if (!scratch) return -1;
-  count = sf_sites_find(module, scratch, work->sites);
+  if (!scratch) return;
+  found->count = sf_sites_find(module, scratch, found->sites);
   unmap(scratch, SF_SITES_SCRATCH);
-  sf_cache_store(&work->place, module, work->sites, count);
-  return count;
+  if (found->count > 0) room_left += found->count;
 }
 
-// Gives every wanted site of the module a slot. Returns why that must not go on, or NULL.
-const char *fill_slots(const sf_module *module, Workspace *work) {
-  if (module->more_texts) return "the text of a module is in several places";
-  int count = sites_of(module, work);
-  if (count < 0) return "the system calls of a module could not be found";
-  for (int i = 0; i < count; i++) {
-    const sf_site *site = &work->sites[i];
+Found remembered(sf_cache_reader *reader, const sf_module *module) {
+  const Found found = {room_left, sf_cache_load(reader, module, room_left), true};
+  if (found.count > 0) room_left += found.count;
+  return found;
+}
+
+// Gives every wanted site of the module a slot. Returns why that must not go on, or NULL. REQUIRES: text and slots are
+// open.
+const char *fill_slots(const sf_module *module, Found *found) {
+  for (int i = 0; i < found->count; i++)
+    if (is_wanted(&found->sites[i])) sf_text_touch(module, &found->sites[i]);
+  if (found->count < 0 || !still_true(module, found->sites, found->count)) search(module, found);
+  if (found->count < 0) return "the system calls of a module could not be found";
+  state.from_cache += found->remembered;
+  for (int i = 0; i < found->count; i++) {
+    const sf_site *site = &found->sites[i];
     state.sites++;
     if (!is_wanted(site)) continue;
     if (site->form != SF_SITE_NONE && sf_slot_add(module, site, sf_call_needs_own_syscall(site->nr)) == 0) continue;
@@ -93,33 +105,49 @@ const char *fill_slots(const sf_module *module, Workspace *work) {
   return nullptr;
 }
 
-const char *fill_all_slots(char **envp, const sf_module *modules, int count) {
-  auto work = (Workspace *)map(sizeof(Workspace));
-  if (!work) return "no memory";
-  sf_cache_place_find(envp, &work->place);
-  const char *reason = nullptr;
-  if (sf_slots_open()) {
-    reason = "the slots cannot be written";
-  } else {
-    for (int i = 0; i < count && !reason; i++) reason = fill_slots(&modules[i], work);
-    // Executable again in any case: other code of this library may lie next to them.
-    if (sf_slots_close() && !reason) reason = "the slots cannot be made executable";
-  }
-  unmap(work, sizeof *work);
+const char *fill_all_slots(const sf_module *modules, int count, Found *found) {
+  const char *reason = sf_slots_open() ? "the slots cannot be written" : nullptr;
+  for (int i = 0; i < count && !reason; i++) reason = fill_slots(&modules[i], &found[i]);
+  // Executable again in any case: other code of this library may lie next to them.
+  if (sf_slots_close() && !reason) reason = "the slots cannot be made executable";
   return reason;
 }
 
-const char *write_jumps(const sf_module *modules, int count) {
-  uint64_t all = ~0ull, before = 0;
-  SF_SYS4(__NR_rt_sigprocmask, 2, &all, &before, 8);
+// Finds the sites, prepares a slot each, takes over the two signals, and lets the sites jump. Returns why not, or NULL.
+//
+// The text is opened before anything of it is read, and its pages are copied at the first touch: read first, each one
+// would be mapped for that, mapped anew by mprotect, and copied after a second fault (30 us of a start).
+const char *change_text(const sf_module *modules, int count, Found *found) {
+  uint64_t all = ~0ull, mask = 0;
+  SF_SYS4(__NR_rt_sigprocmask, 2, &all, &mask, 8);
   const char *reason = nullptr;
-  for (int i = 0; i < count; i++) {
-    int written = sf_patch_write(&modules[i]);
-    // Half of the sites are as good as none: what was written so far must see no call either.
-    if (written < 0) reason = "the text of a module cannot be written";
-    else state.windows += (uint32_t)written;
-  }
-  SF_SYS4(__NR_rt_sigprocmask, 2, &before, 0, 8);
+  int open = 0;
+  for (; open < count && !reason; open++)
+    if (sf_text_open(&modules[open])) reason = "the text of a module cannot be written";
+  if (!reason) reason = fill_all_slots(modules, count, found);
+  if (!reason && sf_faults_start(&mask)) reason = "the fault handler cannot be installed";
+  sf_calls_rest();
+  for (int i = 0; i < count && !reason; i++) state.windows += (uint32_t)sf_patch_write(&modules[i]);
+  for (int i = 0; i < open; i++)
+    if (sf_text_close(&modules[i]) && !reason) reason = "the text of a module cannot be made executable";
+  SF_SYS4(__NR_rt_sigprocmask, 2, &mask, 0, 8);
+  return reason;
+}
+
+// What is remembered is read before all signals are blocked, and what was found is remembered after that: a directory
+// may answer late.
+const char *patch(const sf_module *modules, int count) {
+  for (int i = 0; i < count; i++)
+    if (modules[i].more_texts) return "the text of a module is in several places";
+  if (sf_slots_try()) return "code cannot be changed and made executable again";
+  Found found[SF_MODULES_MAX];
+  sf_cache_reader reader;
+  sf_cache_open(&reader, &place);
+  for (int i = 0; i < count; i++) found[i] = remembered(&reader, &modules[i]);
+  sf_cache_close(&reader);
+  const char *reason = change_text(modules, count, found);
+  for (int i = 0; i < count; i++)
+    if (!found[i].remembered) sf_cache_store(&place, &modules[i], found[i].sites, found[i].count);
   return reason;
 }
 
@@ -145,12 +173,10 @@ const char *prepare(char **envp) {
   sf_trace_start(envp);
 
   // 4. Find the sites, prepare a slot each, take over the two signals, and let the sites jump.
+  sf_cache_place_find(envp, &place);
   sf_calls_start();
-  sf_raw_calls_start(envp, &auxv, modules, count);
-  const char *reason = fill_all_slots(envp, modules, count);
-  if (!reason && sf_faults_start()) reason = "the fault handler cannot be installed";
-  sf_calls_rest();
-  if (!reason) reason = write_jumps(modules, count);
+  sf_raw_calls_start(&place, &auxv, modules, count);
+  const char *reason = patch(modules, count);
   if (reason) {
     sf_hook_switch_off("given up");
     sf_trace_leave();
@@ -170,7 +196,7 @@ void start(int, char **, char **envp) {
   state.reason = reason;
   state.window = (const sf_hook_window *)sf_windows;
   state.slots = (uint64_t)sf_hook_slots;
-  state.slots_bytes = (uint64_t)sf_window_count * SF_SLOT_BYTES;
+  state.slots_bytes = SF_SLOTS_BYTES;
   if (reason) sf_log_debug(reason);
   else sf_log_debug_number("active, system calls patched: ", state.windows);
 }

@@ -244,10 +244,11 @@ sf_hook_restorer:
  * Filled at start, each as
  *     .quad address behind the site's `syscall`
  *     instructions displaced from in front of it
- *     lea  real+2, %rcx ; jmp sf_hook_enter
- *   real:  syscall ; displaced instructions behind it ; jmp back       (where the site's own one was overwritten)
+ *     lea  real+2, %rcx ; jmp sf_hook_enter                            (real: the `syscall` of the site)
+ * and the long ones, behind the others, with a `real` of their own:
+ *   real:  syscall ; displaced instructions behind it ; jmp back
  *   real+SF_SLOT_VFORK:  syscall ; lea back, %rcx ; jmp sf_hook_after_vfork
- * Unwind information for all of them: CFA = rsp, return address = *(pc & -SF_SLOT_BYTES). */
+ * Unwind information for all of them: CFA = rsp, return address = *(pc & -bytes of a slot). */
     .globl sf_hook_stub_end
     .hidden sf_hook_stub_end
 sf_hook_stub_end:
@@ -260,10 +261,21 @@ sf_hook_stub_end:
 sf_hook_slots:
     .cfi_startproc
     .cfi_def_cfa rsp, 0
-    /* DW_CFA_val_expression r16, 6 bytes: DW_OP_breg16 0; DW_OP_const1s -128; DW_OP_and; DW_OP_deref */
-    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, 0x80, 0x1a, 0x06
+    /* DW_CFA_val_expression r16, 6 bytes: DW_OP_breg16 0; DW_OP_const1s -32; DW_OP_and; DW_OP_deref */
+    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, 0xe0, 0x1a, 0x06
     .fill SF_SLOTS_MAX * SF_SLOT_BYTES, 1, 0xcc
     .cfi_endproc
     .size sf_hook_slots, . - sf_hook_slots
+    .globl sf_hook_long_slots
+    .hidden sf_hook_long_slots
+    .type sf_hook_long_slots, @object
+sf_hook_long_slots:
+    .cfi_startproc
+    .cfi_def_cfa rsp, 0
+    /* The same with DW_OP_const1s -128. */
+    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, 0x80, 0x1a, 0x06
+    .fill SF_SLOTS_MAX * SF_LONG_SLOT_BYTES, 1, 0xcc
+    .cfi_endproc
+    .size sf_hook_long_slots, . - sf_hook_long_slots
     .balign 4096
     .section .note.GNU-stack, "", @progbits

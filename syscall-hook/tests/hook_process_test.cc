@@ -135,8 +135,9 @@ TEST_P(Probe, HoldsWithAndWithout) {
 
 INSTANTIATE_TEST_SUITE_P(All, Probe,
                          testing::Values("registers", "generic-syscall", "bad-pointers", "bus-error", "text-unchanged",
-                                         "no-writable-code", "segv-default", "segv-ignored", "segv-handled",
-                                         "segv-on-stack", "segv-reset-hand", "segv-query", "segv-exec",
+                                         "slots-unwind", "no-new-code", "no-writable-code", "segv-default",
+                                         "segv-ignored", "segv-handled", "segv-on-stack", "segv-reset-hand",
+                                         "segv-query", "segv-exec",
                                          "segv-in-handler", "blocked-bad-pointer", "blocked-and-sent", "blocked-exec",
                                          "mask-after-handler", "mask-in-handler", "interrupted",
                                          "blocked-while-interrupted", "jump-out-of-handler",

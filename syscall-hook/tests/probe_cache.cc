@@ -25,9 +25,8 @@ int forge_cache(char **arguments) {
   CHECK(count >= 2);
   static sf_site sites[SF_SITES_MAX];
   for (int i = 0; i < count; i++) {
-    int found = sf_cache_load(&place, &modules[i], sites);
     // The place is named in another way than the library knows it, so read the file here.
-    found = -1;
+    int found = -1;
     fs::path path;
     for (auto &entry : fs::directory_iterator(arguments[0])) {
       std::ifstream file(entry.path(), std::ios::binary);

@@ -5,6 +5,7 @@
 #include <link.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -271,6 +272,44 @@ int text_unchanged(char **) {
   return 0;
 }
 
+extern "C" const void *_Unwind_Find_FDE(void *, void *);  // of libgcc
+
+// From any place in a slot's code unwinders go on behind the `syscall`: its address stands at the slot's beginning.
+int slots_unwind(char **) {
+  const sf_hook_state *state = hook_state();
+  unsigned sizes[2] = {};
+  for (unsigned w = 0; hooked() && w < state->windows; w++) {
+    auto jump = (const uint8_t *)state->window[w].address;
+    const uint64_t code = (uint64_t)jump + 5 + (int64_t)*(const int32_t *)(jump + 1), slot = code - 8;
+    CHECK(slot == state->slots + state->window[w].slot * 32ull);
+    const uint64_t behind = *(const uint64_t *)slot;
+    CHECK(behind > (uint64_t)jump && behind - (uint64_t)jump < 32);
+    struct {
+      void *text, *data, *function;
+    } bases = {};
+    CHECK(_Unwind_Find_FDE((void *)code, &bases));
+    const bool is_short = (uint64_t)bases.function == state->slots;
+    const uint64_t bytes = is_short ? 32 : 128;
+    // Where each part of the slots begins says which mask its unwind information has.
+    CHECK(slot % bytes == 0 && (uint64_t)bases.function % bytes == 0);
+    for (uint64_t at = code; at < slot + bytes; at++) {
+      auto other = bases;
+      CHECK(_Unwind_Find_FDE((void *)at, &other) && other.function == bases.function);
+    }
+    sizes[is_short]++;
+  }
+  CHECK(!hooked() || (sizes[0] > 5 && sizes[1] > sizes[0]));
+  return 0;
+}
+
+// A process that may not make executable what it could write is left alone, before anything of libc is touched.
+int no_new_code(char **arguments) {
+  constexpr int kSetMdwe = 65, kRefuseGain = 1;
+  if (prctl(kSetMdwe, kRefuseGain, 0, 0, 0)) return 0;  // an older kernel
+  execl(arguments[0], arguments[0], "text-unchanged", arguments[0], nullptr);
+  return 1;
+}
+
 int no_writable_code(char **) {
   std::ifstream maps("/proc/self/maps");
   std::string line;
@@ -292,6 +331,8 @@ const Probe kRegisterProbes[] = {
     {"bad-pointers", bad_pointers},
     {"bus-error", bus_error},
     {"text-unchanged", text_unchanged},
+    {"slots-unwind", slots_unwind},
+    {"no-new-code", no_new_code},
     {"no-writable-code", no_writable_code},
     {nullptr, nullptr},
 };

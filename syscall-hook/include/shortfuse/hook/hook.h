@@ -25,7 +25,7 @@ void sf_hook_switch_off(const char *reason);
 /* What the hook did at start; for tests, `shortfuse doctor` and debuggers (dlsym). */
 struct sf_hook_window {
   uint64_t address;  /* of the five bytes overwritten by a jump */
-  uint32_t slot;
+  uint32_t slot;     /* its number; 32 bytes each from `slots` on */
   int32_t nr;        /* call number, -1: several */
 };
 struct sf_hook_state {
