@@ -736,12 +736,14 @@ TEST_F(Attach, WrongDaemonsAreNotAttachedTo) {
                       Fault::Silent, Fault::Garbage, Fault::OtherClock}) {
     SCOPED_TRACE(static_cast<int>(fault));
     start(fault);
+    const int timeout_ms = answer_timeout_ms_for_test;
+    if (fault == Fault::Silent) answer_timeout_ms_for_test = 200;  // the client's from its start, when it attaches
     client([&] {
-      if (fault == Fault::Silent) answer_timeout_ms_for_test = 200;
       EXPECT_EQ(stat_of("d/f"), 0);
       EXPECT_EQ(served(), 0u);
       EXPECT_EQ(hidden_between(0, ~0u), -1);
     });
+    answer_timeout_ms_for_test = timeout_ms;
     stop();
   }
 }
