@@ -15,6 +15,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "descriptor.h"
 #include "mount_table.h"
 
 namespace shortfuse::bridge {
@@ -42,19 +43,11 @@ bool send_packet(int socket, sf_msg_type type, Bytes body, const std::vector<int
   message.body_bytes = static_cast<uint32_t>(body.size());
   message.fds = static_cast<uint32_t>(fds.size());
   iovec iov[2] = {{&message, sizeof(message)}, {const_cast<std::byte *>(body.data()), body.size()}};
-  std::vector<char> ancillary(CMSG_SPACE(sizeof(int) * std::max<size_t>(fds.size(), 1)));
+  std::vector<std::byte> room(CMSG_SPACE(sizeof(int) * fds.size()));
   msghdr header{};
   header.msg_iov = iov;
   header.msg_iovlen = 2;
-  if (!fds.empty()) {
-    header.msg_control = ancillary.data();
-    header.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-    cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-    std::memcpy(CMSG_DATA(cmsg), fds.data(), sizeof(int) * fds.size());
-  }
+  attach(header, room, fds);
   while (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
     if (errno != EINTR) return false;
   return true;

@@ -1,5 +1,9 @@
-// A descriptor that closes itself.
+// A descriptor that closes itself, and descriptors that go along with a message.
 #pragma once
+#include <sys/socket.h>
+
+#include <cstddef>
+#include <span>
 
 namespace shortfuse::bridge {
 
@@ -25,5 +29,9 @@ class Descriptor {
  private:
   int fd_ = -1;
 };
+
+/// Has sendmsg() take descriptors along (SCM_RIGHTS); they stay open here. Where there are none the message stays as it
+/// is. REQUIRES: `room`, aligned as a cmsghdr, of CMSG_SPACE(fds.size_bytes()), lives until the message is sent.
+void attach(msghdr &message, std::span<std::byte> room, std::span<const int> fds);
 
 }  // namespace shortfuse::bridge

@@ -134,19 +134,11 @@ bool Opener::send(OpenerPacket packet, const Place &place, int client) {
   packet.has_name = !place.mount_point.empty();
   packet.path_bytes = static_cast<uint32_t>(place.path.size());
   iovec iov[2] = {{&packet, sizeof(packet)}, {const_cast<char *>(place.path.data()), place.path.size()}};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))] = {};
   msghdr header{};
   header.msg_iov = iov;
   header.msg_iovlen = 2;
-  if (client >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(cmsg), &client, sizeof(client));
-  }
+  if (client >= 0) attach(header, control, {&client, 1});
   return sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
 }
 

@@ -45,19 +45,11 @@ void send_opened(int socket, uint64_t nodeid, int error, int fd) {
   packet.opened.nodeid = nodeid;
   packet.opened.error = error;
   iovec iov{&packet, sizeof(packet)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))] = {};
   msghdr header{};
   header.msg_iov = &iov;
   header.msg_iovlen = 1;
-  if (fd >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-  }
+  if (fd >= 0) attach(header, control, {&fd, 1});
   // Somebody who does not read has gone.
   [[maybe_unused]] ssize_t ignored = sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
