@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "support/agent.h"
 #include "support/control.h"
 #include "support/harness.h"

@@ -2,6 +2,8 @@
 // `passall` serves nothing; `metacache` serves no data. Chains run in order.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "support/agent.h"
 #include "support/control.h"
 #include "support/harness.h"

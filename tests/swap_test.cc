@@ -2,6 +2,8 @@
 // daemon nor the readers grow.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "support/control.h"
 #include "support/harness.h"
 #include "support/shared.h"

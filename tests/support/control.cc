@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 namespace shortfuse::tests {

@@ -1,7 +1,7 @@
 // The daemon's control socket (cache/attach.h), spoken to directly: for many swaps, for `status`, and for abuse.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
