@@ -1,7 +1,9 @@
 # The front door. Everything is built by CMake and Ninja (CMakePresets.json); this file only names what people do.
 
 JOBS ?= $(shell nproc)
-CTEST = GTEST_BRIEF=1 ctest --output-on-failure --no-tests=error -j $(JOBS)
+# Most tests wait for their daemons: more of them than there are processors may run at once.
+TEST_JOBS ?= $(JOBS)
+CTEST = GTEST_BRIEF=1 ctest --output-on-failure --no-tests=error -j $(TEST_JOBS)
 DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passthroughfs \
                policy-metacache policy-datacache policy-passall policy-deny
 # What is worth its time under the sanitisers: the daemon's code and what it shares with the hook (which itself is never
