@@ -15,8 +15,6 @@ constexpr unsigned kSlotBits = 28;
 constexpr uint32_t kSlotMask = (1u << kSlotBits) - 1;
 constexpr uint64_t kSerialLast = ~0ull >> kSlotBits;
 constexpr uint32_t kRootSlot = SF_NID_ROOT;  // serial 0, slot 1
-constexpr size_t kPathMax = 4096;
-constexpr unsigned kDepthMax = 2048;
 
 }  // namespace
 
@@ -209,21 +207,24 @@ void NodeTable::grow_names() {
 }
 
 std::optional<std::string> NodeTable::path_by(const NodeName *name) const {
-  // From the end to the front, as the chain of parents goes.
-  char path[kPathMax];
-  size_t at_byte = kPathMax;
-  for (unsigned depth = 0; name != nullptr && depth < kDepthMax; ++depth) {
-    const size_t need = name->len + (at_byte == kPathMax ? 0u : 1u);
-    if (need > at_byte) return std::nullopt;
-    if (at_byte != kPathMax) path[--at_byte] = '/';
-    at_byte -= name->len;
-    std::memcpy(path + at_byte, name->view().data(), name->len);
+  std::vector<const NodeName *> way;  // from the end to the front, as the chain of parents goes
+  size_t bytes = 0;
+  while (true) {
+    way.push_back(name);
+    bytes += name->len + 1u;
     const NodeState *dir = by_nid(name->dir);
-    if (dir == nullptr) return std::nullopt;
-    if (dir->nid == SF_NID_ROOT) return std::string(path + at_byte, kPathMax - at_byte);
+    if (dir == nullptr || bytes > kPathBytesMax) return std::nullopt;
+    if (dir->nid == SF_NID_ROOT) break;
     name = dir->newest;
+    if (name == nullptr) return std::nullopt;
   }
-  return std::nullopt;
+  std::string path;
+  path.reserve(bytes);
+  for (auto part = way.rbegin(); part != way.rend(); ++part) {
+    if (!path.empty()) path += '/';
+    path += (*part)->view();
+  }
+  return path;
 }
 
 std::vector<std::string> NodeTable::paths_of(const NodeState *node, size_t most) const {

@@ -117,13 +117,18 @@ TEST(NodeTable, PathsEndAtTheRootOrAreUnknown) {
   EXPECT_EQ(std::nullopt, path_of(table, b));
   NodeState *node = b;
   table.set_name(b, SF_NID_ROOT, std::string(255, 'x'));
-  for (uint64_t i = 0; i < 20; ++i) {
+  for (uint64_t i = 1; i < kPathBytesMax / 256; ++i) {
     NodeState *below = table.begin_life(100 + i);
     below->flags = kNodeDirectory;
     table.set_name(below, node->nid, std::string(255, 'x'));
     node = below;
   }
-  EXPECT_EQ(std::nullopt, path_of(table, node)) << "longer than a path may be";
+  const auto longest = path_of(table, node);
+  ASSERT_TRUE(longest);
+  EXPECT_EQ(kPathBytesMax - 1, longest->size());
+  NodeState *below = table.begin_life(99);
+  table.set_name(below, node->nid, "x");
+  EXPECT_EQ(std::nullopt, path_of(table, below)) << "longer than a path may be";
 }
 
 TEST(NodeTable, NamesOfDirectoriesThatHaveGoneLeadNowhere) {

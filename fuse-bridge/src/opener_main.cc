@@ -91,6 +91,7 @@ class Openings {
   std::atomic<int> opening_{0}, keeping_{0};
   std::mutex lock_;
   std::condition_variable changed_;
+  std::vector<char> path_ = std::vector<char>(kOpenerPathMax + 1);  ///< of the packet that is being read
   std::map<uint64_t, std::shared_ptr<Descriptor>> kept_;
   std::vector<std::shared_ptr<Descriptor>> closing_;
 };
@@ -107,8 +108,7 @@ void Openings::say(OpenerWord word, uint64_t nid) {
 
 /// False: nobody asks any more.
 bool Openings::next(Job &job) {
-  char path[kOpenerPathMax + 1];
-  iovec iov[2] = {{&job.packet, sizeof(job.packet)}, {path, sizeof(path)}};
+  iovec iov[2] = {{&job.packet, sizeof(job.packet)}, {path_.data(), path_.size()}};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr header{};
   header.msg_iov = iov;
@@ -123,7 +123,7 @@ bool Openings::next(Job &job) {
     std::memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
     job.client.reset(fd);
   }
-  job.place = {job.packet.has_name ? mount_point_ : std::string(), std::string(path, job.packet.path_bytes),
+  job.place = {job.packet.has_name ? mount_point_ : std::string(), std::string(path_.data(), job.packet.path_bytes),
                job.packet.nodeid};
   return true;
 }

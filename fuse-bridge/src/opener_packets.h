@@ -1,7 +1,8 @@
 // What the daemon and its opener (opener.h) say to each other: packets of a SOCK_SEQPACKET pair. Both are of one build.
 #pragma once
-#include <climits>
 #include <cstdint>
+
+#include "shortfuse/cache/cache.h"
 
 namespace shortfuse::bridge {
 
@@ -27,7 +28,7 @@ struct OpenerPacket {
 };
 static_assert(sizeof(OpenerPacket) == 32);
 
-constexpr uint32_t kOpenerPathMax = PATH_MAX;
+constexpr uint32_t kOpenerPathMax = cache::kPathBytesMax;
 constexpr const char *kOpenerProgram = "shortfuse/shortfuse-opener";  ///< below libexec
 
 }  // namespace shortfuse::bridge

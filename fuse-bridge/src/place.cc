@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
+#include <utility>
 
 namespace shortfuse::bridge {
 namespace {
@@ -29,17 +31,27 @@ uint64_t node_of_descriptor(int fd) {
   return 0;
 }
 
+/// Nothing where something else is on the way than directories of this mount; errno says what.
+Descriptor find_below(Descriptor dir, const std::string &path) {
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH;
+  for (size_t begin = 0, end; dir && begin < path.size(); begin = end + 1) {
+    // As much of it as a call takes.
+    end = path.size() - begin < PATH_MAX ? path.size() : path.rfind('/', begin + PATH_MAX - 1);
+    const std::string part = path.substr(begin, end - begin);
+    dir.reset(static_cast<int>(syscall(SYS_openat2, dir.get(), part.c_str(), &how, sizeof(how))));
+  }
+  return dir;
+}
+
 }  // namespace
 
 Descriptor find_place(const Place &place, int *error) {
   Descriptor root(open(place.mount_point.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   *error = -errno;
   if (!root) return {};
-  open_how how{};
-  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-  how.resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH;
-  const char *path = place.path.empty() ? "." : place.path.c_str();
-  Descriptor found(static_cast<int>(syscall(SYS_openat2, root.get(), path, &how, sizeof(how))));
+  Descriptor found = find_below(std::move(root), place.path);
   struct stat st;
   *error = -errno;
   if (!found) return {};

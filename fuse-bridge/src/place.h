@@ -9,7 +9,7 @@ namespace shortfuse::bridge {
 
 struct Place {
   std::string mount_point; ///< empty: the node has no name that is known
-  std::string path;        ///< relative; "": the root
+  std::string path;        ///< relative, of any length; "": the root
   uint64_t nodeid = 0;
 };
 

@@ -103,6 +103,25 @@ def case_linked(d):
             os.close(other)
 
 
+def case_deep(d):
+    """Where no path leads that a call would take."""
+    os.chdir(d)
+    for level in range(24):
+        os.mkdir("n" * 250)
+        os.chdir("n" * 250)
+    fd = os.open("a", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(fd, text(9, 20000))
+    os.close(fd)
+    warm("a", ".")
+    fds = [os.open("a", RD) for _ in range(3)]
+    say([of(fcntl.flock, fd, fcntl.LOCK_SH) for fd in fds], [os.read(fd, 4) for fd in fds])
+    fd = os.open(".", RD)
+    say(of(os.fsync, fd), names(fd))
+    fd = os.open("a", RD)
+    os.unlink("a")
+    say(of(fcntl.flock, fd, fcntl.LOCK_SH), os.fstat(fd).st_nlink, os.read(fd, 4))
+
+
 def case_lowest(d):
     fds = [os.open(d + "/a", RD) for _ in range(5)]
     os.close(fds[1])

@@ -27,6 +27,8 @@ constexpr uint64_t kNever = 0;        ///< a time to live without end
 using Moment = uint64_t;              ///< a point on the mutation clock
 constexpr Moment kNow = ~0ull;        ///< for learn(): the name is known to be right now
 
+constexpr size_t kPathBytesMax = 128 << 10;  ///< of path_of(): who goes by directories comes deeper than any call's path
+
 struct Options {
   uint64_t budget_bytes = 256ull << 20;  ///< of chunks; at least 4 MiB. The index comes on top (6 to 13 %).
 };
@@ -93,7 +95,7 @@ class Cache {
   /// that nobody begins anything with it. Else 0.
   Nid last_references(uint64_t nodeid, uint64_t count, Holder holder);
   uint64_t bridge_references(uint64_t nodeid) const;
-  /// "a/b", "" for the root; nothing when the names on the way are not known.
+  /// "a/b", "" for the root; nothing when the names on the way are not known. May be longer than PATH_MAX.
   std::optional<std::string> path_of(Nid nid) const;
   /// By all the names of a file that are known, but at most `most`; that learned last first, as path_of() has it.
   std::vector<std::string> paths_of(Nid nid, size_t most) const;
