@@ -36,7 +36,7 @@ TEST(Kill, ReadersAtAnyMoment) {
   Shared<Verified> board(temp / "board");
   auto start = [&](uint64_t number) {
     Spec spec = verifier(temp / "board", temp / "source", mount.point(), number);
-    spec.env["SHORTFUSE_OPEN"] = number % 2 ? "cache" : "kernel";
+    spec.env["SHORTFUSE_OPEN"] = number % 2 ? "" : "kernel";
     spec.err = temp / "err";
     spec.report = temp / "report";
     return Process(spec);
@@ -87,7 +87,7 @@ TEST(Kill, TheDaemon) {
       std::vector<Process> readers;
       for (unsigned i = 0; i < 2; ++i) {
         Spec spec = verifier(temp / ("board" + std::to_string(round)), temp / "source", mount.point(), i, true);
-        spec.env["SHORTFUSE_OPEN"] = round % 2 ? "cache" : "kernel";
+        spec.env["SHORTFUSE_OPEN"] = round % 2 ? "" : "kernel";
         spec.err = temp / "err";
         readers.emplace_back(spec);
       }

@@ -198,7 +198,7 @@ class Bench {
     const Variant mounted[] = {
         {"fuse", "passthroughfs, time-outs 0", work_ / "fuse", false, "timeout=0"},
         {"fuse-cached", "passthroughfs, time-outs of a day", work_ / "cached", false, caches},
-        {kHookedVariant, "with datacache, under the hook, SHORTFUSE_OPEN=cache", work_ / "hook", true, policy}};
+        {kHookedVariant, "the same with datacache, under the hook", work_ / "hook", true, policy}};
     for (const auto &variant : mounted) {
       try {
         require(installation_.passthroughfs);

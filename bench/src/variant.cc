@@ -54,7 +54,6 @@ Installation Installation::find() {
 std::map<std::string, std::string> Variant::environment(const Installation &installation) const {
   std::map<std::string, std::string> environment{{"LC_ALL", "C"}};
   if (hooked) environment["LD_PRELOAD"] = installation.hook;
-  if (hooked && !options.empty()) environment["SHORTFUSE_OPEN"] = "cache";
   return environment;
 }
 

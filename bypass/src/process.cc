@@ -123,12 +123,13 @@ static void keep_path(char *to, const char *from) {
 }
 
 void options_start(char **envp) {
+  g.options.serve_opens = true;
   if (envp == nullptr) return;
   for (char **e = envp; *e != nullptr; ++e) {
     if (!text_starts(*e, "SHORTFUSE_")) continue;
     const char *value;
     if (env_value(*e, "SHORTFUSE_REPORT", &value)) keep_path(g.options.report_path, value);
-    if (env_value(*e, "SHORTFUSE_OPEN", &value)) g.options.serve_opens = text_is(value, "cache");
+    if (env_value(*e, "SHORTFUSE_OPEN", &value)) g.options.serve_opens = !text_is(value, "kernel");
     if (env_value(*e, "SHORTFUSE_LOG", &value)) {
       g.options.log = value[0] != 0 && !text_is(value, "off");
       g.options.log_debug = text_is(value, "debug");

@@ -56,7 +56,7 @@ constexpr Variable kVariables[] = {
     {"SHORTFUSE_DISABLE=", is_switch, "0 or 1 is understood; the hook stays off", '1'},
     {"SHORTFUSE_FILTERED=", is_switch, "0 or 1 is understood; a filter of system calls is taken for deadly", '0'},
     {"SHORTFUSE_LOG=", is_level, "off, info, debug or an absolute path is understood; nothing is logged", 0},
-    {"SHORTFUSE_OPEN=", is_opener, "kernel or cache is understood; opens are the kernel's", 0},
+    {"SHORTFUSE_OPEN=", is_opener, "cache or kernel is understood; opens are served from the cache", 0},
     {"SHORTFUSE_REPORT=", is_path, "the path is too long; no report is written", 0},
     {"SHORTFUSE_TRACE=", is_session, "only shortfuse trace sets it; nothing is traced", 0},
 };
