@@ -19,6 +19,7 @@ run=(
   squashfuse squashfs-tools sshfs openssh-sftp-server fuse-overlayfs   # daemons that know nothing of shortfuse
   attr acl git rsync sqlite3 tar gcc python3       # programs whose output must not change
   strace                                           # what shortfuse trace counts is counted again by it
+  libjemalloc2                                     # an allocator that makes calls of its own, for programs to preload
   gdb linux-perf                                   # they unwind through the hook
   fio                                              # the bench
 )

@@ -27,7 +27,7 @@ constexpr uint64_t kNever = 0;        ///< a time to live without end
 using Moment = uint64_t;              ///< a point on the mutation clock
 constexpr Moment kNow = ~0ull;        ///< for learn(): the name is known to be right now
 
-constexpr size_t kPathBytesMax = 128 << 10;  ///< of path_of(): who goes by directories comes deeper than any call's path
+constexpr size_t kPathBytesMax = 128 << 10;  ///< of path_of(): directory by directory one comes deeper than PATH_MAX
 
 struct Options {
   uint64_t budget_bytes = 256ull << 20;  ///< of chunks; at least 4 MiB. The index comes on top (6 to 13 %).
