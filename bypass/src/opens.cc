@@ -23,7 +23,9 @@ constexpr unsigned kOpenPathMax = 208;
 constexpr uint16_t kSlotBusy = 0x8000;
 constexpr uint64_t kDescriptorsMin = 128;    // with fewer allowed, making one real could fail for want of numbers
 constexpr int kLimitOfFiles = 7;
-constexpr unsigned kMovesMax = 20;           // attempts, while names on the way change
+constexpr unsigned kMovesMax = 20;           // attempts, while names on the way change,
+constexpr unsigned kSlowMovesMax = 20;       // and as many more where whoever changes them does not get its turn
+constexpr long kNap_ns = 500'000, kLongNap_ns = 50'000'000;
 constexpr unsigned kBusyMax = 4000;          // while the daemon has too many to open
 // Programs whose opens are mostly made real are better off with the kernel's: each of those costs as much as so many.
 constexpr int kCostOfReal = 16, kScoreMin = -32, kScoreMax = 64;
@@ -37,6 +39,7 @@ struct alignas(64) OpenFile {
   uint32_t flags;          // as F_GETFL tells them
   uint32_t serial;         // of the mount
   uint8_t mount;
+  bool stale;              // it has not been found for long: the next time one does not look for as long. The turn's
   char path[kOpenPathMax]; // absolute, as the caller gave it; empty: not known
 };
 
@@ -155,13 +158,17 @@ static bool may_be_confined() {
   return is_error(n) ? n != -EINVAL : !text_is(label, kFree);  // EINVAL: nobody gives labels
 }
 
+static void watch_last_number(const FileLimit &limit) {
+  __atomic_store_n(&last_number, static_cast<int>(limit.cur < INT32_MAX ? limit.cur - 1 : INT32_MAX), __ATOMIC_RELAXED);
+  note_number(last_number);  // it may have been taken already
+}
+
 // Of something that cannot be opened: who comes to it by a link in /proc that we did not see gets ENXIO.
 static bool make_source() {
   FileLimit limit = {};
   SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
   if (limit.cur < kDescriptorsMin || may_be_confined()) return false;
-  __atomic_store_n(&last_number, static_cast<int>(limit.cur < INT32_MAX ? limit.cur - 1 : INT32_MAX), __ATOMIC_RELAXED);
-  note_number(last_number);  // who started this process may have taken it
+  watch_last_number(limit);
   long event = SF_SYS2(__NR_eventfd2, 0, O_CLOEXEC);
   if (is_error(event)) return false;
   char path[40];
@@ -258,6 +265,7 @@ bool open_from_cache(Op *op, uint64_t flags, const char *path, long *result) {
   if (open == nullptr) return false;
   __builtin_memcpy(open->path, known_path, path_bytes);
   open->session = nullptr;
+  open->stale = false;
   open->generation = g.process->generation;
   open->nid = op->nid;
   open->flags = static_cast<uint32_t>(flags & ~static_cast<uint64_t>(O_NOCTTY | O_CLOEXEC)) | O_LARGEFILE;
@@ -382,16 +390,18 @@ static bool has_moved(int error) {
   return error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -EXDEV || error == -ESTALE;
 }
 
-static int open_somehow(const OpenFile &open, const Mount &m) {
+static int open_somehow(OpenFile &open, const Mount &m) {
   int fd = open_by_path(open, m);
   if (!has_moved(fd) && fd != -EACCES) return fd;
-  for (unsigned moved = 0, busy = 0; moved < kMovesMax && busy < kBusyMax;) {
+  const unsigned moves_max = open.stale ? kMovesMax : kMovesMax + kSlowMovesMax;
+  for (unsigned moved = 0, busy = 0; moved < moves_max && busy < kBusyMax;) {
     fd = open_by_daemon(open, m, moved);
     if (fd != -EBUSY && !has_moved(fd)) return fd;
     ++(fd == -EBUSY ? busy : moved);
-    __kernel_timespec nap = {0, 500'000};
+    __kernel_timespec nap = {0, moved < kMovesMax ? kNap_ns : kLongNap_ns};
     SF_SYS2(__NR_nanosleep, &nap, 0);
   }
+  open.stale = true;
   return -ESTALE;
 }
 
@@ -417,7 +427,7 @@ class MoreNumbers {
 }  // namespace
 
 // REQUIRES: the turn, and to be inside the mount.
-static int really_open(const OpenFile &open) {
+static int really_open(OpenFile &open) {
   const Mount &m = mounts[open.mount];
   const int fd = open_somehow(open, m);
   if (fd != -EMFILE) return fd;
@@ -465,6 +475,11 @@ int make_placeholder_real(const File &file) {
 }
 
 bool numbers_may_be_used_up() {
+  if (__atomic_load_n(&last_number, __ATOMIC_RELAXED) < 0) {  // no open has been served yet
+    FileLimit limit = {};
+    SF_SYS4(__NR_prlimit64, 0, kLimitOfFiles, 0, &limit);
+    watch_last_number(limit);
+  }
   const bool taken_by_files = __atomic_load_n(&highest_file, __ATOMIC_RELAXED) >= static_cast<uint32_t>(last_number);
   if (!taken_by_files && !__atomic_load_n(&last_number_taken, __ATOMIC_RELAXED)) return false;
   // Set again by who takes it after it was looked at.

@@ -471,6 +471,21 @@ TEST_F(Opens, AnAbsentNameWhereAllNumbersMayBeUsedUp) {
   EXPECT_FALSE(kernel_is_asked());
 }
 
+TEST_F(Opens, AnAbsentNameWhereAllNumbersWereUsedUpBeforeAnOpenWasServed) {
+  close(open((tree.root() + "/absent").c_str(), O_RDWR | O_CREAT, 0600));
+  struct ::rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const int last = static_cast<int>(limit.rlim_cur) - 1;
+  last_number = -1;  // as in a new process
+  last_number_taken = false;
+  ASSERT_EQ(through(SYS_dup2, 0, last), last);
+  const int fd = open_it("absent");
+  EXPECT_GE(fd, 0) << "the kernel is asked; it knows one here";
+  EXPECT_EQ(through(SYS_close, fd), 0);
+  EXPECT_EQ(through(SYS_close, last), 0);
+  EXPECT_EQ(open_it("absent"), -ENOENT);
+}
+
 TEST_F(Opens, LoweringTheLimitEndsThem) {
   const int fd = open_it("f");
   struct ::rlimit limit;

@@ -1,5 +1,6 @@
 #include "keeper.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -14,8 +16,19 @@ namespace shortfuse::bridge {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(2);
+constexpr auto kPatienceMax = std::chrono::seconds(20);
+constexpr auto kBetweenLooks = std::chrono::milliseconds(100);
+constexpr unsigned kIdleMax = 3;        // looks: one may have met it between two requests
 constexpr auto kBetweenStarts = std::chrono::seconds(1);
 constexpr unsigned kCarriersMax = 16;   // a thread of the file system each, while it works
+
+/// What a file of /proc says, as far as it matters here; empty when it is not there.
+std::string first_bytes_of(const std::string &file) {
+  char bytes[512];
+  const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const ssize_t got = fd ? read(fd.get(), bytes, sizeof(bytes)) : 0;
+  return std::string(bytes, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+}
 
 void block_signals() {
   sigset_t all;
@@ -105,28 +118,29 @@ void Keeper::run() {
     }
     hear();
     send_waiting();
-    const Time now = std::chrono::steady_clock::now();
-    let_go([&](const Waiting &one) { return one.until <= now; });
+    look_after(std::chrono::steady_clock::now());
   }
   opener_.stop();
 }
 
 void Keeper::wait() {
-  Time until = waiting_.empty() ? Time::max() : waiting_.front().until;
+  Time until = Time::max();
+  for (const Waiting &one : waiting_) until = std::min(until, one.until);
   if (start_again_) until = std::min(until, start_after_);
   int timeout_ms = -1;
   if (until != Time::max()) {
     const auto left = until - std::chrono::steady_clock::now();
     timeout_ms = std::max(0, static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(left).count()));
   }
-  pollfd waits[2] = {{wake_.get(), POLLIN, 0}, {opener_.socket(), POLLIN, 0}};
+  const short room = no_room_ ? POLLOUT : 0;
+  pollfd waits[2] = {{wake_.get(), POLLIN, 0}, {opener_.socket(), static_cast<short>(POLLIN | room), 0}};
   poll(waits, 2, timeout_ms);
   uint64_t drained;
   [[maybe_unused]] ssize_t ignored = read(wake_.get(), &drained, sizeof(drained));
 }
 
-/// What has come from others since, to the opener. What it has no room for now is not asked for: an application asks
-/// again, a request goes on, and what is to be dropped waits for the next time.
+/// What has come from others since, to the opener. An application for which it has no room now asks again; everything
+/// else waits until it has.
 void Keeper::send_waiting() {
   std::unique_lock guard(lock_);
   const bool wanted = std::exchange(wanted_, false);
@@ -137,13 +151,17 @@ void Keeper::send_waiting() {
   guard.lock();
   OpenerPacket packet;
   packet.word = OpenerWord::Drop;
+  no_room_ = false;
   while (!dropped_.empty()) {
     packet.nid = dropped_.front();
-    if (opener_.running() && !opener_.send(packet, {}, -1)) break;
+    no_room_ = opener_.running() && !opener_.send(packet, {}, -1);
+    if (no_room_) break;
     dropped_.pop_front();
   }
   guard.unlock();
-  for (Parked &one : parked) ask_to_keep(std::move(one));
+  const Time now = std::chrono::steady_clock::now();
+  for (Parked &one : parked) waiting_.push_back({std::move(one), now + kPatience, now + kPatienceMax});
+  ask_to_keep();
   for (const Wanted &one : opening) {
     packet.word = OpenerWord::Open;
     packet.nid = one.nid;
@@ -173,18 +191,44 @@ void Keeper::opener_failed(const std::string &why) {
     std::fprintf(stderr, "shortfuse: applications are served no opens of %s: %s\n", mount_point_.c_str(), why.c_str());
 }
 
-void Keeper::ask_to_keep(Parked parked) {
+/// In turn, and behind what is to be dropped: it must not be told to drop afterwards what it is to keep now.
+void Keeper::ask_to_keep() {
+  let_go([&](const Waiting &one) { return !opener_.running() || one.parked.place.mount_point.empty(); });
   OpenerPacket packet;
   packet.word = OpenerWord::Keep;
-  packet.nid = parked.nid;
-  bool asked = false;
-  if (!parked.place.mount_point.empty()) {
-    std::lock_guard guard(lock_);
-    asked = dropped_.empty();  // it must not be told to drop afterwards what it is to keep now
+  for (Waiting &one : waiting_) {
+    if (no_room_) return;
+    if (one.asked) continue;
+    packet.nid = one.parked.nid;
+    one.asked = opener_.send(packet, one.parked.place, -1);
+    no_room_ = !one.asked;
   }
-  asked = asked && opener_.send(packet, parked.place, -1);
-  if (!asked) return let_go_on(std::move(parked));
-  waiting_.push_back({std::move(parked), std::chrono::steady_clock::now() + kPatience});
+}
+
+void Keeper::look_after(Time now) {
+  let_go([&](Waiting &one) {
+    if (one.until > now) return false;
+    one.until = now + kBetweenLooks;
+    one.idle = is_busy(one) ? 0 : one.idle + 1;
+    return one.idle >= kIdleMax || one.last <= now;
+  });
+}
+
+/// Whether the opener's thread runs, is about to, or waits for an answer of the file system. What it waits for is told
+/// by proc(5)'s wchan: the function of the kernel in which it sleeps. Where that is not told it counts as idle.
+bool Keeper::is_busy(const Waiting &one) const {
+  const std::string opener = std::to_string(opener_.pid()), worker = std::to_string(one.worker);
+  const std::string thread = "/proc/" + opener + "/task/" + (one.worker != 0 ? worker : opener);
+  const std::string stat = first_bytes_of(thread + "/stat");
+  const size_t name_end = stat.rfind(") ");
+  if (name_end == std::string::npos) return one.worker != 0;  // it has just ended: what it has to say is on its way
+  switch (stat[name_end + 2]) {
+    case 'R': return true;
+    case 'S': case 'D': break;
+    default: return false;
+  }
+  const std::string sleeps_in = first_bytes_of(thread + "/wchan");
+  return sleeps_in.find("request") != std::string::npos || sleeps_in.find("fuse") != std::string::npos;
 }
 
 void Keeper::hear() {
@@ -197,6 +241,11 @@ void Keeper::hear() {
     }
     if (packet.word == OpenerWord::Ready) {
       opens_.offer(true);
+      continue;
+    }
+    if (packet.word == OpenerWord::Began) {
+      for (Waiting &one : waiting_)
+        if (one.parked.nid == packet.nid) one.worker = static_cast<pid_t>(packet.flags);
       continue;
     }
     {
@@ -224,7 +273,7 @@ void Keeper::opener_ended() {
 
 // ---- requests that go on
 
-void Keeper::let_go(const std::function<bool(const Waiting &)> &which) {
+void Keeper::let_go(const std::function<bool(Waiting &)> &which) {
   for (auto one = waiting_.begin(); one != waiting_.end();) {
     if (!which(*one)) {
       ++one;

@@ -9,9 +9,11 @@
 // The opens are made, and what is kept is held, by a process of its own (opener.h); a thread here talks to it and waits
 // for nothing else. Where the kernel holds locks for the request put aside (the directory, the victim), opening the
 // victim takes none of them as long as all names on the way are in the kernel's cache, where the request has just
-// walked them. Should one have gone since, or the file system not answer, the request goes on after kPatience, and
-// nothing is kept. So it does where the opener has gone; another one is started, and what the first one had kept is
-// lost: for applications these files are stale.
+// walked them. Should one have gone since, the two wait for each other: once the opener's thread has slept in the
+// kernel for kPatience, and not for the file system, the request goes on, and nothing is kept. While it runs, has not
+// got its turn on a busy machine, or waits for a file system that is slow, the request waits with it, but no longer
+// than kPatienceMax. Requests go on, too, where the opener has gone; another one is started, and what the first one
+// had kept is lost: for applications these files are stale.
 //
 // Requests go on in threads of their own: in a session with many threads the file system runs them there, and one may
 // wait for another.
@@ -80,7 +82,11 @@ class Keeper {
   };
   struct Waiting {
     Parked parked;
-    Time until;
+    Time until;           ///< then it is looked at
+    Time last;            ///< then it goes on in any case
+    bool asked = false;   ///< the opener knows of it
+    pid_t worker = 0;     ///< its thread that is at it; 0: none yet
+    unsigned idle = 0;    ///< how often in succession it was seen waiting for neither file system nor processor
   };
 
   void wake();
@@ -89,10 +95,12 @@ class Keeper {
   void send_waiting();
   void start_opener();
   void opener_failed(const std::string &why);
-  void ask_to_keep(Parked parked);
+  void ask_to_keep();
+  void look_after(Time now);
+  bool is_busy(const Waiting &one) const;
   void hear();
   void opener_ended();
-  void let_go(const std::function<bool(const Waiting &)> &which);
+  void let_go(const std::function<bool(Waiting &)> &which);
   void let_go_on(Parked parked);
   void carry_on();
 
@@ -115,6 +123,7 @@ class Keeper {
   Time start_after_{};                ///< not one after the other, should they end at once
   bool start_again_ = false;
   std::deque<Waiting> waiting_;       ///< until the opener answers
+  bool no_room_ = false;              ///< the opener has not read yet what it was told before
   bool complained_ = false;
 
   Descriptor wake_;

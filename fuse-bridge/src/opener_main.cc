@@ -82,7 +82,7 @@ class Openings {
   void keep(const Job &job);
   Descriptor open_kept(uint64_t nid, int flags);
   void drop(uint64_t nid);
-  void say(OpenerWord word, uint64_t nid = 0);
+  void say(OpenerWord word, uint64_t nid = 0, uint32_t flags = 0);
   void close_some();
   static bool start(std::atomic<int> &under_way, auto &&job);
 
@@ -97,9 +97,10 @@ class Openings {
 };
 
 /// The daemon reads as long as it lives; should so much wait to be read, the opener has time.
-void Openings::say(OpenerWord word, uint64_t nid) {
+void Openings::say(OpenerWord word, uint64_t nid, uint32_t flags) {
   OpenerPacket packet;
   packet.word = word;
+  packet.flags = flags;
   packet.nid = nid;
   ssize_t sent;
   while ((sent = send(socket_, &packet, sizeof(packet), MSG_NOSIGNAL)) < 0 && errno == EINTR) {}
@@ -200,6 +201,7 @@ Descriptor Openings::open_kept(uint64_t nid, int flags) {
 }
 
 void Openings::keep(const Job &job) {
+  say(OpenerWord::Began, job.packet.nid, static_cast<uint32_t>(gettid()));
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   int error = -EMFILE;

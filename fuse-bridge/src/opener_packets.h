@@ -13,6 +13,7 @@ enum class OpenerWord : uint32_t {
   Drop,     ///< it need not be kept any more
   // From the opener
   Ready,    ///< first of all
+  Began,    ///< a thread has turned to what is to be kept; `flags`: which
   Kept,
   NotKept,  ///< it could not be opened, or has been given away since
 };
@@ -20,7 +21,7 @@ enum class OpenerWord : uint32_t {
 /// A packet: this, and behind it the path inside the mount.
 struct OpenerPacket {
   OpenerWord word = OpenerWord::Open;
-  uint32_t flags = 0;        ///< Open: of open(2)
+  uint32_t flags = 0;        ///< Open: of open(2). Began: the thread's number
   uint64_t nid = 0;
   uint64_t nodeid = 0;
   uint32_t has_name = 0;     ///< 0: the node has no name that is known

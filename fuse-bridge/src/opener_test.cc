@@ -101,6 +101,10 @@ TEST_F(OpenerTest, SignalsButOneDoNotEndIt) {
   packet.nid = 7;
   ASSERT_TRUE(opener.send(packet, {"/tmp", "", 1}, -1));
   ASSERT_EQ(next(packet), Opener::Got::Packet);
+  EXPECT_EQ(packet.word, OpenerWord::Began);
+  EXPECT_EQ(packet.nid, 7u);
+  EXPECT_NE(packet.flags, static_cast<uint32_t>(opener.pid())) << "a thread of its own";
+  ASSERT_EQ(next(packet), Opener::Got::Packet);
   EXPECT_EQ(packet.word, OpenerWord::NotKept) << "of what is not on FUSE";
   EXPECT_EQ(packet.nid, 7u);
   kill(opener.pid(), SIGKILL);
