@@ -11,35 +11,64 @@
 namespace shortfuse::bypass {
 namespace {
 
-using Handler = int (*)(const sf_call *, long *);
+// The calls that are treated alike. Not known by the function that treats them, which cannot be compared in constant
+// expressions of the sanitisers' builds.
+enum class Group : uint8_t {
+  NotOurs, Stat, Access, Readlink, Xattr, Statfs, Open, Read, Lseek, Getdents, Descriptor, OffsetUser, Creator,
+  Directory, Process, Other, Uses
+};
+
+// Not a table: its relocations would cost every process a page.
+int handle(Group group, const sf_call *call, long *result) {
+  switch (group) {
+    case Group::Stat: return call_stat(call, result);
+    case Group::Access: return call_access(call, result);
+    case Group::Readlink: return call_readlink(call, result);
+    case Group::Xattr: return call_xattr(call, result);
+    case Group::Statfs: return call_statfs(call, result);
+    case Group::Open: return call_open(call, result);
+    case Group::Read: return call_read(call, result);
+    case Group::Lseek: return call_lseek(call, result);
+    case Group::Getdents: return call_getdents(call, result);
+    case Group::Descriptor: return call_descriptor(call, result);
+    case Group::OffsetUser: return call_offset_user(call, result);
+    case Group::Creator: return call_creator(call, result);
+    case Group::Directory: return call_directory(call, result);
+    case Group::Process: return call_process(call, result);
+    case Group::Other: return call_other(call, result);
+    case Group::Uses: return call_uses(call, result);
+    case Group::NotOurs: break;
+  }
+  return 0;
+}
 
 // One list for sf_bypass_call and sf_bypass_wants.
-constexpr Handler handler_of(long nr) {
+constexpr Group group_of(long nr) {
   switch (nr) {
     case __NR_stat: case __NR_lstat: case __NR_fstat: case __NR_newfstatat: case __NR_statx:
-      return call_stat;
+      return Group::Stat;
     case __NR_access: case __NR_faccessat: case __NR_faccessat2:
-      return call_access;
+      return Group::Access;
     case __NR_readlink: case __NR_readlinkat:
-      return call_readlink;
+      return Group::Readlink;
     case __NR_getxattr: case __NR_lgetxattr: case __NR_fgetxattr:
     case __NR_listxattr: case __NR_llistxattr: case __NR_flistxattr:
-      return call_xattr;
+      return Group::Xattr;
     case __NR_statfs: case __NR_fstatfs:
-      return call_statfs;
+      return Group::Statfs;
     case __NR_open: case __NR_openat: case __NR_openat2: case __NR_creat:
-      return call_open;
+      return Group::Open;
     case __NR_read: case __NR_readv: case __NR_pread64: case __NR_preadv: case __NR_preadv2:
-      return call_read;
+      return Group::Read;
     case __NR_lseek:
-      return call_lseek;
+      return Group::Lseek;
     case __NR_getdents64: case __NR_getdents:
-      return call_getdents;
+      return Group::Getdents;
     case __NR_close: case __NR_dup: case __NR_dup2: case __NR_dup3: case __NR_fcntl: case __NR_close_range:
-      return call_descriptor;
+      return Group::Descriptor;
     case __NR_sendfile: case __NR_splice: case __NR_copy_file_range: case __NR_sendmsg: case __NR_sendmmsg:
     case __NR_pidfd_getfd: case __NR_ioctl:
-      return call_offset_user;
+      return Group::OffsetUser;
     case __NR_pipe: case __NR_pipe2: case __NR_socket: case __NR_socketpair: case __NR_accept: case __NR_accept4:
     case __NR_recvmsg: case __NR_recvmmsg: case __NR_eventfd: case __NR_eventfd2: case __NR_signalfd:
     case __NR_signalfd4: case __NR_timerfd_create: case __NR_epoll_create: case __NR_epoll_create1:
@@ -47,16 +76,16 @@ constexpr Handler handler_of(long nr) {
     case __NR_memfd_secret: case __NR_userfaultfd: case __NR_perf_event_open: case __NR_bpf: case __NR_mq_open:
     case __NR_open_by_handle_at: case __NR_open_tree: case __NR_fsopen: case __NR_fsmount: case __NR_fspick:
     case __NR_pidfd_open: case __NR_landlock_create_ruleset:
-      return call_creator;
+      return Group::Creator;
     case __NR_chdir: case __NR_fchdir:
-      return call_directory;
+      return Group::Directory;
     case __NR_chroot: case __NR_pivot_root: case __NR_mount: case __NR_umount2: case __NR_move_mount:
     case kSysMountSetattr: case __NR_setns: case __NR_unshare: case __NR_seccomp: case __NR_prctl:
     case __NR_io_uring_setup: case __NR_io_setup: case __NR_inotify_add_watch: case __NR_fanotify_mark:
     case __NR_setuid: case __NR_setgid: case __NR_setreuid: case __NR_setregid:
     case __NR_setresuid: case __NR_setresgid: case __NR_setfsuid: case __NR_setfsgid: case __NR_setgroups:
     case __NR_capset:
-      return call_process;
+      return Group::Process;
     case __NR_write: case __NR_pwrite64: case __NR_writev: case __NR_pwritev: case __NR_pwritev2:
     case __NR_ftruncate: case __NR_truncate: case __NR_fallocate: case __NR_fsync: case __NR_fdatasync:
     case __NR_rename: case __NR_renameat: case __NR_renameat2: case __NR_mkdir: case __NR_mkdirat: case __NR_rmdir:
@@ -65,17 +94,22 @@ constexpr Handler handler_of(long nr) {
     case __NR_chown: case __NR_lchown: case __NR_fchown: case __NR_fchownat: case __NR_utime: case __NR_utimes:
     case __NR_utimensat: case __NR_setxattr: case __NR_lsetxattr: case __NR_fsetxattr: case __NR_removexattr:
     case __NR_lremovexattr: case __NR_fremovexattr:
-      return call_other;
+      return Group::Other;
     default:
-      return nullptr;
+      return Group::NotOurs;
   }
 }
 
 // Answers from the cache, so that a placeholder among its arguments need not be made real before.
-bool serves(Handler handler) {
-  return handler == call_stat || handler == call_access || handler == call_readlink || handler == call_xattr ||
-         handler == call_statfs || handler == call_open || handler == call_read || handler == call_lseek ||
-         handler == call_getdents || handler == call_descriptor || handler == call_uses;
+bool serves(Group group) {
+  switch (group) {
+    case Group::Stat: case Group::Access: case Group::Readlink: case Group::Xattr: case Group::Statfs:
+    case Group::Open: case Group::Read: case Group::Lseek: case Group::Getdents: case Group::Descriptor:
+    case Group::Uses:
+      return true;
+    default:
+      return false;
+  }
 }
 
 // In this order: the last one that is closed is no longer counted, but has left its mark before.
@@ -86,18 +120,18 @@ inline int keep_all_from_kernel(const sf_call *call, long *result) {
 
 // Where opens are served: no placeholder gets to the kernel with a call.
 [[gnu::noinline]] int call_with_placeholders(const sf_call *call, long *result) {
-  Handler handler = handler_of(call->nr);
-  if (handler == nullptr && uses_descriptors(call->nr)) handler = call_uses;
-  if (handler == nullptr) return 0;
+  Group group = group_of(call->nr);
+  if (group == Group::NotOurs && uses_descriptors(call->nr)) group = Group::Uses;
+  if (group == Group::NotOurs) return 0;
   int handled = 0;
   // Those that may make the kernel's call themselves, of what they do not serve.
-  if (!serves(handler) && call->nr != __NR_ioctl) handled = keep_all_from_kernel(call, result);
-  if (handled == 0) handled = handler(call, result);
+  if (!serves(group) && call->nr != __NR_ioctl) handled = keep_all_from_kernel(call, result);
+  if (handled == 0) handled = handle(group, call, result);
   return handled != 0 ? handled : keep_all_from_kernel(call, result);
 }
 
-// What is enough to know that a call is not ours, without its handler. Only for calls that have no other effect on us.
-enum class Needs : uint8_t { ItsHandler, Path0, Path1, Descriptor };
+// What is enough to know that a call is not ours. Only for calls that have no other effect on us.
+enum class Needs : uint8_t { MoreThanThat, Path0, Path1, Descriptor };
 
 constexpr Needs needs_of(long nr) {
   switch (nr) {
@@ -113,7 +147,7 @@ constexpr Needs needs_of(long nr) {
     case __NR_ftruncate: case __NR_fallocate: case __NR_fsync: case __NR_fdatasync:
       return Needs::Descriptor;
     default:
-      return Needs::ItsHandler;
+      return Needs::MoreThanThat;
   }
 }
 
@@ -135,8 +169,8 @@ struct WantedTable {
 constexpr WantedTable make_wanted_table() {
   WantedTable table{};
   for (long nr = 0; nr < kCalls; ++nr) {
-    const Handler handler = handler_of(nr);
-    table.of[nr] = handler == nullptr ? SF_UNWANTED : handler == call_creator ? SF_WANTED_LATER : SF_WANTED;
+    const Group group = group_of(nr);
+    table.of[nr] = group == Group::NotOurs ? SF_UNWANTED : group == Group::Creator ? SF_WANTED_LATER : SF_WANTED;
   }
   return table;
 }
@@ -150,7 +184,7 @@ inline bool plainly_not_ours(const sf_call &call) {
     const FileSlot *slot = slot_of(static_cast<int>(call.arg[0]));
     return slot == nullptr || kind_of(slot_state(*slot)) == kNotOurs;
   }
-  if (needs == Needs::ItsHandler) return false;
+  if (needs == Needs::MoreThanThat) return false;
   const char *path = reinterpret_cast<const char *>(call.arg[needs == Needs::Path0 ? 0 : 1]);
   if (path == nullptr) return false;
   if (path[0] != '/') {
@@ -194,18 +228,18 @@ bool told_not_to(char **envp) {
 }
 
 sf_op op_of_call(long nr) {
-  Handler h = handler_of(nr);
-  if (h == call_stat) return SF_OP_STAT;
-  if (h == call_access) return SF_OP_ACCESS;
-  if (h == call_readlink) return SF_OP_READLINK;
-  if (h == call_open) return SF_OP_OPEN;
-  if (h == call_read) return SF_OP_READ;
-  if (h == call_getdents) return SF_OP_READDIR;
-  if (h == call_statfs) return SF_OP_STATFS;
-  if (h == call_xattr) {
-    return nr == __NR_getxattr || nr == __NR_lgetxattr || nr == __NR_fgetxattr ? SF_OP_GETXATTR : SF_OP_LISTXATTR;
+  switch (group_of(nr)) {
+    case Group::Stat: return SF_OP_STAT;
+    case Group::Access: return SF_OP_ACCESS;
+    case Group::Readlink: return SF_OP_READLINK;
+    case Group::Open: return SF_OP_OPEN;
+    case Group::Read: return SF_OP_READ;
+    case Group::Getdents: return SF_OP_READDIR;
+    case Group::Statfs: return SF_OP_STATFS;
+    case Group::Xattr:
+      return nr == __NR_getxattr || nr == __NR_lgetxattr || nr == __NR_fgetxattr ? SF_OP_GETXATTR : SF_OP_LISTXATTR;
+    default: return SF_OP_OTHER;
   }
-  return SF_OP_OTHER;
 }
 
 }  // namespace
@@ -259,8 +293,8 @@ int sf_bypass_call(const struct sf_call *call, long *result) {
     if (any_placeholders()) handled = keep_from_kernel(call, result);
   } else if (g.options.serve_opens) {
     handled = call_with_placeholders(call, result);
-  } else if (const Handler handler = handler_of(call->nr); handler != nullptr) {
-    handled = handler(call, result);
+  } else if (const Group group = group_of(call->nr); group != Group::NotOurs) {
+    handled = handle(group, call, result);
   }
   t.stays_at_call = outer;
   return handled;
