@@ -213,19 +213,23 @@ hooked timeout 120 setpriv --no-new-privs python3 "$cases" "$T/mnt/confined" dup
 [ "$(served read)" -gt 0 ] || fail "a confined program was served nothing"
 [ "$(served open)" = 0 ] || fail "a confined program was served opens that the kernel was to decide"
 note "all numbers are used up"
-rm -f "$REPORT"
-mkdir "$T/mnt/exhausted"
-hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exhausted.py" "$T/mnt/exhausted" \
-  >"$T/with" 2>&1 </dev/null
-diff "$T/with" <(printf 'EMFILE True\n0 wrong\n') >"$T/diff" || fail "used up: $(head -n 20 "$T/diff")"
-[ "$(served open)" -gt 100 ] || fail "hardly an open was served: $(served open)"
-rm -f "$REPORT"
-mkdir "$T/mnt/duplicates"
-hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exhausted.py" "$T/mnt/duplicates" \
-  duplicates >"$T/with" 2>&1 </dev/null
-diff "$T/with" <(echo ENOENT ENOENT ENOENT ENOENT ENOENT EMFILE EMFILE ENOENT there) >"$T/diff" ||
-  fail "used up by duplicates: $(head -n 20 "$T/diff")"
-[ "$(served open)" -gt 10 ] || fail "hardly an open was served: $(served open)"
+# Who meets a busy daemon lets it be for a second or more: then it is said again, and has to be right again.
+exhaust() {  # AT-LEAST-SERVED HOW EXPECTED
+  local try dir
+  for try in {1..20}; do
+    [ "$try" = 1 ] || sleep 1.5
+    dir=$T/mnt/exhausted$((++runs))
+    rm -f "$REPORT"
+    mkdir "$dir"
+    hooked timeout 120 prlimit --nofile=300:300 python3 "$SF_SOURCE/tests/opens/exhausted.py" "$dir" $2 >"$T/with" \
+      2>&1 </dev/null
+    diff "$T/with" <(printf "$3\n") >"$T/diff" || fail "used up $2: $(head -n 20 "$T/diff")"
+    [ "$(served open)" -le "$1" ] || return 0
+  done
+  fail "hardly an open was served: $(served open)"
+}
+exhaust 100 '' 'EMFILE True\n0 wrong'
+exhaust 10 duplicates 'ENOENT ENOENT ENOENT ENOENT ENOENT EMFILE EMFILE ENOENT there'
 export SHORTFUSE_OPEN=kernel
 compare "passthroughfs, opens by the kernel"
 [ "$(served open)" = 0 ] || fail "opens were served"
