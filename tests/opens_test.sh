@@ -130,37 +130,6 @@ held() {
   wait
 }
 
-# A file system that answers late is waited for: what is removed is kept all the same.
-slow() {
-  note "a file is kept before its removal, however slowly"
-  local inner client remover
-  rm -rf "$T/note".* "$REPORT"
-  mkdir -p "$T/inner"
-  "$BIN/passthroughfs" -f "$T/source" "$T/inner" &
-  inner=$!
-  OWN_PROCESSES+=("$inner")
-  eventually 30 is_mounted "$T/inner" || fail "passthroughfs did not mount $T/inner"
-  passthrough "$T/inner" "$T/mnt"
-  head -c 20000 /dev/zero >"$T/mnt/held"
-  hooked timeout -s KILL 120 python3 "$SF_SOURCE/tests/opens/held.py" "$T/mnt" held "$T/note" >"$T/held" 2>&1 \
-    </dev/null &
-  client=$!
-  eventually 60 [ -e "$T/note.ready" ] || fail "slow: $(cat "$T/held")"
-  kill -STOP "$inner"
-  eventually 30 stopped "$inner" || fail "slow: the file system below cannot be stopped"
-  rm "$T/mnt/held" &
-  remover=$!
-  sleep 5
-  kill -CONT "$inner"
-  wait "$remover" || fail "slow: rm"
-  touch "$T/note.go"
-  wait "$client"
-  diff "$T/held" <(printf 'locked\nlocked\n') >"$T/diff" || fail "slow: $(cat "$T/diff")"
-  [ "$(served open)" -gt 0 ] || fail "slow: no open was served"
-  unmount "$T/mnt"
-  unmount "$T/inner"
-}
-
 # The process that opens for a daemon is killed. Opens go on; what it had kept of removed files is lost.
 opener_of() { "$BIN/shortfuse" status "$1" --json |
   python3 -c 'import json,sys; print(json.load(sys.stdin)["mount"]["opener_pid"] or "")'; }
@@ -198,7 +167,6 @@ diff "$T/expected" "$T/lost" || fail "opens after the opener was killed"
 held "the name that a descriptor is asked for by" 0 flock
 held "a descriptor that is asked for" 3600 flock
 held "a file that is kept before its removal" 3600 later
-slow
 for call in flock fork fsync poll seteuid; do gone "$call"; done
 passthrough "$T/source" "$T/mnt"
 compare "passthroughfs"
