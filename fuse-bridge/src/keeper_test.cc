@@ -1,14 +1,23 @@
 // Requests that are put aside go on, whatever becomes of the process that was to open their files.
 #include "keeper.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cerrno>
 #include <csignal>
+#include <cstdlib>
+#include <cstring>
 #include <future>
 #include <memory>
+#include <string>
 
 namespace shortfuse::bridge {
 namespace {
@@ -99,6 +108,68 @@ TEST_F(Keeping, ARequestGoesOnWhereItsFileCannotBeOpened) {
   keep(kNode);
   EXPECT_TRUE(goes_on(kNode));
   EXPECT_TRUE(keeper.would_keep(kNode));
+}
+
+/// A mount whose file system is this test: what it is asked is answered when the test says so.
+struct SlowMount {
+  std::string point = "/tmp/sf-test.XXXXXX";
+  Descriptor device{open("/dev/fuse", O_RDWR | O_CLOEXEC)};
+  alignas(8) char message[1 << 16];
+
+  SlowMount() {
+    if (mkdtemp(point.data()) == nullptr) point.clear();
+  }
+  ~SlowMount() {
+    umount2(point.c_str(), MNT_DETACH);
+    rmdir(point.c_str());
+  }
+  bool begin() {
+    const std::string options = "fd=" + std::to_string(device.get()) + ",rootmode=40000,user_id=0,group_id=0";
+    if (mount("slow", point.c_str(), "fuse", MS_NOSUID | MS_NODEV, options.c_str()) != 0) return false;
+    fuse_init_out init{};
+    init.major = FUSE_KERNEL_VERSION;
+    init.minor = FUSE_KERNEL_MINOR_VERSION;
+    init.max_write = 4096;
+    const uint64_t asked = next(FUSE_INIT);
+    return asked != 0 && answer(asked, 0, std::string(reinterpret_cast<const char *>(&init), sizeof(init)));
+  }
+  /// The number of the next request of that kind; others are refused. 0: none comes.
+  uint64_t next(uint32_t opcode) {
+    pollfd wait{device.get(), POLLIN, 0};
+    while (poll(&wait, 1, 30'000) == 1 && read(device.get(), message, sizeof(message)) > 0) {
+      const auto &header = *reinterpret_cast<const fuse_in_header *>(message);
+      if (header.opcode == opcode) return header.unique;
+      if (header.opcode != FUSE_FORGET && header.opcode != FUSE_BATCH_FORGET) answer(header.unique, -ENOSYS, "");
+    }
+    return 0;
+  }
+  bool answer(uint64_t unique, int error, const std::string &body) {
+    const fuse_out_header header{static_cast<uint32_t>(sizeof(header) + body.size()), error, unique};
+    const std::string reply = std::string(reinterpret_cast<const char *>(&header), sizeof(header)) + body;
+    return write(device.get(), reply.data(), reply.size()) == static_cast<ssize_t>(reply.size());
+  }
+};
+
+TEST_F(Keeping, ARequestWaitsAsLongAsTheFileSystemIsAsked) {
+  SlowMount slow;
+  if (!slow.device || geteuid() != 0) GTEST_SKIP() << "needs root and /dev/fuse";
+  ASSERT_TRUE(slow.begin()) << strerror(errno);
+  keeper.find_opener();
+  keeper.begin(slow.point);
+  ASSERT_TRUE(comes_to_be_offered());
+  Parked parked;
+  parked.nid = kNode;
+  parked.place = {slow.point, "name", 2};
+  keeper.keep(std::move(parked));
+  const uint64_t asked = slow.next(FUSE_LOOKUP);
+  ASSERT_NE(asked, 0u);
+  std::this_thread::sleep_for(4s);  // twice as long as it waits for an open that waits for something else
+  {
+    std::lock_guard guard(lock);
+    EXPECT_FALSE(went_on.contains(kNode));
+  }
+  EXPECT_TRUE(slow.answer(asked, -ENOENT, ""));
+  EXPECT_TRUE(goes_on(kNode));
 }
 
 TEST_F(Keeping, ARequestGoesOnWhereTheOpenerDoesNot) {

@@ -255,27 +255,20 @@ sf_hook_stub_end:
 
     .section .text.sf_hook_slots, "ax", @progbits
     .balign 4096
-    .globl sf_hook_slots
-    .hidden sf_hook_slots
-    .type sf_hook_slots, @object
-sf_hook_slots:
+/* DW_CFA_val_expression r16, 6 bytes: DW_OP_breg16 0; DW_OP_const1s -BYTES; DW_OP_and; DW_OP_deref */
+.macro slots name, bytes
+    .globl \name
+    .hidden \name
+    .type \name, @object
+\name:
     .cfi_startproc
     .cfi_def_cfa rsp, 0
-    /* DW_CFA_val_expression r16, 6 bytes: DW_OP_breg16 0; DW_OP_const1s -32; DW_OP_and; DW_OP_deref */
-    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, 0xe0, 0x1a, 0x06
-    .fill SF_SLOTS_MAX * SF_SLOT_BYTES, 1, 0xcc
+    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, (0x100 - \bytes), 0x1a, 0x06
+    .fill SF_SLOTS_MAX * \bytes, 1, 0xcc
     .cfi_endproc
-    .size sf_hook_slots, . - sf_hook_slots
-    .globl sf_hook_long_slots
-    .hidden sf_hook_long_slots
-    .type sf_hook_long_slots, @object
-sf_hook_long_slots:
-    .cfi_startproc
-    .cfi_def_cfa rsp, 0
-    /* The same with DW_OP_const1s -128. */
-    .cfi_escape 0x16, 0x10, 0x06, 0x80, 0x00, 0x09, 0x80, 0x1a, 0x06
-    .fill SF_SLOTS_MAX * SF_LONG_SLOT_BYTES, 1, 0xcc
-    .cfi_endproc
-    .size sf_hook_long_slots, . - sf_hook_long_slots
+    .size \name, . - \name
+.endm
+    slots sf_hook_slots, SF_SLOT_BYTES
+    slots sf_hook_long_slots, SF_LONG_SLOT_BYTES
     .balign 4096
     .section .note.GNU-stack, "", @progbits
