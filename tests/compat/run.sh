@@ -50,7 +50,9 @@ trap 'end_left; cleanup' EXIT
 
 export HOME=$T/home  # with a place for what the hook remembers of programs
 mkdir "$T/source" "$T/mnt" "$T/reports" "$HOME"
-passthrough "$T/source" "$T/mnt" "allow_other,bpftime_share=all"
+# cache=always: else the kernel can lose what SQLite writes in WAL mode, hook or no hook (ARCHITECTURE.md, "The
+# kernel's own page cache").
+passthrough "$T/source" "$T/mnt" "allow_other,bpftime_share=all,cache=always"
 daemon=$(daemon_of "$T/mnt")
 project=$T/mnt/project
 mkdir "$project"

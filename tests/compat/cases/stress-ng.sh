@@ -23,7 +23,11 @@ for stressor in access chattr chdir chmod chown copy-file dentry dir dirdeep dir
     fanotify fcntl fiemap file-ioctl filename flock fpunch fsize fstat full getdent handle hdd inode-flags inotify \
     io iomix lease link locka lockf lockofd mknod mmapfork msync open readahead rename seek sendfile splice \
     symlink sync-file tee touch utime vm-splice xattr; do
-  "$scratch/stress-ng" --$stressor 2 --timeout 1 --verify --temp-path . --no-rand-seed >"$scratch/log" 2>&1
+  # As many directories as it opens by itself, 16,384, are too many descriptors for a daemon with a limit of 20,000.
+  few=$([ $stressor = chdir ] && echo --chdir-dirs 1024)
+  "$scratch/stress-ng" --$stressor 2 $few --timeout 1 --verify --temp-path . --no-rand-seed >"$scratch/log" 2>&1
   echo "$stressor $? $(grep -oE '(skipped|passed|failed): [0-9]+' "$scratch/log" | tr '\n' ' ')"
   cat "$scratch/log" >>"$scratch/all"
 done
+# What it has made immutable and did not make mutable again, when its second was over.
+chattr -R -i -a . 2>/dev/null || true
