@@ -121,7 +121,7 @@ inline int keep_all_from_kernel(const sf_call *call, long *result) {
 // Where opens are served: no placeholder gets to the kernel with a call.
 [[gnu::noinline]] int call_with_placeholders(const sf_call *call, long *result) {
   Group group = group_of(call->nr);
-  if (group == Group::NotOurs && uses_descriptors(call->nr)) group = Group::Uses;
+  if (group == Group::NotOurs && users_of(call->nr) != Users::No) group = Group::Uses;
   if (group == Group::NotOurs) return 0;
   int handled = 0;
   // Those that may make the kernel's call themselves, of what they do not serve.
@@ -151,24 +151,23 @@ constexpr Needs needs_of(long nr) {
   }
 }
 
-constexpr long kCalls = 512;
 struct NeedsTable {
-  Needs of[kCalls];
+  Needs of[kSysSeen];
 };
 constexpr NeedsTable make_needs_table() {
   NeedsTable table{};
-  for (long nr = 0; nr < kCalls; ++nr) table.of[nr] = needs_of(nr);
+  for (long nr = 0; nr < kSysSeen; ++nr) table.of[nr] = needs_of(nr);
   return table;
 }
 constexpr NeedsTable kNeeds = make_needs_table();
 
 // sf_bypass_wants() without opens: all of them are asked for at every start of a process.
 struct WantedTable {
-  uint8_t of[kCalls];
+  uint8_t of[kSysSeen];
 };
 constexpr WantedTable make_wanted_table() {
   WantedTable table{};
-  for (long nr = 0; nr < kCalls; ++nr) {
+  for (long nr = 0; nr < kSysSeen; ++nr) {
     const Group group = group_of(nr);
     table.of[nr] = group == Group::NotOurs ? SF_UNWANTED : group == Group::Creator ? SF_WANTED_LATER : SF_WANTED;
   }
@@ -178,7 +177,7 @@ constexpr WantedTable kWanted = make_wanted_table();
 
 // By far the commonest answer of all. Reads the first bytes of the caller's path.
 inline bool plainly_not_ours(const sf_call &call) {
-  if (call.nr < 0 || call.nr >= kCalls) return false;
+  if (call.nr < 0 || call.nr >= kSysSeen) return false;
   const Needs needs = kNeeds.of[call.nr];
   if (needs == Needs::Descriptor) {
     const FileSlot *slot = slot_of(static_cast<int>(call.arg[0]));
@@ -314,11 +313,10 @@ void sf_bypass_abandoned(const struct sf_call *call) {
 int sf_bypass_in_policy(const struct sf_call *call) { return t.in_policy == call; }
 
 int sf_bypass_wants(long nr) {
-  const uint8_t wanted = nr >= 0 && nr < kCalls ? kWanted.of[nr] : uint8_t{SF_UNWANTED};
-  if (wanted != SF_WANTED && g.options.serve_opens && uses_descriptors(nr)) {
-    return may_end_opens(nr) ? SF_WANTED_FOR_OPENS : SF_WANTED_FOR_OPENS_LATER;
-  }
-  return wanted;
+  const uint8_t wanted = nr >= 0 && nr < kSysSeen ? kWanted.of[nr] : uint8_t{SF_UNWANTED};
+  const Users users = users_of(nr);
+  if (wanted == SF_WANTED || users == Users::No || !g.options.serve_opens) return wanted;
+  return users == Users::MayEndOpens ? SF_WANTED_FOR_OPENS : SF_WANTED_FOR_OPENS_LATER;
 }
 
 void sf_bypass_at_first_file(void (*call)(void)) { files_at_first(call); }

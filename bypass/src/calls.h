@@ -19,10 +19,17 @@ int call_creator(const sf_call *c, long *result);    // whatever else makes desc
 int call_directory(const sf_call *c, long *result);  // chdir fchdir
 int call_process(const sf_call *c, long *result);    // credentials, namespaces, io_uring
 int call_uses(const sf_call *c, long *result);       // mmap, poll, flock...: not ours, but they take descriptors
-/// Calls for call_uses: that take a descriptor, or what may be one.
-bool uses_descriptors(long nr);
-/// Of these: after which opens may not be served any more, so it is seen from the start.
-bool may_end_opens(long nr);
+/// Calls for call_uses: that take a descriptor, or what may be one; of these, after which opens may not be served any
+/// more, so it is seen from the start. A table: it is asked for every number at every start of a process.
+enum class Users : uint8_t { No, Yes, MayEndOpens };
+struct UsersTable {
+  Users of[kSysSeen];
+};
+extern const UsersTable kUsers;
+inline Users users_of(long nr) {
+  if (nr >= 0 && nr < kSysSeen) return kUsers.of[nr];
+  return nr < 0 ? Users::No : Users::Yes;
+}
 int call_other(const sf_call *c, long *result);      // what changes the mount: counted, never served
 
 /// "Is it a terminal?", asked of every file by programs that are written in Python or Perl: it is known not to be one.

@@ -161,7 +161,9 @@ bool names_descriptors(const char *path) {
   return false;
 }
 
-bool uses_descriptors(long nr) {
+namespace {
+
+constexpr bool uses(long nr) {
   switch (nr) {
     case __NR_poll: case __NR_ppoll: case __NR_select: case __NR_pselect6: case __NR_bpf: case __NR_kcmp:
     case __NR_io_uring_enter: case __NR_io_uring_register: case __NR_io_submit: case kSysLandlockAddRule:
@@ -171,7 +173,7 @@ bool uses_descriptors(long nr) {
   }
 }
 
-bool may_end_opens(long nr) {
+constexpr bool may_end_opens(long nr) {
   switch (nr) {
     case __NR_io_uring_enter: case __NR_io_uring_register: case __NR_io_submit: case kSysLandlockRestrictSelf:
     case __NR_prlimit64: case __NR_setrlimit:
@@ -179,6 +181,18 @@ bool may_end_opens(long nr) {
     default: return false;
   }
 }
+
+constexpr UsersTable make_users_table() {
+  UsersTable table{};
+  for (long nr = 0; nr < kSysSeen; ++nr) {
+    table.of[nr] = may_end_opens(nr) ? Users::MayEndOpens : uses(nr) ? Users::Yes : Users::No;
+  }
+  return table;
+}
+
+}  // namespace
+
+constexpr UsersTable kUsers = make_users_table();
 
 int keep_from_kernel(const sf_call *c, long *result) {
   switch (c->nr) {

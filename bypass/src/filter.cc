@@ -19,15 +19,17 @@ struct Filters {
 constexpr size_t kLineMax = 64;  // of what is looked for; longer lines are cut
 constexpr char kFirst = 'S';     // of what is looked for
 
-void take_line(const char *line, Filters *out) {
+// False: nothing else matters. Without a mode there is no filter; where there is one, the count comes behind it.
+bool take_line(const char *line, Filters *out) {
   uint64_t *to = nullptr;
   if (text_starts(line, "Seccomp:")) to = &out->mode;
   if (text_starts(line, "Seccomp_filters:")) to = &out->count;
-  if (to == nullptr) return;
+  if (to == nullptr) return true;
   *to = 0;
   for (; *line != 0; ++line) {
     if (*line >= '0' && *line <= '9') *to = *to * 10 + static_cast<uint64_t>(*line - '0');
   }
+  return to != &out->mode || out->mode != 0;
 }
 
 Filters filters_of(const char *status) {
@@ -38,8 +40,9 @@ Filters filters_of(const char *status) {
   size_t used = 0;
   bool passed = false;  // what this line begins with is not looked for
   long n;
-  while ((n = SF_SYS3(__NR_read, fd, text, sizeof text)) > 0) {
-    for (const char *p = text, *end = text + n; p != end;) {
+  bool more = true;
+  while (more && (n = SF_SYS3(__NR_read, fd, text, sizeof text)) > 0) {
+    for (const char *p = text, *end = text + n; more && p != end;) {
       if (passed || (used == 0 && *p != kFirst)) {
         passed = true;
         while (p != end && *p != '\n') ++p;
@@ -53,11 +56,11 @@ Filters filters_of(const char *status) {
       }
       line[used] = 0;
       used = 0;
-      take_line(line, &out);
+      more = take_line(line, &out);
       ++p;
     }
   }
-  out.known = n == 0;
+  out.known = !more || n == 0;
   SF_SYS1(__NR_close, fd);
   return out;
 }

@@ -29,6 +29,7 @@ namespace shortfuse::bypass {
 constexpr long kSysMountSetattr = 442;
 constexpr long kSysFchmodat2 = 452;
 constexpr long kSysKnown = 452;   // what comes behind is not known
+constexpr long kSysSeen = 512;    // tables of numbers end here
 constexpr long kSysQuotactlFd = 443, kSysLandlockAddRule = 445, kSysLandlockRestrictSelf = 446, kSysCachestat = 451;
 
 // Values that only libc's headers carry.

@@ -118,7 +118,9 @@ void attach_start() {
 #else
 void attach_start() {
   uint32_t uid = static_cast<uint32_t>(SF_SYS0(__NR_geteuid));
-  Text(registries[registry_count++].path, sizeof registries[0].path).add(SF_REGISTRY_ROOT);
+  // The path first: who reads before he writes, as counting does, has the page of zeroes mapped in between.
+  Text(registries[0].path, sizeof registries[0].path).add(SF_REGISTRY_ROOT);
+  registry_count = 1;
   if (uid != 0) {
     Registry &own = registries[registry_count++];
     Text run(own.path, sizeof own.path);
