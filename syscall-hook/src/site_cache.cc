@@ -12,7 +12,7 @@
 namespace {
 
 constexpr uint64_t kMagic = 0x3173657469736673ull;  // "sfsites1"
-constexpr uint32_t kFormat = 3;                      // raised whenever the search changes what it finds
+constexpr uint32_t kFormat = 4;                      // raised whenever the search changes what it finds
 constexpr const char *kSystemPlace = "/var/cache/shortfuse";
 constexpr int kNotTried = -4096;  // no descriptor, and no error of a call
 constexpr unsigned kTypeMask = 0170000, kRegular = 0100000, kFolder = 0040000, kOthersWrite = 022;
@@ -31,15 +31,26 @@ struct FileHeader {
 };
 static_assert(sizeof(FileHeader) == 72 && sizeof(sf_site) == 16);
 
-// Not against forgery (whoever may write the file may run code as this user), but against torn and decayed files.
+inline uint64_t mixed(uint64_t sum, const uint8_t *at) {
+  uint64_t word;
+  __builtin_memcpy(&word, at, 8);
+  sum = (sum ^ word) * 0x9e3779b97f4a7c15ull;
+  return sum ^ sum >> 29;
+}
+
+// Not against forgery (whoever may write the file may run code as this user), but against torn and decayed files. Four
+// sums that do not wait for each other: one alone took 2 us for the C library.
 uint64_t checksum(uint64_t sum, const void *data, size_t bytes) {
   auto p = (const uint8_t *)data;
-  for (; bytes >= 8; bytes -= 8, p += 8) {
-    uint64_t word;
-    __builtin_memcpy(&word, p, 8);
-    sum = (sum ^ word) * 0x9e3779b97f4a7c15ull;
-    sum ^= sum >> 29;
+  uint64_t lane[] = {sum, sum + 1, sum + 2, sum + 3};
+  for (; bytes >= 32; bytes -= 32, p += 32) {
+    lane[0] = mixed(lane[0], p);
+    lane[1] = mixed(lane[1], p + 8);
+    lane[2] = mixed(lane[2], p + 16);
+    lane[3] = mixed(lane[3], p + 24);
   }
+  sum = mixed(mixed(mixed(lane[0], (const uint8_t *)&lane[1]), (const uint8_t *)&lane[2]), (const uint8_t *)&lane[3]);
+  for (; bytes >= 8; bytes -= 8, p += 8) sum = mixed(sum, p);
   for (; bytes; bytes--, p++) sum = (sum ^ *p) * 0x100000001b3ull;
   return sum;
 }

@@ -44,6 +44,9 @@ int sf_sites_find(const struct sf_module *module, void *scratch, struct sf_site 
 /* The function in whose unwind information an address (relative to the base) lies, up to the next one's start. */
 int sf_function_of(const struct sf_module *module, uint32_t at, uint32_t *start, uint32_t *end);
 
+/* What sf_site::hash is. REQUIRES: SF_JUMP_BYTES of them or more. */
+uint32_t sf_window_hash(const uint8_t *code, unsigned bytes);
+
 /* Whether the bytes in memory still are what `site` says: the window, its instructions, the `syscall`. */
 int sf_site_matches(const struct sf_module *module, const struct sf_site *site);
 

@@ -112,7 +112,7 @@ class Made : public testing::Test {
     module_ = {};
     module_.base = (uint64_t)memory_.data();
     module_.text = module_.base + kText;
-    module_.text_end = module_.text + 4096;
+    module_.text_end = module_.text + text_bytes_;
     module_.eh_frame_hdr = header;
     module_.eh_frame_hdr_bytes = 12 + count * 8;
     return find(module_);
@@ -124,6 +124,7 @@ class Made : public testing::Test {
     return all.empty() ? sf_site{} : all[0];
   }
 
+  size_t text_bytes_ = 4096;
   std::vector<uint8_t> memory_;
   std::vector<uint32_t> starts_;
   sf_module module_;
@@ -137,8 +138,7 @@ TEST_F(Made, WindowOfWholeInstructionsMatches) {
   site.pre_bytes = 0;
   for (unsigned bytes = SF_JUMP_BYTES; bytes <= 9; bytes++) {
     site.window_bytes = (uint8_t)bytes;
-    site.hash = 2166136261u;
-    for (unsigned i = 0; i < bytes; i++) site.hash = (site.hash ^ memory_[kText + 5 + i]) * 16777619u;
+    site.hash = sf_window_hash(&memory_[kText + 5], bytes);
     EXPECT_EQ(sf_site_matches(&module_, &site), bytes == 8) << bytes;
   }
 }
@@ -176,6 +176,25 @@ TEST_F(Made, StackPointerStays) {
   // sub $8,%rsp ; syscall ; pop ; ret: nothing here may run elsewhere
   function(0, {0x48, 0x83, 0xec, 0x08, 0x0f, 0x05, 0x58, 0xc3});
   EXPECT_EQ(only().form, SF_SITE_NONE);
+}
+
+// A jump on two pages would have both of them copied; where nothing else can be had, it is taken.
+TEST_F(Made, JumpOnOnePageWhereThereIsOne) {
+  text_bytes_ = 2 * 4096;
+  for (const bool more : {false, true}) {
+    for (size_t at = 4080; at <= 4096; at++) {
+      std::fill(memory_.begin(), memory_.end(), 0xcc);
+      starts_.clear();
+      function(at, {0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3});
+      const uint8_t comparison[] = {0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3};
+      if (more) memcpy(&memory_[kText + at + 7], comparison, sizeof comparison);
+      const sf_site site = only();
+      EXPECT_EQ(site.nr, 4);
+      const bool on_two = at > 4096 - 5 && at < 4096, around = more && on_two;
+      EXPECT_EQ(site.form, around ? SF_SITE_AROUND : SF_SITE_BEFORE) << at;
+      EXPECT_EQ(sf_site_matches(&module_, &site), 1);
+    }
+  }
 }
 
 TEST_F(Made, JumpToTheSyscallItself) {
@@ -291,9 +310,130 @@ TEST_F(Made, NumberKeptWhereAColdPartComesBack) {
   memcpy(&memory_[kText + 206], end, sizeof end);
   EXPECT_EQ(only().nr, 202);
   function(2048, {0xe9, 0, 0, 0, 0});
-  const int32_t distance = 50 - (2048 + 5);
+  for (const auto &[to, number] : {std::pair{0, 202}, {50, -1}, {206, -1}, {209, -1}}) {
+    const int32_t distance = to - (2048 + 5);
+    memcpy(&memory_[kText + 2049], &distance, 4);
+    EXPECT_EQ(sites()[0].nr, number) << to;
+  }
+}
+
+// The loop stands before the constant, and behind the function that jumps into it.
+TEST_F(Made, NumberKeptWhereAColdPartComesToTheBeginning) {
+  // jmp 8 ; 2: nop ; mov %r12d,%eax ; syscall ; 8: mov $202,%r12d ; jmp 2
+  const auto code = {0xeb, 0x06, 0x90, 0x44, 0x89, 0xe0, 0x0f, 0x05, 0x41, 0xbc, 202, 0, 0, 0, 0xeb, 0xf2};
+  function(0, {0xe9, 0xf9, 1, 0, 0});  // to 0x1fe: nowhere
+  function(512, code);
+  EXPECT_EQ(only().nr, 202);
+  memory_[kText + 1] = 0xfd;  // to 514
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+  // The same where the nop is padding: jmp 3 at the end.
+  memory_[kText + 512 + 15] = 0xf3;
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+  memory_[kText + 1] = 0xf9;
+  EXPECT_EQ(only().nr, 202);
+}
+
+TEST_F(Made, NumberKeptOnMoreWaysThanAreFollowed) {
+  // jne 13 ; mov $202,%r12d ; jmp 613 ; 13: 600 times nop ; 613: mov %r12d,%eax ; syscall ; ret
+  function(0, {0x75, 11, 0x41, 0xbc, 202, 0, 0, 0, 0xe9, 0x58, 2, 0, 0});
+  memset(&memory_[kText + 13], 0x90, 600);
+  const uint8_t end[] = {0x44, 0x89, 0xe0, 0x0f, 0x05, 0xc3};
+  memcpy(&memory_[kText + 613], end, sizeof end);
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+}
+
+TEST_F(Made, NumberKeptWhereNotAllJumpsAreKnown) {
+  // mov $202,%r12d ; 6: mov %r12d,%eax ; syscall ; jmp *%rdx
+  function(0, {0x41, 0xbc, 202, 0, 0, 0, 0x44, 0x89, 0xe0, 0x0f, 0x05, 0xff, 0xe2});
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+  // ... ; ret ; 2,050 times jne ; jmp 6
+  text_bytes_ = 2 * 4096;
+  for (const bool all : {true, false}) {
+    const size_t count = all ? 100 : 2050, last = 12 + 2 * count;
+    std::fill(memory_.begin(), memory_.end(), 0xcc);
+    starts_.clear();
+    function(0, {0x41, 0xbc, 202, 0, 0, 0, 0x44, 0x89, 0xe0, 0x0f, 0x05, 0xc3});
+    for (size_t i = 0; i < count; i++) memory_[kText + 12 + 2 * i] = 0x75, memory_[kText + 13 + 2 * i] = 0;
+    memory_[kText + last] = 0xeb, memory_[kText + last + 1] = 0;
+    const auto back = (int32_t)(6 - (last + 5));
+    if (!all) memory_[kText + last] = 0xe9, memcpy(&memory_[kText + last + 1], &back, 4);
+    EXPECT_EQ(only().nr, all ? 202 : SF_NR_UNKNOWN);
+  }
+}
+
+// More calls far from their constant than are kept account of.
+TEST_F(Made, NumberKeptForManyCalls) {
+  function(0, {0x41, 0xbc, 202, 0, 0, 0});
+  const uint8_t nop[] = {0x0f, 0x1f, 0x44, 0, 0}, call[] = {0x44, 0x89, 0xe0, 0x0f, 0x05};
+  size_t at = 6;
+  for (int i = 0; i < 80; i++, at += 5) memcpy(&memory_[kText + at], nop, 5);
+  for (int i = 0; i < 80; i++, at += 5) memcpy(&memory_[kText + at], call, 5);
+  memory_[kText + at] = 0xc3;
+  auto known = [&] {
+    const auto all = sites();
+    EXPECT_EQ(all.size(), 80u);
+    return std::count_if(all.begin(), all.end(), [](const sf_site &site) { return site.nr == 202; });
+  };
+  EXPECT_GE(known(), 64);
+  function(2048, {0xe9, 0, 0, 0, 0});
+  const int32_t distance = 101 - (2048 + 5);
   memcpy(&memory_[kText + 2049], &distance, 4);
-  EXPECT_EQ(sites()[0].nr, SF_NR_UNKNOWN);
+  EXPECT_EQ(known(), 0);
+}
+
+// mov $202,%r12d ; jmp 1f ; 0: mov %r12d,%eax ; syscall ; ret ; 1: [no way leads here] jmp 0b
+TEST_F(Made, NumberKeptWhereNoWayOfTheFunctionLeads) {
+  // 12: a place that nothing leads to but who unwinds the stack
+  function(0, {0x41, 0xbc, 202, 0, 0, 0, 0xeb, 0x02, 0xeb, 0x00, 0x44, 0x89, 0xe0, 0x0f, 0x05, 0xc3});
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+  // ... 8: mov %edx,%ecx
+  memory_[kText + 8] = 0x89, memory_[kText + 9] = 0xd1;
+  EXPECT_EQ(only().nr, SF_NR_UNKNOWN);
+  // nop for what nobody arrives at
+  memory_[kText + 8] = memory_[kText + 9] = 0x90;
+  memory_[kText + 7] = 0;
+  EXPECT_EQ(only().nr, 202);
+}
+
+// The loop goes on far behind the call, and other code that is entered from elsewhere lies in between.
+TEST_F(Made, NumberKeptOnAWayAroundOtherCode) {
+  // mov $202,%r12d ; 6: mov %r12d,%eax ; syscall ; jmp 1024 ; 16: mov %edx,%r12d ; ret ; ... ; 1024: jmp 6
+  const auto made = [&] {
+    std::fill(memory_.begin(), memory_.end(), 0xcc);
+    starts_.clear();
+    function(0, {0x41, 0xbc, 202, 0, 0, 0, 0x44, 0x89, 0xe0, 0x0f, 0x05, 0xe9, 0, 0, 0, 0, 0x41, 0x89, 0xd4, 0xc3});
+    const auto jump = [&](size_t at, size_t to) {
+      memory_[kText + at] = 0xe9;
+      const auto distance = (int32_t)(to - (at + 5));
+      memcpy(&memory_[kText + at + 1], &distance, 4);
+    };
+    memset(&memory_[kText + 20], 0x90, 1100 - 20);
+    jump(11, 1024);
+    memory_[kText + 1023] = 0xc3;
+    jump(1024, 6);
+    return jump;
+  };
+  const auto find_first = [&] {
+    const auto all = sites();
+    return all.empty() ? -2 : all[0].nr;
+  };
+  made();
+  EXPECT_EQ(find_first(), 202);
+  // From another function, to each place on the way, and right before the constant.
+  for (const auto &[to, number] : {std::pair{0, 202}, {6, -1}, {9, -1}, {11, -1}, {1024, -1}}) {
+    made()(2100, (size_t)to);
+    starts_.push_back(2048);
+    EXPECT_EQ(find_first(), number) << to;
+  }
+  // From the function itself, where the register holds something else.
+  for (const auto &[to, number] : {std::pair{0, 202}, {6, -1}, {9, -1}, {11, -1}, {16, 202}, {1024, -1}}) {
+    made()(1040, (size_t)to);
+    EXPECT_EQ(find_first(), number) << to;
+  }
+  // Called from the function itself.
+  made()(1040, 1024);
+  memory_[kText + 1040] = 0xe8;
+  EXPECT_EQ(find_first(), SF_NR_UNKNOWN);
 }
 
 TEST_F(Made, NumberKeptInAFunctionThatIsNotKnownWhole) {
@@ -402,7 +542,7 @@ TEST_F(Made, NumbersAreThoseOfAllWays) {
     }
   }
   // Not all: that is the judge's art, who takes longer.
-  EXPECT_GT(known, constant / 2) << "of " << constant;
+  EXPECT_GT(known, constant * 9 / 10) << "of " << constant;
 }
 
 TEST_F(Made, MatchesOnlyTheseBytes) {
