@@ -431,6 +431,25 @@ TEST_F(Attach, AnAnnouncedMountIsKnownByItsDevice) {
   });
 }
 
+// The text of a link is read into little memory, and once more into much where that was not enough.
+TEST_F(Attach, AnAnnouncementOfAnyLengthIsReadWhole) {
+  start(Fault::None, true);
+  const std::string announced = registry_ + "/1-0.mount";
+  struct stat st;
+  ASSERT_EQ(stat(point_.c_str(), &st), 0);
+  for (size_t bytes : {20, 200, 254, 255, 256, 257, 258, 400, 900}) {
+    char dev[32];
+    snprintf(dev, sizeof dev, "%lx ", st.st_dev);
+    const std::string text = dev + ("/" + std::string(bytes - strlen(dev) - 1, 'x'));
+    unlink(announced.c_str());
+    ASSERT_EQ(symlink(text.c_str(), announced.c_str()), 0);
+    client([&] {
+      EXPECT_EQ(state_of(mounts[0]), MountState::Announced) << bytes;
+      EXPECT_EQ(mounts[0].point, text.substr(strlen(dev))) << bytes;
+    });
+  }
+}
+
 TEST_F(Attach, AnAnnouncementThatIsNotTrue) {
   start(Fault::Garbage, true);
   client([&] {
