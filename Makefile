@@ -1,8 +1,8 @@
 # The front door. Everything is built by CMake and Ninja (CMakePresets.json); this file only names what people do.
 
 JOBS ?= $(shell nproc)
-# Most tests wait for their daemons: more of them than there are processors may run at once.
-TEST_JOBS ?= $(JOBS)
+# Most tests wait for their daemons: one more than there are processors takes 8.5 min here instead of 11.
+TEST_JOBS ?= $(shell expr $(JOBS) + 1)
 CTEST = GTEST_BRIEF=1 ctest --output-on-failure --no-tests=error -j $(TEST_JOBS)
 DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passthroughfs \
                policy-metacache policy-datacache policy-passall policy-deny
