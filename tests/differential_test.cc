@@ -74,7 +74,7 @@ TEST_P(Differential, CannotBeToldApart) {
   std::string source = temp.dir("source"), point = temp.dir("m/mnt"), plain = temp.dir("p/mnt");
   uint64_t seed_value = seed(20'251'121);
 #ifdef SF_SANITIZED
-  constexpr uint64_t kSteps = 6'000;
+  constexpr uint64_t kSteps = 10'000;
 #else
   constexpr uint64_t kSteps = 30'000;
 #endif
