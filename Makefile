@@ -1,7 +1,7 @@
 # The front door. Everything is built by CMake and Ninja (CMakePresets.json); this file only names what people do.
 
 JOBS ?= $(shell nproc)
-# Most tests wait for their daemons: one more than there are processors takes 8.5 min here instead of 11.
+# Most tests wait for their daemons: one more than there are processors takes 9 min here instead of 11.
 TEST_JOBS ?= $(shell expr $(JOBS) + 1)
 CTEST = GTEST_BRIEF=1 ctest --output-on-failure --no-tests=error -j $(TEST_JOBS)
 DEMO_TARGETS = shortfuse-cli shortfuse-hook shortfuse-bridge shortfuse-jit passthroughfs \
